@@ -1,0 +1,36 @@
+# Everything here makes what it needs first: `make test` and `make demo` work in a fresh checkout with Python 3.11+.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help test test-fast lint demo lock clean
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+$(STAMP): pyproject.toml requirements/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+test: $(STAMP)  ## every test, with real JVMs, real mounts and real S3 servers
+	$(BIN)/python -m pytest -n 3
+
+test-fast: $(STAMP)  ## the tests that take milliseconds
+	$(BIN)/python -m pytest -m 'not slow' -n 2
+
+lint: $(STAMP)  ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: ## pin what tests and linters install, in requirements/dev.txt
+	rm -rf .cache/lock && $(PYTHON) -m venv .cache/lock
+	.cache/lock/bin/python -m pip install --quiet --requirement requirements/dev.in .
+	( sed -n 's/^# /# /p' requirements/dev.in; .cache/lock/bin/python -m pip freeze --exclude dumpagent | grep -vE '^(dumpagent|-e) ' ) > requirements/dev.txt
+	rm -rf .cache/lock
+
+clean:  ## remove what the targets above made in this folder
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache build dist

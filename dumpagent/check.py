@@ -1,0 +1,6 @@
+"""The exec probe `dumpagent check`; imports `os` and `sys` alone, because it starts every few seconds."""
+
+
+def answer(words: list[str]) -> int | None:
+    """Give the exit code for `dumpagent check WORDS`, or None where the full command line must answer."""
+    return None if words else None

@@ -1,0 +1,60 @@
+"""The command line: one file per command; each is imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from dumpagent import __version__
+from dumpagent.errors import BadSettings, DumpagentError
+
+# Name -> (module below dumpagent.cli, line in `dumpagent --help`). The module has a click command named `command`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "upload": (
+        "upload",
+        "Find finished heap dumps below DUMP_ROOT and bring them to S3 (daemon, or --once).",
+    ),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a command's module when the command is called, so that each pays for itself alone."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"dumpagent.cli.{COMMANDS[cmd_name][0]}").command
+        assert isinstance(command, click.Command)  # noqa: S101 - a programming error, not a user's
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except DumpagentError as error:
+            fail(error)
+
+
+def fail(error: DumpagentError) -> None:
+    """Print what happened and what to do on stderr; leave with 2 for bad settings, else 1."""
+    click.echo(f"dumpagent: {error}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+    sys.exit(2 if isinstance(error, BadSettings) else 1)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dumpagent")
+def cli() -> None:
+    """Java heap dumps on Kubernetes nodes: never lost, and in S3 seconds after the JVM has finished them.
+
+    Every option can also be set by the environment variable that its help names; the option wins.
+    """

@@ -1,0 +1,91 @@
+"""Settings classes as command line options: flag beats variable, a bad value stops the start with exit code 2."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from dumpagent.errors import BadSettings
+from dumpagent.settings import Kind, Setting, declared, flag
+
+_C = TypeVar("_C", bound=Callable[..., Any])
+
+
+class _SettingType(click.ParamType):
+    """Reads one setting's text; our refusals name the variable and the range, which click's own do not."""
+
+    def __init__(self, declared_setting: Setting) -> None:
+        self.setting = declared_setting
+        self.name = declared_setting.kind.value.lower()
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return self.setting.parse(value) if isinstance(value, str) else value
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        if self.setting.kind is Kind.CHOICE:
+            return "[" + "|".join(self.setting.choices) + "]"
+        return self.setting.kind.value
+
+
+def _shown(setting: Setting, default: Any) -> str:
+    if default in ("", None):
+        return "required" if setting.required else "empty"
+    if setting.kind is Kind.SWITCH:
+        return str(default).lower()
+    unit = {Kind.DURATION: " s", Kind.PERCENT: " %", Kind.DAYS: " days"}.get(setting.kind, "")
+    return f"{default:g}{unit}" if isinstance(default, (int, float)) else str(default)
+
+
+def _option(parameter: str, setting: Setting, default: Any) -> Callable[[_C], _C]:
+    extent = f" ({setting.accepted})" if setting.low is not None else ""
+    return click.option(
+        flag(setting.env),
+        parameter,
+        type=_SettingType(setting),
+        envvar=setting.env,
+        default=None,
+        help=f"{setting.why}{extent}  [{setting.env}; default: {_shown(setting, default)}]",
+    )
+
+
+def takes(*settings_classes: type) -> Callable[[_C], _C]:
+    """Give a command the options of these settings classes; it is called with one instance of each, in this order.
+
+    Raises BadSettings at the command's start when a value is out of range or a required one is missing.
+    """
+
+    def decorate(command: _C) -> _C:
+        @functools.wraps(command)
+        def with_settings(*args: Any, **parameters: Any) -> Any:
+            built = []
+            for number, settings_class in enumerate(settings_classes):
+                values = {}
+                for field, (setting, _default) in declared(settings_class).items():
+                    given = parameters.pop(_parameter(number, field))
+                    if given is not None:
+                        values[field] = given
+                    elif setting.required:
+                        raise BadSettings(
+                            f"{setting.env} is not set; accepted: {setting.accepted}",
+                            hint=f"set the variable {setting.env} or the flag {flag(setting.env)}: {setting.why}",
+                        )
+                built.append(settings_class(**values))
+            return command(*built, *args, **parameters)
+
+        decorated: Any = with_settings
+        for number, settings_class in reversed(list(enumerate(settings_classes))):
+            assert dataclasses.is_dataclass(settings_class)  # noqa: S101 - a programming error, not a user's
+            for field, (setting, default) in reversed(declared(settings_class).items()):
+                decorated = _option(_parameter(number, field), setting, default)(decorated)
+        result: _C = decorated
+        return result
+
+    return decorate
+
+
+def _parameter(number: int, field: str) -> str:
+    return f"s{number}_{field}"

@@ -1,0 +1,1 @@
+"""Reading heap dumps: bytes in, answers out."""

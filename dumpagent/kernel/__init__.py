@@ -1,0 +1,1 @@
+"""System calls: a small function per call, named as the kernel names it."""

@@ -1,0 +1,100 @@
+"""The values that every room speaks: a dump file, what was judged of it, what the store holds of it.
+
+Paths are `str` decoded with `os.fsdecode` (surrogateescape), so any name on the volume survives a round trip.
+Sizes are bytes; wall-clock times are seconds since the epoch unless a suffix says otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which bytes a file holds, as far as the directory tells: another value means another dump.
+
+    The device is left out on purpose: it changes when a volume is mounted again or on another node.
+    The path too: a claimed dump is renamed.
+    """
+
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+
+    def __str__(self) -> str:
+        return f"{self.inode}-{self.size_bytes}-{self.mtime_ns}"
+
+
+@dataclass(frozen=True, slots=True)
+class DumpFile:
+    """A regular file below the dump root whose name says that it is a heap dump.
+
+    `relpath` is relative to the dump root, with "/" between its parts.
+    """
+
+    root: str
+    relpath: str
+    identity: Identity
+    device: int = 0
+    uid: int = 0
+
+    @property
+    def path(self) -> str:
+        return f"{self.root}/{self.relpath}"
+
+    @property
+    def size_bytes(self) -> int:
+        return self.identity.size_bytes
+
+    @property
+    def mtime(self) -> float:
+        return self.identity.mtime_ns / 1e9
+
+
+class State(enum.Enum):
+    """What is known of a dump's completeness; the text stands in logs and in the object's metadata."""
+
+    COMPLETE = "complete"
+    TRUNCATED = "truncated"
+    WRITING = "writing"
+    NOT_A_DUMP = "not-a-dump"
+    UNKNOWN = "unknown"
+
+
+class Cause(enum.Enum):
+    """Why the JVM wrote the dump."""
+
+    OOM = "oom"
+    REQUEST = "request"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class DumpFacts:
+    """What a heap dump tells cheaply, without reading its heap records.
+
+    Unknown parts are None. `dump_time_ms` is the header's time stamp, milliseconds since the epoch.
+    Source: HPROF binary format, header and LOAD CLASS / TRACE / START THREAD records.
+    """
+
+    format: str | None = None
+    id_size: int | None = None
+    dump_time_ms: int | None = None
+    jvm: str | None = None
+    cause: Cause = Cause.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of one dump file now.
+
+    `reason` is one clause for a person. `due` says that it may be claimed and uploaded now; if it is not due,
+    `recheck_s` is when a new look can tell more (seconds from now; None: at the next event or scan).
+    """
+
+    state: State
+    reason: str
+    due: bool
+    recheck_s: float | None = None
+    facts: DumpFacts | None = None

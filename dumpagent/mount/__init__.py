@@ -1,0 +1,1 @@
+"""Mount mode: keeps the node's dump directory bound to the volume."""

@@ -1,0 +1,226 @@
+"""Every setting of the agent, with its variable, unit, range, default and reason. Only the command line fills them in.
+
+A settings class is a frozen dataclass whose fields are made by `setting(...)`; `dumpagent.cli.options` turns the
+fields into command line options, so that a flag, its variable, its range and its help cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dumpagent.errors import BadSettings
+
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+_T = TypeVar("_T")
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d|)")
+_SWITCH = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Kind(enum.Enum):
+    """How the text of a setting is read; the value is what its help calls it."""
+
+    TEXT = "TEXT"
+    DIRECTORY = "DIRECTORY"
+    DURATION = "SECONDS"  # a number of seconds, or 500ms, 30s, 5m, 2h, 7d
+    DAYS = "DAYS"
+    COUNT = "NUMBER"
+    PERCENT = "PERCENT"
+    SWITCH = "BOOLEAN"
+    CHOICE = "CHOICE"
+    URL = "URL"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is true of one setting, whatever its value: `low` and `high` are inclusive, in the setting's unit."""
+
+    env: str
+    kind: Kind
+    why: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    required: bool = False
+
+    @property
+    def accepted(self) -> str:
+        """Say in words which values are accepted."""
+        if self.kind is Kind.CHOICE:
+            return "one of " + ", ".join(self.choices)
+        if self.kind is Kind.SWITCH:
+            return "true or false"
+        if self.kind is Kind.URL:
+            return "http://host[:port] or https://host[:port]"
+        if self.kind is Kind.DIRECTORY:
+            return "an absolute path"
+        if self.kind is Kind.TEXT:
+            return "any text" + (", not empty" if self.required else "")
+        unit = {
+            Kind.DURATION: " seconds (30, or with a unit: 500ms, 30s, 5m, 2h, 7d)",
+            Kind.PERCENT: " %",
+            Kind.DAYS: " days",
+        }.get(self.kind, "")
+        return f"{self.low:g} to {self.high:g}{unit}"
+
+    def parse(self, text: str) -> Any:
+        """Give the value that `text` stands for. Raises BadSettings naming the variable, the text and the range."""
+        text = text.strip()
+        try:
+            value = self._read(text)
+        except ValueError:
+            raise self.refusal(text) from None
+        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
+            raise self.refusal(text)
+        return value
+
+    def refusal(self, text: str) -> BadSettings:
+        """Build the error for a `text` that is not accepted."""
+        return BadSettings(
+            f"{self.env} is {text!r}; accepted: {self.accepted}",
+            hint=f"set the variable {self.env} or the flag {flag(self.env)}; `dumpagent COMMAND --help` shows all settings",
+        )
+
+    def _read(self, text: str) -> Any:
+        if self.kind is Kind.DURATION:
+            found = _DURATION.fullmatch(text)
+            if not found:
+                raise ValueError(text)
+            return float(found[1]) * _SECONDS[found[2]]
+        if self.kind is Kind.SWITCH:
+            return _SWITCH[text.lower()] if text.lower() in _SWITCH else _refuse(text)
+        if self.kind is Kind.COUNT:
+            return int(text)
+        if self.kind is Kind.DAYS:
+            return float(text.removesuffix("d"))
+        if self.kind is Kind.PERCENT:
+            return float(text.removesuffix("%"))
+        if self.kind is Kind.CHOICE:
+            by_lower = {choice.lower(): choice for choice in self.choices}
+            return by_lower[text.lower()] if text.lower() in by_lower else _refuse(text)
+        if self.kind is Kind.URL and text and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", text):
+            raise ValueError(text)
+        if self.kind is Kind.DIRECTORY and not text.startswith("/"):
+            raise ValueError(text)
+        if self.required and not text:
+            raise ValueError(text)
+        return text
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(text)
+
+
+def flag(env: str) -> str:
+    """Give the command line flag that belongs to the variable `env`."""
+    return "--" + env.lower().replace("_", "-")
+
+
+def setting(default: _T, env: str, kind: Kind, why: str, **more: Any) -> _T:
+    """Declare a field of a settings class; `default` is in the unit of `kind`."""
+    return dataclasses.field(default=default, metadata={"setting": Setting(env, kind, why, **more)})  # type: ignore[return-value]  # the dataclass idiom: a field stands where its value will
+
+
+def declared(settings_class: type) -> dict[str, tuple[Setting, Any]]:
+    """Give the settings of a settings class by field name, each with its default."""
+    return {f.name: (f.metadata["setting"], f.default) for f in dataclasses.fields(settings_class)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logging:
+    """How the agent speaks."""
+
+    log_format: str = setting(
+        "auto", "LOG_FORMAT", Kind.CHOICE, "json, or console for people; auto is console on a terminal and json elsewhere",
+        choices=("auto", "json", "console"),
+    )  # fmt: skip
+    log_level: str = setting(
+        "info",
+        "LOG_LEVEL",
+        Kind.CHOICE,
+        "the least level that is printed",
+        choices=("debug", "info", "warning", "error"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where this agent runs: goes into metadata, keys and metrics."""
+
+    node_name: str = setting(
+        "", "NODE_NAME", Kind.TEXT, "the node (downward API: spec.nodeName); empty: the host name"
+    )
+    pod_name: str = setting(
+        "", "POD_NAME", Kind.TEXT, "this pod (downward API: metadata.name); empty: the host name"
+    )
+    pod_namespace: str = setting("", "POD_NAMESPACE", Kind.TEXT, "this pod's namespace (downward API)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3:
+    """Which store the dumps go to. Credentials, region, CA and proxies are the SDK's own variables (AWS_...)."""
+
+    bucket: str = setting("", "S3_BUCKET", Kind.TEXT, "the bucket, which must exist", required=True)
+    prefix: str = setting("", "S3_PREFIX", Kind.TEXT, "put before every key, with a slash between")
+    endpoint_url: str = setting("", "S3_ENDPOINT_URL", Kind.URL, "an S3-compatible store; empty: AWS")
+    storage_class: str = setting(
+        "STANDARD_IA", "S3_STORAGE_CLASS", Kind.TEXT,
+        "storage class of the objects; a store that does not know it gets its own default, which is told once",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """Where the dumps lie, as `upload`, `check` and `wait` see them."""
+
+    dump_root: str = setting(
+        "/mnt/dump", "DUMP_ROOT", Kind.DIRECTORY, "the directory that JVMs write their dumps below"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """When a dump is looked for and when it is taken."""
+
+    watch_interval_s: float = setting(
+        60.0, "WATCH_INTERVAL", Kind.DURATION, "time between full scans, which stand behind the event wake-ups",
+        low=0.1, high=86400,
+    )  # fmt: skip
+    file_stable_time_s: float = setting(
+        120.0, "FILE_STABLE_TIME", Kind.DURATION,
+        "how long size and time of a file must have stood still when its completeness cannot be known",
+        low=0, high=86400,
+    )  # fmt: skip
+    claim: bool = setting(
+        True, "CLAIM", Kind.SWITCH,
+        "rename a finished dump to <stem>.<dump time>.hprof, so that the JVM's next dump finds its name free",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remembering:
+    """What is kept on the volume about dumps that were stored."""
+
+    state_dir: str = setting(
+        "",
+        "STATE_DIR",
+        Kind.TEXT,
+        "receipts and unfinished uploads, an absolute path; empty: DUMP_ROOT/.dumpagent",
+    )
+    state_retention_days: float = setting(
+        7.0, "STATE_RETENTION_DAYS", Kind.DAYS, "how long the receipt of a dump that is gone from the disk is kept",
+        low=0, high=3650,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The object store as we need it, and those that are it."""
