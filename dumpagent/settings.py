@@ -131,7 +131,7 @@ def flag(env: str) -> str:
 
 def setting(default: _T, env: str, kind: Kind, why: str, **more: Any) -> _T:
     """Declare a field of a settings class; `default` is in the unit of `kind`."""
-    return dataclasses.field(default=default, metadata={"setting": Setting(env, kind, why, **more)})  # type: ignore[return-value]  # the dataclass idiom: a field stands where its value will
+    return dataclasses.field(default=default, metadata={"setting": Setting(env, kind, why, **more)})
 
 
 def declared(settings_class: type) -> dict[str, tuple[Setting, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import NoReturn
 
 import click
 
@@ -43,7 +44,7 @@ class LazyGroup(click.Group):
             fail(error)
 
 
-def fail(error: DumpagentError) -> None:
+def fail(error: DumpagentError) -> NoReturn:
     """Print what happened and what to do on stderr; leave with 2 for bad settings, else 1."""
     click.echo(f"dumpagent: {error}", err=True)
     if error.hint:

@@ -15,7 +15,7 @@ from dumpagent.settings import Kind, Setting, declared, flag
 _C = TypeVar("_C", bound=Callable[..., Any])
 
 
-class _SettingType(click.ParamType):
+class _SettingType(click.ParamType[Any]):
     """Reads one setting's text; our refusals name the variable and the range, which click's own do not."""
 
     def __init__(self, declared_setting: Setting) -> None:
@@ -28,7 +28,7 @@ class _SettingType(click.ParamType):
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         if self.setting.kind is Kind.CHOICE:
             return "[" + "|".join(self.setting.choices) + "]"
-        return self.setting.kind.value
+        return str(self.setting.kind.value)
 
 
 def _shown(setting: Setting, default: Any) -> str:
