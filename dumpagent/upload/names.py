@@ -1,0 +1,78 @@
+"""The names of heap dumps: which file names are dumps, and how a claimed dump's name and its original are told apart.
+
+Pure functions on file names (no directories), `str` with surrogateescape.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+# HotSpot writes X.hprof, or X.hprof.gz with HeapDumpGzipLevel, and puts .1, .2 ... behind the later dumps of one JVM;
+# people who compress a numbered dump by hand get X.hprof.1.gz.
+# Source: JDK heapDumper.cpp, HeapDumper::dump_heap: "%s.%d" of the whole first path.
+_DUMP = re.compile(r"(?P<stem>.*)(?P<suffix>\.hprof(?:\.gz)?(?:\.[0-9]{1,9})?(?:\.gz)?)", re.DOTALL)
+# JDK 22 and later write the heap into X.hprof.p0, .p1 ... first and merge them into X.hprof at the end.
+# Source: JDK heapDumper.cpp, DumpMerger and VM_HeapDumper::get_writer_path: "%s.p%d".
+_COMPANION = re.compile(r"(?P<base>.*)\.p(?P<number>[0-9]{1,9})", re.DOTALL)
+_STAMPED = re.compile(
+    r"(?P<stem>.*)\.(?P<stamp>[0-9]{8}T[0-9]{6}Z)(?:-(?P<count>[2-9]|[1-9][0-9]+))?", re.DOTALL
+)
+# What a time stamp in a dump's header must lie in to be believed: years that have four digits.
+_LATEST_MS = 253402300799999
+
+
+def is_dump_name(name: str) -> bool:
+    """Say whether a file of this name is taken for a heap dump; its `.p<N>` companions are not."""
+    return _DUMP.fullmatch(name) is not None
+
+
+def is_gzip_name(name: str) -> bool:
+    """Say whether the name promises a gzip-compressed dump."""
+    found = _DUMP.fullmatch(name)
+    return found is not None and ".gz" in found["suffix"]
+
+
+def companion_base(name: str) -> str | None:
+    """Give the name of the dump that the companion `name` (`X.hprof.p0`) belongs to; None if it is no companion."""
+    found = _COMPANION.fullmatch(name)
+    return found["base"] if found and is_dump_name(found["base"]) else None
+
+
+def stamp(dump_time_ms: int) -> str:
+    """Give the time as it stands in claimed names: YYYYMMDDTHHMMSSZ, UTC.
+
+    Raises ValueError for a time that no calendar has; nobody but a broken or hostile header carries one.
+    """
+    if not 0 <= dump_time_ms <= _LATEST_MS:
+        raise ValueError(f"{dump_time_ms} ms after 1970 is no time a dump can have been made at")
+    return dt.datetime.fromtimestamp(dump_time_ms // 1000, dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def claimed_name(name: str, dump_time_ms: int, *, count: int = 1) -> str:
+    """Give the name that the dump `name` gets when it is claimed: its time before `.hprof`.
+
+    `count` above 1 makes a different name for another dump of the same name and second (`<time>-2`).
+    A name that already carries this dump's time stays as it is. Raises ValueError if `name` is no dump name
+    or the time is impossible.
+    """
+    original = original_name(name, dump_time_ms)
+    if original != name and count == 1:
+        return name
+    found = _DUMP.fullmatch(original)
+    if not found:
+        raise ValueError(f"{name!r} is not the name of a heap dump")
+    again = f"-{count}" if count > 1 else ""
+    return f"{found['stem']}.{stamp(dump_time_ms)}{again}{found['suffix']}"
+
+
+def original_name(name: str, dump_time_ms: int) -> str:
+    """Give the name that the JVM gave the dump: `name` without the stamp, if the stamp is this dump's own time.
+
+    Any other name, also one with a stamp of another time, is the original itself.
+    """
+    found = _DUMP.fullmatch(name)
+    stamped = _STAMPED.fullmatch(found["stem"]) if found else None
+    if not found or not stamped or not 0 <= dump_time_ms <= _LATEST_MS:
+        return name
+    return stamped["stem"] + found["suffix"] if stamped["stamp"] == stamp(dump_time_ms) else name
