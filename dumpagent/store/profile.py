@@ -1,0 +1,53 @@
+"""What one store can and cannot do, found out by asking it, and remembered.
+
+S3-compatible stores differ where it hurts: some accept a checksum header without checking it, some refuse a storage
+class, some ignore conditions on writes. None of that is documented dependably, so each is tried before it is relied on.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import asdict, dataclass
+
+_VERSION = 1
+
+
+class Digest(enum.Enum):
+    """Which digest beside a request's body this store was seen to verify."""
+
+    CRC32 = "crc32"  # x-amz-checksum-crc32, 0.06 CPU-s/GiB
+    MD5 = "md5"  # Content-MD5, 1.5 CPU-s/GiB, and nearly every store has it
+    NONE = "none"  # takes anything: lengths and the metadata are all that can be confirmed
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One store's ways; None: not tried yet.
+
+    `storage_class`: takes the configured one. `whole_checksum`: keeps one CRC32 over all parts of a multipart
+    upload. `conditional`: knows If-None-Match on writes (False: refuses the header).
+    """
+
+    digest: Digest | None = None
+    storage_class: bool | None = None
+    whole_checksum: bool | None = None
+    conditional: bool | None = None
+
+    def to_json(self) -> str:
+        """Give the text that `from_json` reads."""
+        values = asdict(self)
+        values["digest"] = self.digest.value if self.digest else None
+        return json.dumps({"version": _VERSION, **values})
+
+    @classmethod
+    def from_json(cls, text: str) -> Profile:
+        """Read what `to_json` wrote; from anything else, a store of which nothing is known."""
+        try:
+            values = dict(json.loads(text))
+            if values.pop("version") != _VERSION:
+                return cls()
+            values["digest"] = Digest(values["digest"]) if values["digest"] else None
+            return cls(**values)
+        except (ValueError, KeyError, TypeError):
+            return cls()

@@ -1,0 +1,142 @@
+"""The object store as the agent needs it: a few calls, frozen answers, two kinds of error.
+
+Every store raises `Refused` when it understood and said no, `Unreachable` when it gave no usable answer (after the
+store's own short retries), and nothing else. A call that was refused changed nothing in the store; one that got no
+answer may have been carried out all the same, so callers look before they try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dumpagent.errors import Refused
+
+
+class Occupied(Refused):
+    """A conditional write found an object under the key. It was not touched."""
+
+
+class NoSuchUpload(Refused):
+    """The multipart upload is not open: completed, aborted, or never there."""
+
+
+class LookRefused(Refused):
+    """The store does not tell whether the key is there: the credentials may write, but not look."""
+
+
+class Corrupted(Refused):
+    """The store received other bytes than were sent and threw them away; sending again can help."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What the store tells of one object. `crc32` is the store's own checksum of the whole object, where it keeps one.
+
+    `metadata` is what was given at its upload, names in lower case; None where the call that made this answer
+    does not carry it (a listing).
+    """
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified: float
+    metadata: Mapping[str, str] | None = None
+    crc32: int | None = None
+    storage_class: str = "STANDARD"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One stored part of a multipart upload; `etag` as the store gave it, without its quotes."""
+
+    number: int
+    size_bytes: int
+    etag: str
+    crc32: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """A multipart upload that was begun, and neither completed nor aborted. `started` is by the store's clock."""
+
+    key: str
+    upload_id: str
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one upload may look like. Source: S3 User Guide, "Amazon S3 multipart upload limits"."""
+
+    parts: int = 10_000
+    part_min_bytes: int = 5 << 20
+    part_max_bytes: int = 5 << 30
+    object_max_bytes: int = 5 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The bytes of one request with their CRC32, which the caller knew before the request.
+
+    `data` is read once or more often, from its start; it is never kept.
+    """
+
+    data: bytes | memoryview
+    crc32: int
+    md5: bytes | None = field(default=None, compare=False)
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data)
+
+
+class Store(Protocol):
+    """A bucket. Safe to call from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """Name the bucket and where it is, for messages."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    def check(self) -> None:
+        """Return if the bucket answers us. Raises Refused or Unreachable, with what to do."""
+
+    def look(self, key: str) -> StoredObject | None:
+        """Tell what is under `key`, None if nothing. Raises LookRefused where the store will not say."""
+
+    def put(self, key: str, body: Body, metadata: Mapping[str, str]) -> None:
+        """Store an object in one request, if the key is free. Raises Occupied, Corrupted."""
+
+    def begin(self, key: str, metadata: Mapping[str, str]) -> str:
+        """Begin a multipart upload and give its upload id."""
+
+    def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+        """Store part `number` (from 1), in place of one that has this number. Raises NoSuchUpload, Corrupted."""
+
+    def parts(self, key: str, upload_id: str) -> list[Part]:
+        """Give the parts that the store holds, by number. Raises NoSuchUpload."""
+
+    def complete(self, key: str, upload_id: str, parts: list[Part], *, crc32: int) -> None:
+        """Make the object out of its parts, if the key is free; `crc32` is that of the whole object.
+
+        Raises Occupied (the upload stays open), NoSuchUpload.
+        """
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """Throw an open upload and its parts away. No error if there is none."""
+
+    def open_uploads(self, prefix: str) -> list[OpenUpload]:
+        """Give the multipart uploads whose keys begin with `prefix`."""
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """Give the objects whose keys begin with `prefix`, in key order, without their metadata."""
+
+    def read(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Give an object's bytes from `start` in chunks. Raises Refused if there is none."""
+
+    def delete(self, key: str) -> None:
+        """Delete the object. No error if there is none."""

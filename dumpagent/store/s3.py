@@ -1,0 +1,416 @@
+"""The store over boto3: AWS S3 and every server that speaks its language.
+
+boto3 costs 30 MB and half a second of CPU, so it is imported at the first request and not before.
+Each request is one attempt of the SDK's; trying again is done here, where a stop can end it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import tenacity
+
+from dumpagent import __version__
+from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.settings import MIB, S3
+from dumpagent.store.profile import Digest, Profile
+from dumpagent.store.protocol import (
+    Body,
+    Corrupted,
+    Limits,
+    LookRefused,
+    NoSuchUpload,
+    OpenUpload,
+    Part,
+    StoredObject,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 60
+_READ_BYTES = 1 * MIB
+
+
+class S3Store:
+    """One bucket of an S3-compatible store; see `Store` for what the calls do.
+
+    `stop` ends waits between attempts. `profile` is what an earlier run learnt; `learnt` is told every change of it.
+    """
+
+    def __init__(
+        self,
+        settings: S3,
+        *,
+        stop: threading.Event | None = None,
+        profile: Profile | None = None,
+        learnt: Callable[[Profile, Profile], None] = lambda _before, _now: None,
+        attempts: int = 4,
+    ) -> None:
+        self.limits = Limits()
+        self.profile = profile or Profile()
+        self._settings = settings
+        self._learnt = learnt
+        self._attempts = attempts
+        self._stop = stop or threading.Event()
+        self._lock = threading.RLock()
+        self._client: S3Client | None = None
+
+    @property
+    def name(self) -> str:
+        at = f" at {self._settings.endpoint_url}" if self._settings.endpoint_url else " (AWS)"
+        return f"bucket {self._settings.bucket}{at}"
+
+    # -- asking -------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        try:
+            self._call("listing", "list_objects_v2", MaxKeys=1, Prefix=self._settings.prefix)
+        except Refused as error:
+            if _code(error) in ("AccessDenied", "403"):
+                raise LookRefused(str(error), hint=error.hint) from error
+            raise
+
+    def look(self, key: str) -> StoredObject | None:
+        try:
+            answer = self._call(f"looking at {key}", "head_object", Key=key, ChecksumMode="ENABLED")
+        except Refused as error:
+            if _code(error) in ("404", "NoSuchKey", "NotFound"):
+                return None
+            if _code(error) in ("403", "AccessDenied", "Forbidden"):
+                raise LookRefused(str(error), hint=error.hint) from error
+            raise
+        checksum = None
+        if answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
+            checksum = _crc32_of(answer.get("ChecksumCRC32"))
+        return StoredObject(
+            key=key,
+            size_bytes=answer["ContentLength"],
+            etag=answer["ETag"].strip('"'),
+            modified=answer["LastModified"].timestamp(),
+            metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
+            crc32=checksum,
+            storage_class=answer.get("StorageClass", "STANDARD"),
+        )
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        more: dict[str, Any] = {}
+        while True:
+            answer = self._call(f"listing {prefix}", "list_objects_v2", Prefix=prefix, **more)
+            for entry in answer.get("Contents", []):
+                yield StoredObject(
+                    key=entry["Key"],
+                    size_bytes=entry["Size"],
+                    etag=entry["ETag"].strip('"'),
+                    modified=entry["LastModified"].timestamp(),
+                    storage_class=entry.get("StorageClass", "STANDARD"),
+                )
+            if not answer.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    def read(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        last = "" if length is None else str(start + length - 1)
+        span = {} if start == 0 and length is None else {"Range": f"bytes={start}-{last}"}
+        answer = self._call(f"reading {key}", "get_object", Key=key, **span)
+        try:
+            yield from answer["Body"].iter_chunks(_READ_BYTES)
+        except Exception as error:  # the SDK raises its own, urllib3's and the socket's errors from a body
+            raise Unreachable(f"reading {key} in {self.name}: {type(error).__name__}: {error}") from error
+        finally:
+            answer["Body"].close()
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def put(self, key: str, body: Body, metadata: Mapping[str, str]) -> None:
+        digest = self._digest(key)
+        self._create(
+            f"writing {key}",
+            "put_object",
+            Key=key,
+            Body=body.data,
+            Metadata=dict(metadata),
+            **_digest_of(body, digest),
+        )
+
+    def begin(self, key: str, metadata: Mapping[str, str]) -> str:
+        self._digest(key)
+        return self._begin(key, metadata)
+
+    def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+        answer = self._call(
+            f"writing part {number} of {key}",
+            "upload_part",
+            Key=key,
+            UploadId=upload_id,
+            PartNumber=number,
+            Body=body.data,
+            **_digest_of(body, self._digest(key)),
+        )
+        return Part(number, body.size_bytes, answer["ETag"].strip('"'), body.crc32)
+
+    def parts(self, key: str, upload_id: str) -> list[Part]:
+        found: list[Part] = []
+        more: dict[str, Any] = {}
+        while True:
+            try:
+                answer = self._call(
+                    f"listing parts of {key}", "list_parts", Key=key, UploadId=upload_id, **more
+                )
+            except Refused as error:
+                if _code(error) == "NoSuchKey":  # Ceph RGW 16 says so of an upload that was aborted
+                    raise NoSuchUpload(str(error)) from error
+                raise
+            found += [
+                Part(
+                    part["PartNumber"],
+                    part["Size"],
+                    part["ETag"].strip('"'),
+                    _crc32_of(part.get("ChecksumCRC32")),
+                )
+                for part in answer.get("Parts", [])
+            ]
+            if not answer.get("IsTruncated"):
+                return found
+            more = {"PartNumberMarker": answer["NextPartNumberMarker"]}
+
+    def complete(self, key: str, upload_id: str, parts: list[Part], *, crc32: int) -> None:
+        listed: list[dict[str, Any]] = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
+        whole: dict[str, Any] = {}
+        if self.profile.whole_checksum:
+            for entry, part in zip(listed, parts, strict=True):
+                if part.crc32 is not None:
+                    entry["ChecksumCRC32"] = _base64_of(part.crc32)
+            whole = {"ChecksumCRC32": _base64_of(crc32), "ChecksumType": "FULL_OBJECT"}
+        self._conditionally(
+            f"completing {key}",
+            "complete_multipart_upload",
+            Key=key,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": listed},
+            **whole,
+        )
+
+    def abort(self, key: str, upload_id: str) -> None:
+        try:
+            self._call(f"aborting the upload of {key}", "abort_multipart_upload", Key=key, UploadId=upload_id)
+        except NoSuchUpload:
+            pass
+        except Refused as error:
+            if _code(error) not in ("404", "NoSuchKey"):
+                raise
+
+    def open_uploads(self, prefix: str) -> list[OpenUpload]:
+        found: list[OpenUpload] = []
+        more: dict[str, Any] = {}
+        while True:
+            answer = self._call(
+                f"listing uploads of {prefix}", "list_multipart_uploads", Prefix=prefix, **more
+            )
+            found += [
+                OpenUpload(entry["Key"], entry["UploadId"], entry["Initiated"].timestamp())
+                for entry in answer.get("Uploads", [])
+            ]
+            if not answer.get("IsTruncated"):
+                return found
+            more = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+
+    def delete(self, key: str) -> None:
+        self._call(f"deleting {key}", "delete_object", Key=key)
+
+    # -- one store's ways ---------------------------------------------------------------------------------------
+
+    def _learn(self, **what: Any) -> None:
+        with self._lock:
+            before, self.profile = self.profile, replace(self.profile, **what)
+        if self.profile != before:
+            self._learnt(before, self.profile)
+
+    def _digest(self, key: str) -> Digest:
+        """Give the digest that this store verifies: try the cheapest that it refuses when it is wrong.
+
+        Tried on a part of a multipart upload that is aborted, so that nothing is ever stored by it.
+        """
+        with self._lock:
+            if self.profile.digest is None:
+                found = Digest.CRC32 if not self._settings.endpoint_url else self._try_digests(key)
+                self._learn(digest=found)
+            return self.profile.digest or Digest.NONE
+
+    def _try_digests(self, key: str) -> Digest:
+        upload_id = self._begin(key, {})
+        try:
+            data = b"does this store verify what it is told?"
+            for digest in (Digest.CRC32, Digest.MD5):
+                wrong = Body(data, crc32=1, md5=bytes(16))
+                try:
+                    self._once(
+                        "trying digests",
+                        "upload_part",
+                        Key=key,
+                        UploadId=upload_id,
+                        PartNumber=1,
+                        Body=data,
+                        **_digest_of(wrong, digest),
+                    )
+                except Refused:
+                    return digest
+            return Digest.NONE
+        finally:
+            self.abort(key, upload_id)
+
+    def _begin(self, key: str, metadata: Mapping[str, str]) -> str:
+        parameters: dict[str, Any] = {"Key": key, "Metadata": dict(metadata)}
+        if self.profile.whole_checksum is not False:
+            try:
+                answer = self._classed(
+                    f"beginning {key}",
+                    "create_multipart_upload",
+                    ChecksumAlgorithm="CRC32",
+                    ChecksumType="FULL_OBJECT",
+                    **parameters,
+                )
+            except Refused as error:
+                if _status(error) not in (400, 501):
+                    raise
+            else:
+                # A store that does not know checksums leaves them out of its answer.
+                self._learn(whole_checksum=answer.get("ChecksumType") == "FULL_OBJECT")
+                return str(answer["UploadId"])
+        answer = self._classed(f"beginning {key}", "create_multipart_upload", **parameters)
+        self._learn(whole_checksum=False)
+        return str(answer["UploadId"])
+
+    def _create(self, doing: str, operation: str, **parameters: Any) -> Any:
+        return self._classed(doing, operation, conditional=True, **parameters)
+
+    def _classed(self, doing: str, operation: str, *, conditional: bool = False, **parameters: Any) -> Any:
+        """Send with the configured storage class; where the store does not know it, with the store's own."""
+        send = self._conditionally if conditional else self._call
+        storage_class = self._settings.storage_class
+        if not storage_class or self.profile.storage_class is False:
+            return send(doing, operation, **parameters)
+        try:
+            answer = send(doing, operation, StorageClass=storage_class, **parameters)
+        except Refused as error:
+            # InvalidStorageClass: MinIO, Swift. InvalidArgument: Ceph RGW without that class.
+            if _code(error) not in ("InvalidStorageClass", "InvalidArgument"):
+                raise
+            answer = send(doing, operation, **parameters)
+            self._learn(storage_class=False)
+            return answer
+        self._learn(storage_class=True)
+        return answer
+
+    def _conditionally(self, doing: str, operation: str, **parameters: Any) -> Any:
+        """Send with `If-None-Match: *`; where the store refuses that header, without (callers look before)."""
+        if self.profile.conditional is not False:
+            try:
+                return self._call(doing, operation, IfNoneMatch="*", **parameters)
+            except Refused as error:
+                if _status(error) != 501:
+                    raise
+                self._learn(conditional=False)
+        return self._call(doing, operation, **parameters)
+
+    # -- one request --------------------------------------------------------------------------------------------
+
+    def _call(self, doing: str, operation: str, **parameters: Any) -> Any:
+        """Send until there is an answer, a refusal, or the attempts are used up. Raises Refused, Unreachable."""
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((Unreachable, Corrupted)),
+            stop=tenacity.stop_after_attempt(self._attempts) | tenacity.stop_when_event_set(self._stop),
+            wait=tenacity.wait_exponential_jitter(initial=0.2, max=5),
+            sleep=tenacity.sleep_using_event(self._stop),
+            reraise=True,
+        ):
+            with attempt:
+                return self._once(doing, operation, **parameters)
+        raise AssertionError("tenacity ends by returning or raising")
+
+    def _once(self, doing: str, operation: str, **parameters: Any) -> Any:
+        from botocore.exceptions import BotoCoreError, ClientError
+        from urllib3.exceptions import HTTPError
+
+        from dumpagent.store.refusals import translate
+
+        try:
+            return getattr(self._connected(), operation)(Bucket=self._settings.bucket, **parameters)
+        except (BotoCoreError, ClientError, HTTPError, OSError, ValueError) as error:
+            # ValueError: what the SDK raises for an endpoint URL or a region that it cannot parse.
+            raise translate(error, doing=doing, where=self.name) from error
+
+    def _connected(self) -> S3Client:
+        with self._lock:
+            if self._client is None:
+                import boto3
+                from botocore.config import Config
+
+                session = boto3.session.Session()
+                own_endpoint = bool(self._settings.endpoint_url)
+                self._client = session.client(
+                    "s3",
+                    endpoint_url=self._settings.endpoint_url or None,
+                    # A store of one's own has no regions, but the signature needs one.
+                    region_name=session.region_name or ("us-east-1" if own_endpoint else None),
+                    config=Config(
+                        connect_timeout=CONNECT_TIMEOUT_S,
+                        read_timeout=READ_TIMEOUT_S,
+                        retries={"total_max_attempts": 1},
+                        tcp_keepalive=True,
+                        user_agent_extra=f"dumpagent/{__version__}",
+                        # Our own digest header stands beside each body. The SDK's would be a trailer over https,
+                        # which makes the request chunked, which Ceph RGW refuses with 411; and without either
+                        # setting the SDK would hash each body with SHA-256 for its signature.
+                        request_checksum_calculation="when_required",
+                        response_checksum_validation="when_required",
+                        s3={
+                            "payload_signing_enabled": False,
+                            "addressing_style": "path" if own_endpoint else "auto",
+                        },
+                    ),
+                )
+            return self._client
+
+
+def _code(error: DumpagentError) -> str:
+    """Give the store's own code behind a refusal, empty if there is none."""
+    from botocore.exceptions import ClientError
+
+    from dumpagent.store.refusals import code_and_status
+
+    return code_and_status(error.__cause__)[0] if isinstance(error.__cause__, ClientError) else ""
+
+
+def _status(error: DumpagentError) -> int:
+    from botocore.exceptions import ClientError
+
+    from dumpagent.store.refusals import code_and_status
+
+    return code_and_status(error.__cause__)[1] if isinstance(error.__cause__, ClientError) else 0
+
+
+def _digest_of(body: Body, digest: Digest) -> dict[str, str]:
+    if digest is Digest.CRC32:
+        return {"ChecksumCRC32": _base64_of(body.crc32)}
+    if digest is Digest.MD5:
+        md5 = body.md5 or hashlib.md5(body.data, usedforsecurity=False).digest()
+        return {"ContentMD5": base64.b64encode(md5).decode()}
+    return {}
+
+
+def _base64_of(crc32: int) -> str:
+    return base64.b64encode(crc32.to_bytes(4, "big")).decode()
+
+
+def _crc32_of(text: str | None) -> int | None:
+    """Read x-amz-checksum-crc32; None for none, and for one over the parts' checksums, which ends in "-<parts>"."""
+    if not text or "-" in text:
+        return None
+    return int.from_bytes(base64.b64decode(text), "big")
