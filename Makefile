@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help test test-fast lint demo lock clean
+.PHONY: help test test-fast lint demo java-fixtures lock clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -31,6 +31,9 @@ lock: ## pin what tests and linters install, in requirements/dev.txt
 	.cache/lock/bin/python -m pip install --quiet --requirement requirements/dev.in .
 	( sed -n 's/^# /# /p' requirements/dev.in; .cache/lock/bin/python -m pip freeze --exclude dumpagent | grep -vE '^(dumpagent|-e) ' ) > requirements/dev.txt
 	rm -rf .cache/lock
+
+java-fixtures:  ## the Java program that tests run, built anew (needs javac)
+	$(PYTHON) tests/harness/java/build.py tests/harness/java/leaky-app.jar
 
 clean:  ## remove what the targets above made in this folder
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache build dist
