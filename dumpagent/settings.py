@@ -224,3 +224,13 @@ class Remembering:
         7.0, "STATE_RETENTION_DAYS", Kind.DAYS, "how long the receipt of a dump that is gone from the disk is kept",
         low=0, high=3650,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where a daemon leaves word for the probes of its own container."""
+
+    runtime_dir: str = setting(
+        "/run/dumpagent", "RUNTIME_DIR", Kind.DIRECTORY,
+        "where the daemon writes its verdict for `check`; a local directory (an emptyDir), never on the volume",
+    )  # fmt: skip

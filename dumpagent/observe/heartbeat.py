@@ -1,0 +1,102 @@
+"""The daemon's own verdict in a small file on a local file system, where the exec probe reads it and cannot hang."""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dumpagent.errors import BadSettings
+
+MAGIC = "dumpagent-heartbeat 1"  # the format's version; dumpagent/check.py reads it
+
+
+class Health(enum.Enum):
+    """What the daemon says of itself."""
+
+    READY = "ready"
+    NOT_READY = "not-ready"
+
+
+def _boot_id() -> str:
+    """Give the kernel's name of this boot. Source: random(4), /proc/sys/kernel/random/boot_id."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Writes `<directory>/<mode>.heartbeat`; `mode` is mount or upload, `volume` the directory that must be mounted.
+
+    Times are seconds since boot (CLOCK_BOOTTIME, which is /proc/uptime): a wrong or stepped wall clock makes no
+    daemon look alive or dead.
+    """
+
+    directory: str
+    mode: str
+    volume: str = ""
+    boottime: Callable[[], float] = _boottime
+    boot_id: Callable[[], str] = _boot_id
+
+    @property
+    def path(self) -> str:
+        """Give the file that is written."""
+        return f"{self.directory}/{self.mode}.heartbeat"
+
+    def open(self) -> None:
+        """Make the directory and write the first beat (not ready: starting).
+
+        Raises BadSettings when the directory cannot be written: no probe could ever succeed.
+        """
+        try:
+            os.makedirs(self.directory, mode=0o755, exist_ok=True)
+            self.beat(Health.NOT_READY, "the daemon is starting", good_for_s=60)
+        except OSError as error:
+            raise BadSettings(
+                f"RUNTIME_DIR is {self.directory!r}, which cannot be written: {error.strerror}",
+                hint="mount an emptyDir there, or set RUNTIME_DIR to a local directory that the daemon may write; "
+                "not one on the volume itself",
+            ) from error
+
+    def beat(self, verdict: Health, reason: str, good_for_s: float) -> None:
+        """Say that the loop turns now, that `verdict` holds because of `reason`, and for how long both may be believed.
+
+        Raises OSError (a full or read-only file system); the last beat then stands until it is stale.
+        """
+        lines = {
+            "mode": self.mode,
+            "pid": str(os.getpid()),
+            "boot": self.boot_id(),
+            "beaten": f"{self.boottime():.2f}",
+            "good-for": f"{good_for_s:.2f}",
+            "verdict": verdict.value,
+            "volume": _as_in_mountinfo(self.volume),
+            "reason": " ".join(reason.split()),
+        }
+        text = MAGIC + "".join(f"\n{name} {value}" for name, value in lines.items()) + "\n"
+        temporary = f"{self.path}.tmp"
+        # No fsync: what a power cut loses here was about a daemon that is gone.
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, text.encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(fd)
+        os.rename(temporary, self.path)
+
+    def stop(self) -> None:
+        """Remove the file: this daemon ended in good order. Never raises OSError."""
+        try:
+            os.unlink(self.path)
+        except OSError:
+            pass  # then it goes stale
+
+
+def _as_in_mountinfo(path: str) -> str:
+    """Give `path` as /proc/self/mountinfo writes it. Source: proc_pid_mountinfo(5): blank, tab, newline, backslash."""
+    return "".join(f"\\{ord(c):03o}" if c in "\t\n\\ " else c for c in path)
