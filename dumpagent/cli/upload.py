@@ -1,10 +1,183 @@
-"""`dumpagent upload`: brings finished dumps to S3."""
+"""`dumpagent upload`: brings finished dumps to S3, as a daemon or in one pass."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import socket
+import sys
+import threading
+import time
+from contextlib import AbstractContextManager
+
 import click
 
+from dumpagent import __version__
+from dumpagent.cli.greeting import Greeting
+from dumpagent.cli.options import takes
+from dumpagent.cli.signals import Ending
+from dumpagent.cli.store import open_store
+from dumpagent.errors import BadSettings
+from dumpagent.model import DumpFile
+from dumpagent.observe import events as ev
+from dumpagent.observe import progress
+from dumpagent.observe.events import Tell
+from dumpagent.observe.log import log_to
+from dumpagent.observe.trouble import Trouble
+from dumpagent.settings import S3, Logging, Place, Remembering, Volume, Watching
+from dumpagent.store.protocol import LookRefused, Store
+from dumpagent.upload.judge import QuietJudge
+from dumpagent.upload.ledger import AnotherAgent, Ledger
+from dumpagent.upload.loop import UploadLoop
+from dumpagent.upload.send import Progress, Sender
 
-@click.command("upload")
-def command() -> None:
-    """Find finished heap dumps and bring them to S3."""
+_GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
+_LOCK_RETRY_S = 5.0
+
+
+@click.command("upload", short_help="Bring finished heap dumps to S3.")
+@takes(Volume, Watching, S3, Remembering, Place, Logging)
+@click.option(
+    "--once", is_flag=True, help="One pass over DUMP_ROOT, then exit: 0, or 1 if a dump could not be stored."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Say what one pass would do; change nothing here or in the store."
+)
+def command(
+    volume: Volume,
+    watching: Watching,
+    s3: S3,
+    remembering: Remembering,
+    place: Place,
+    logging: Logging,
+    once: bool,
+    dry_run: bool,
+) -> None:
+    """Find finished heap dumps below DUMP_ROOT and bring them to an S3 bucket.
+
+    Runs until SIGTERM or Ctrl-C, or for one pass with --once. What a stop cuts off goes on at the next start.
+
+    Credentials, region, CA and proxies are the AWS SDK's own: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,
+    AWS_ROLE_ARN with AWS_WEB_IDENTITY_TOKEN_FILE, AWS_DEFAULT_REGION, AWS_CA_BUNDLE, HTTPS_PROXY.
+    """
+    root = volume.dump_root.rstrip("/") or "/"
+    state_dir = remembering.state_dir or f"{root}/.dumpagent"
+    if not state_dir.startswith("/"):
+        raise BadSettings(
+            f"STATE_DIR is {state_dir!r}; accepted: an absolute path",
+            hint="set it to an absolute path, or leave it empty",
+        )
+    host = socket.gethostname()
+    place = dataclasses.replace(place, node_name=place.node_name or host, pod_name=place.pod_name or host)
+    tell = log_to(None, logging)
+    ending = Ending()
+    store = open_store(s3, tell=tell, stop=ending.stop, remembered_in=f"{state_dir}/store.json")
+    state = Trouble(tell, ev.STATE_UNWRITABLE, ev.STATE_WRITABLE)
+    ledger = Ledger(
+        state_dir,
+        store=store.name,
+        unwritable=lambda error: state.failed(
+            "state", error.strerror or str(error), path=error.filename or state_dir
+        ),
+        writable=lambda: state.ended_for("state", path=state_dir),
+    )
+    loop = UploadLoop(
+        root=root,
+        store=store,
+        ledger=ledger,
+        sender=Sender(store, ledger, place, prefix=s3.prefix, stop=ending.stop),
+        judge=QuietJudge(quiet_s=watching.file_stable_time_s),
+        tell=tell,
+        stop=ending.stop,
+        retention_days=remembering.state_retention_days,
+        progress=_bar,
+    )
+    with ending:
+        if once or dry_run:
+            code = _once(loop, ledger, store, tell, dry_run=dry_run)
+        else:
+            code = _daemon(loop, ledger, store, tell, ending, watching, s3, place, root)
+    if ending.stop.is_set():
+        # A part that hangs on the network must not hold the end up; nothing that it could still do counts.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _once(loop: UploadLoop, ledger: Ledger, store: Store, tell: Tell, *, dry_run: bool) -> int:
+    began = time.monotonic()
+    try:
+        store.check()
+    except LookRefused:
+        pass  # may write, but not list: the first dump will tell
+    ledger.load()
+    if not dry_run:
+        ledger.lock()
+    outcome = loop.run_once(dry_run=dry_run)
+    if not dry_run:
+        tell(
+            ev.PASS_FINISHED,
+            **dataclasses.asdict(outcome),
+            seconds=time.monotonic() - began,
+            store=store.name,
+        )
+    ledger.close()
+    return 1 if outcome.failed else 0
+
+
+def _daemon(
+    loop: UploadLoop,
+    ledger: Ledger,
+    store: Store,
+    tell: Tell,
+    ending: Ending,
+    watching: Watching,
+    s3: S3,
+    place: Place,
+    root: str,
+) -> int:
+    tell(
+        ev.AGENT_STARTED,
+        mode="upload",
+        version=__version__,
+        path=root,
+        bucket=s3.bucket,
+        prefix=s3.prefix or None,
+        endpoint=s3.endpoint_url or "AWS",
+        node=place.node_name,
+        scan_every_seconds=watching.watch_interval_s,
+    )
+    ledger.load()
+    other = Trouble(tell, ev.OTHER_AGENT_FOUND, ev.OTHER_AGENT_GONE)
+    while not ending.stop.is_set():
+        try:
+            ledger.lock()
+            break
+        except AnotherAgent as error:
+            other.failed("lock", str(error), hint=error.hint)
+            ending.wait(_LOCK_RETRY_S)
+    other.ended_for("lock")
+    greeting = Greeting(store)  # before there are threads: it forks
+    bringer = threading.Thread(target=_bring_all, args=(loop, ending.stop), name="bring", daemon=True)
+    bringer.start()
+    while not ending.stop.is_set():
+        recheck_s = loop.look()
+        next_look = time.monotonic() + min(watching.watch_interval_s, recheck_s or watching.watch_interval_s)
+        while not ending.stop.is_set() and (left_s := next_look - time.monotonic()) > 0:
+            if ending.wait(left_s, also=[greeting.fd] if greeting.fd is not None else None):
+                greeting.hear(tell)
+    loop.backlog.wake()
+    bringer.join(_GRACE_S)
+    counts = loop.counts
+    tell(ev.AGENT_STOPPED, mode="upload", pending=counts.pending, uploaded=counts.uploaded)
+    return 0
+
+
+def _bring_all(loop: UploadLoop, stop: threading.Event) -> None:
+    while not stop.is_set():
+        loop.bring_next(timeout_s=1.0)
+
+
+def _bar(dump: DumpFile) -> AbstractContextManager[Progress]:
+    return progress.bar(os.fsencode(os.path.basename(dump.relpath)).decode(errors="replace"), dump.size_bytes)

@@ -35,3 +35,66 @@ def _event(name: str, level: str, meaning: str) -> Event:
 # Both daemons
 AGENT_STARTED = _event("agent_started", "info", "The daemon runs; its settings stand beside it.")
 AGENT_STOPPED = _event("agent_stopped", "info", "The daemon ended in good order after SIGTERM or SIGINT.")
+
+# Upload mode
+DUMP_FOUND = _event("dump_found", "info", "A heap dump was seen for the first time.")
+DUMP_WAITING = _event("dump_waiting", "info", "`--once` leaves this dump for later, and says why.")
+DUMP_CLAIMED = _event(
+    "dump_claimed", "info", "The dump was renamed, so that the JVM's next dump finds its name free."
+)
+DUMP_UPLOADED = _event("dump_uploaded", "info", "The store holds the dump and has confirmed it.")
+DUMP_ALREADY_STORED = _event(
+    "dump_already_stored", "info", "The store held this very dump before; nothing was sent."
+)
+DUMP_WOULD_UPLOAD = _event(
+    "dump_would_upload", "info", "`--dry-run`: what an upload would do with this dump."
+)
+DUMP_CHANGED = _event(
+    "dump_changed", "info", "The dump was written to while it was uploaded; it is judged again."
+)
+DUMP_GONE = _event(
+    "dump_gone", "warning", "The dump vanished from the disk before it was stored: it is lost."
+)
+UPLOAD_FAILED = _event(
+    "upload_failed", "error", "This dump could not be stored; it stays pending and is tried again."
+)
+UPLOAD_RECOVERED = _event("upload_recovered", "info", "A dump that could not be stored before is stored now.")
+STORE_ANSWERED = _event("store_answered", "info", "At the start: the bucket is there and lets us in.")
+STORE_FAILED = _event(
+    "store_failed", "error", "The store cannot be used; all dumps wait and are tried again."
+)
+STORE_RECOVERED = _event("store_recovered", "info", "The store can be used again.")
+STORE_LEARNT = _event(
+    "store_learnt", "info", "A property of the store was found out by trying; it is remembered."
+)
+STORAGE_CLASS_UNKNOWN = _event(
+    "storage_class_unknown", "warning", "The store does not know S3_STORAGE_CLASS; its own default is used."
+)
+STORE_UNVERIFYING = _event(
+    "store_unverifying",
+    "warning",
+    "The store takes bodies with a wrong digest: damage on the way goes unnoticed there.",
+)
+STORE_UNCONDITIONAL = _event(
+    "store_unconditional",
+    "warning",
+    "The store knows no conditional writes: a key is looked at before it is written.",
+)
+SCAN_FAILED = _event(
+    "scan_failed", "error", "Part of the dump directory could not be looked at; dumps may lie there."
+)
+SCAN_RECOVERED = _event("scan_recovered", "info", "All of the dump directory can be looked at again.")
+STATE_UNWRITABLE = _event(
+    "state_unwritable",
+    "warning",
+    "Receipts cannot be written; after a restart the store is asked about each dump.",
+)
+STATE_WRITABLE = _event("state_writable", "info", "Receipts can be written again.")
+RECEIPTS_PRUNED = _event(
+    "receipts_pruned", "info", "Receipts of dumps that left the disk long ago were dropped."
+)
+PASS_FINISHED = _event("pass_finished", "info", "`--once` is done; how many dumps took which way.")
+OTHER_AGENT_FOUND = _event(
+    "other_agent_found", "error", "Another agent works on this volume; this one waits for its end."
+)
+OTHER_AGENT_GONE = _event("other_agent_gone", "info", "The other agent is gone; this one begins.")

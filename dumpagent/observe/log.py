@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
+from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
@@ -30,12 +32,35 @@ def printable(value: object) -> object:
     return printable(str(value))
 
 
+class _Stderr(io.StringIO):
+    """What stderr is at the moment of writing: a progress bar puts itself in its place while it is drawn."""
+
+    def write(self, text: str, /) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
+def _what_happened_first(
+    _logger: object, _method: str, fields: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Put time, level and event before the rest: a person reads JSON lines too."""
+    first = {name: fields[name] for name in ("timestamp", "level", "event")}
+    return {**first, **fields}
+
+
 def log_to(stream: TextIO | None, settings: Logging) -> Tell:
     """Build the listener that writes to `stream` (None: stderr, looked up at each line)."""
-    target = stream or sys.stderr
+    target: TextIO = stream or _Stderr()
     console = settings.log_format == "console" or (settings.log_format == "auto" and target.isatty())
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=target.isatty() and "NO_COLOR" not in os.environ)
+        structlog.dev.ConsoleRenderer(
+            sort_keys=False, colors=target.isatty() and "NO_COLOR" not in os.environ
+        )
         if console
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
@@ -44,6 +69,7 @@ def log_to(stream: TextIO | None, settings: Logging) -> Tell:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
+            _what_happened_first,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.log_level]),

@@ -151,7 +151,7 @@ class MemoryStore:
 
 
 def _verified(body: Body) -> bytes:
-    content = bytes(body.data)
+    content = body.in_memory()
     if zlib.crc32(content) != body.crc32:
         raise Corrupted("the store answered 400 BadDigest")
     return content

@@ -34,18 +34,18 @@ class Profile:
     whole_checksum: bool | None = None
     conditional: bool | None = None
 
-    def to_json(self) -> str:
-        """Give the text that `from_json` reads."""
+    def to_json(self, *, store: str) -> str:
+        """Give the text that `from_json` reads; `store` says of which store and configuration this was learnt."""
         values = asdict(self)
         values["digest"] = self.digest.value if self.digest else None
-        return json.dumps({"version": _VERSION, **values})
+        return json.dumps({"version": _VERSION, "store": store, **values})
 
     @classmethod
-    def from_json(cls, text: str) -> Profile:
-        """Read what `to_json` wrote; from anything else, a store of which nothing is known."""
+    def from_json(cls, text: str, *, store: str) -> Profile:
+        """Read what `to_json` wrote; from anything else, or of another store, nothing is known."""
         try:
             values = dict(json.loads(text))
-            if values.pop("version") != _VERSION:
+            if values.pop("version") != _VERSION or values.pop("store") != store:
                 return cls()
             values["digest"] = Digest(values["digest"]) if values["digest"] else None
             return cls(**values)

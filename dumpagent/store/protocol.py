@@ -7,8 +7,9 @@ answer may have been carried out all the same, so callers look before they try a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from dumpagent.errors import Refused
@@ -76,20 +77,46 @@ class Limits:
     object_max_bytes: int = 5 << 40
 
 
+class Span(Protocol):
+    """Bytes that are read when they are sent, from their start, once or more often."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+    def tell(self) -> int: ...
+    def __len__(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """The bytes of one request with their CRC32, which the caller knew before the request.
 
-    `data` is read once or more often, from its start; it is never kept.
+    `data` lies in memory, or is a `Span` where it is too large for that.
     """
 
-    data: bytes | memoryview
+    data: bytes | Span
     crc32: int
-    md5: bytes | None = field(default=None, compare=False)
 
     @property
     def size_bytes(self) -> int:
         return len(self.data)
+
+    def md5(self) -> bytes:
+        """Give the MD5 of the bytes, which are read for it."""
+        if isinstance(self.data, bytes):
+            return hashlib.md5(self.data, usedforsecurity=False).digest()
+        md5 = hashlib.md5(usedforsecurity=False)
+        self.data.seek(0)
+        while chunk := self.data.read(1 << 20):
+            md5.update(chunk)
+        self.data.seek(0)
+        return md5.digest()
+
+    def in_memory(self) -> bytes:
+        """Give the bytes."""
+        if isinstance(self.data, bytes):
+            return self.data
+        self.data.seek(0)
+        return self.data.read()
 
 
 class Store(Protocol):

@@ -7,7 +7,6 @@ Each request is one attempt of the SDK's; trying again is done here, where a sto
 from __future__ import annotations
 
 import base64
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -247,8 +246,11 @@ class S3Store:
         upload_id = self._begin(key, {})
         try:
             data = b"does this store verify what it is told?"
-            for digest in (Digest.CRC32, Digest.MD5):
-                wrong = Body(data, crc32=1, md5=bytes(16))
+            wrong = {
+                Digest.CRC32: {"ChecksumCRC32": _base64_of(1)},
+                Digest.MD5: {"ContentMD5": base64.b64encode(bytes(16)).decode()},
+            }
+            for digest, header in wrong.items():
                 try:
                     self._once(
                         "trying digests",
@@ -257,7 +259,7 @@ class S3Store:
                         UploadId=upload_id,
                         PartNumber=1,
                         Body=data,
-                        **_digest_of(wrong, digest),
+                        **header,
                     )
                 except Refused:
                     return digest
@@ -400,8 +402,7 @@ def _digest_of(body: Body, digest: Digest) -> dict[str, str]:
     if digest is Digest.CRC32:
         return {"ChecksumCRC32": _base64_of(body.crc32)}
     if digest is Digest.MD5:
-        md5 = body.md5 or hashlib.md5(body.data, usedforsecurity=False).digest()
-        return {"ContentMD5": base64.b64encode(md5).decode()}
+        return {"ContentMD5": base64.b64encode(body.md5()).decode()}
     return {}
 
 

@@ -1,0 +1,61 @@
+"""Builds the store for a command: with what was learnt of it before, and telling what is found out now."""
+
+from __future__ import annotations
+
+import threading
+
+from dumpagent.kernel.files import replace_file
+from dumpagent.observe import events as ev
+from dumpagent.observe.events import Tell
+from dumpagent.settings import S3
+from dumpagent.store.profile import Digest, Profile
+from dumpagent.store.s3 import S3Store
+
+
+def open_store(
+    settings: S3, *, tell: Tell, stop: threading.Event, remembered_in: str | None = None
+) -> S3Store:
+    """Give the store of these settings; no request is made yet.
+
+    `remembered_in` is the file that keeps the store's ways between runs; it may vanish at any time.
+    """
+    which = f"{settings.endpoint_url or 'AWS'} {settings.bucket} {settings.storage_class}"
+
+    def learnt(before: Profile, now: Profile) -> None:
+        _tell_news(tell, settings, before, now)
+        if remembered_in:
+            try:
+                replace_file(remembered_in, now.to_json(store=which).encode(), mode=0o600)
+            except OSError:
+                pass  # found out again at the next start
+
+    return S3Store(settings, stop=stop, profile=_remembered(remembered_in, which), learnt=learnt)
+
+
+def _remembered(path: str | None, which: str) -> Profile:
+    try:
+        with open(path or "/dev/null", encoding="utf-8") as file:
+            return Profile.from_json(file.read(1 << 16), store=which)
+    except (OSError, ValueError):
+        return Profile()
+
+
+def _tell_news(tell: Tell, settings: S3, before: Profile, now: Profile) -> None:
+    if now.storage_class is False and before.storage_class is not False:
+        tell(
+            ev.STORAGE_CLASS_UNKNOWN,
+            storage_class=settings.storage_class,
+            hint="set S3_STORAGE_CLASS to a class of this store, or to STANDARD to end this warning",
+        )
+    if now.digest is not None and now.digest is not before.digest:
+        tell(ev.STORE_LEARNT, verified_digest=now.digest.value)
+    if now.digest is Digest.NONE and before.digest is not Digest.NONE:
+        tell(
+            ev.STORE_UNVERIFYING,
+            hint="lengths and metadata are confirmed all the same; `dumpagent verify` reads back",
+        )
+    if now.conditional is False and before.conditional is not False:
+        tell(
+            ev.STORE_UNCONDITIONAL,
+            hint="give each node its own S3_PREFIX if several nodes write the same paths",
+        )

@@ -1,0 +1,45 @@
+"""Progress bars for people: how much of a dump is done, how fast, how long it will take."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[int], None]
+
+
+def on_terminal() -> bool:
+    """Say whether a person watches stderr."""
+    return sys.stderr.isatty()
+
+
+@contextmanager
+def bar(title: str, total_bytes: int) -> Iterator[Advance]:
+    """Draw a bar on stderr while the block runs; call what is given with the bytes done since the last call.
+
+    Draws nothing when stderr is no terminal.
+    """
+    if not on_terminal():
+        yield lambda _bytes: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=total_bytes)
+        yield lambda done_bytes: progress.update(task, advance=done_bytes)

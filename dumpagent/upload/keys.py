@@ -1,0 +1,74 @@
+"""The object keys that one dump may get, in the order in which they are tried."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+
+from dumpagent.upload.names import claimed_name, stamp
+
+# Source: S3 User Guide, "Naming Amazon S3 objects": at most 1,024 bytes of UTF-8.
+_KEY_BYTES = 1024
+# Control characters cannot stand in the XML of a listing; a lone surrogate is a byte that was no UTF-8.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_HPROF = re.compile(r"\.hprof(\.gz)?(\.[0-9]{1,9})?(\.gz)?\Z")
+
+
+def candidates(
+    *, prefix: str, original: str, dump_time_ms: int, node: str, crc32: int | None
+) -> Iterator[str]:
+    """Give the keys for a dump, best first; all follow from the dump alone, so that a lost state changes none.
+
+    First its own path; then with its time; then with the node too; then, if `crc32` is known, with that, which only
+    the very same dump can share.
+    """
+    directory, _, name = original.rpartition("/")
+    yield _key(prefix, directory, name)
+    stamped = claimed_name(name, _possible(dump_time_ms))
+    yield _key(prefix, directory, stamped)
+    on_node = _with(stamped, _safe(node) or "unknown-node")
+    yield _key(prefix, directory, on_node)
+    if crc32 is not None:
+        yield _key(prefix, directory, _with(on_node, f"{crc32:08x}"))
+
+
+def _possible(dump_time_ms: int) -> int:
+    try:
+        stamp(dump_time_ms)
+    except ValueError:
+        return 0
+    return dump_time_ms
+
+
+def _with(name: str, more: str) -> str:
+    found = _HPROF.search(name)
+    at = found.start() if found else len(name)
+    return f"{name[:at]}.{more}{name[at:]}"
+
+
+def _key(prefix: str, directory: str, name: str) -> str:
+    path = f"{directory}/{name}" if directory else name
+    clean = prefix.strip("/")
+    return _fitting(_escaped(f"{clean}/{path}" if clean else path))
+
+
+def _escaped(text: str) -> str:
+    """Give `text` with the characters that no key can hold as %XX of their bytes."""
+    return _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in os.fsencode(found[0])), text)
+
+
+def _safe(node: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", node)[:63]
+
+
+def _fitting(key: str) -> str:
+    """Cut a key that is too long in its middle; a hash of the whole keeps it apart from others cut alike."""
+    encoded = key.encode()
+    if len(encoded) <= _KEY_BYTES:
+        return key
+    mark = f"~{hashlib.sha256(encoded).hexdigest()[:16]}~".encode()
+    tail = encoded[-300:]
+    head = encoded[: _KEY_BYTES - len(tail) - len(mark)]
+    return head.decode(errors="ignore") + mark.decode() + tail.decode(errors="ignore")

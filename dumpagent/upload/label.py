@@ -1,0 +1,83 @@
+"""The metadata that goes with a dump into the store: who wrote it, when, where, and how to check it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dumpagent import __version__
+from dumpagent.model import Cause, DumpFacts, DumpFile, State, Verdict
+from dumpagent.settings import Place
+
+# Source: S3 User Guide, "User-defined object metadata": 2 KB over all names and values. Ours leave room for more names.
+_VALUE_CHARACTERS = 256
+_PATH_CHARACTERS = 768
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Which bytes a dump is: length and CRC32 of the uncompressed file."""
+
+    size_bytes: int
+    crc32: int
+
+
+def dump_time_ms(dump: DumpFile, facts: DumpFacts | None) -> int:
+    """Give when the dump was made: the time in its header, else that of its last change."""
+    if facts and facts.dump_time_ms:
+        return facts.dump_time_ms
+    return max(0, dump.identity.mtime_ns // 1_000_000)
+
+
+def describe(
+    dump: DumpFile, verdict: Verdict, contents: Contents, *, original: str, place: Place, now: float
+) -> dict[str, str]:
+    """Give the object's metadata: ASCII, values cut and escaped, so that any file name is safe in a header."""
+    facts = verdict.facts
+    known = (State.COMPLETE, State.TRUNCATED)
+    labels = {
+        "node": place.node_name,
+        "upload-time": _iso(now),
+        "dump-time": _iso(dump_time_ms(dump, facts) / 1000),
+        "verdict": verdict.state.value if verdict.state in known else State.UNKNOWN.value,
+        "original-size": str(contents.size_bytes),
+        "crc32": f"{contents.crc32:08x}",
+        "jvm": (facts.jvm if facts else None) or "",
+        "cause": (facts.cause if facts else Cause.UNKNOWN).value,
+        "pod": place.pod_name,
+        "namespace": place.pod_namespace,
+        "agent-version": __version__,
+    }
+    kept = {name: _ascii(value)[:_VALUE_CHARACTERS] for name, value in labels.items() if value}
+    kept["original-path"] = _cut_path(_ascii(original))
+    return kept
+
+
+def holds(labels: Mapping[str, str] | None, contents: Contents) -> bool:
+    """Say whether an object with these metadata was made from these contents."""
+    if not labels:
+        return False
+    return labels.get("crc32") == f"{contents.crc32:08x}" and labels.get("original-size") == str(
+        contents.size_bytes
+    )
+
+
+def _iso(seconds: float) -> str:
+    try:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return "unknown"
+
+
+def _ascii(text: str) -> str:
+    """Give `text` as printable ASCII; every other byte, and the escape itself, as %XX."""
+    return "".join(
+        chr(byte) if 32 <= byte < 127 and byte != 37 else f"%{byte:02X}" for byte in os.fsencode(text)
+    ).strip()
+
+
+def _cut_path(path: str) -> str:
+    """Keep the end of a path that is too long: that is where the dump's own name is."""
+    return path if len(path) <= _PATH_CHARACTERS else "..." + path[3 - _PATH_CHARACTERS :]

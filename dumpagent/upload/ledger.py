@@ -1,0 +1,253 @@
+"""What is remembered on the volume: receipts of stored dumps, and uploads that are under way.
+
+It is a cache. Everything in it may vanish or turn to rubbish at any time: the store is then asked instead.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from dumpagent.errors import DumpagentError
+from dumpagent.kernel.files import replace_file
+from dumpagent.model import Identity
+
+_VERSION = 1
+_DAY_S = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One dump is in the store. `verified`: the store confirmed length and metadata when it was asked afterwards.
+
+    `store` names the bucket; a receipt counts only there. `gone_since` is when the dump was first missed on disk.
+    """
+
+    identity: Identity
+    path: str
+    store: str
+    key: str
+    crc32: int
+    stored_bytes: int
+    uploaded_at: float
+    verified: bool
+    gone_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A multipart upload that was begun. `etags` are those of the parts that the store has confirmed, by number."""
+
+    identity: Identity
+    store: str
+    key: str
+    upload_id: str
+    part_bytes: int
+    crc32: int
+    etags: dict[int, str] = field(default_factory=dict)
+
+
+class AnotherAgent(DumpagentError):
+    """Another process holds the lock on this state directory."""
+
+
+class Ledger:
+    """The receipts and unfinished uploads of one volume for one store, in memory and in `directory`.
+
+    When the directory cannot be written, memory alone remembers: `unwritable` is told the error, and a restart asks
+    the store about each dump again.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        store: str,
+        unwritable: Callable[[OSError], None] = lambda _error: None,
+        writable: Callable[[], object] = lambda: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.directory = directory
+        self._store = store
+        self._unwritable = unwritable
+        self._writable = writable
+        self._now = now
+        self._receipts: dict[Identity, Receipt] = {}
+        self._unfinished: dict[Identity, Unfinished] = {}
+        self._lock_fd: int | None = None
+
+    # -- opening ------------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Read what an earlier run left. What cannot be read is as if it were not there."""
+        for kind in ("receipts", "uploads"):
+            try:
+                os.makedirs(f"{self.directory}/{kind}", mode=0o700, exist_ok=True)
+            except OSError as error:
+                self._unwritable(error)
+        for values in _read_all(f"{self.directory}/receipts"):
+            receipt = _receipt_of(values)
+            if receipt and receipt.store == self._store:
+                self._receipts[receipt.identity] = receipt
+        for values in _read_all(f"{self.directory}/uploads"):
+            unfinished = _unfinished_of(values)
+            if unfinished and unfinished.store == self._store:
+                self._unfinished[unfinished.identity] = unfinished
+
+    def lock(self) -> None:
+        """Keep every other agent off this volume while this process lives. Raises AnotherAgent if one is there.
+
+        Where the file system has no locks, or the directory cannot be written, there is nothing to hold and no error:
+        conditional writes and the look at the store before each upload still keep dumps from being stored twice.
+        """
+        try:
+            fd = os.open(
+                f"{self.directory}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            self._unwritable(error)
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise AnotherAgent(
+                    f"another `dumpagent upload` works on this volume (it holds {self.directory}/lock)",
+                    hint="one agent per volume is enough; stop the other one, or give this one another DUMP_ROOT",
+                ) from error
+            self._unwritable(error)
+            return
+        self._lock_fd = fd
+
+    def close(self) -> None:
+        """Let the lock go."""
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    # -- receipts -----------------------------------------------------------------------------------------------
+
+    def receipt(self, identity: Identity) -> Receipt | None:
+        """Give the receipt of this very dump, None if there is none."""
+        return self._receipts.get(identity)
+
+    def receipts(self) -> list[Receipt]:
+        """Give all receipts, oldest upload first."""
+        return sorted(self._receipts.values(), key=lambda receipt: receipt.uploaded_at)
+
+    def record(self, receipt: Receipt) -> None:
+        """Remember that a dump is stored, and that its upload is no longer under way."""
+        self._receipts[receipt.identity] = receipt
+        self._write("receipts", receipt.identity, asdict(receipt))
+        self.forget_unfinished(receipt.identity)
+
+    def note_present(self, present: Iterable[Identity], *, retention_s: float) -> list[Receipt]:
+        """Take note of which dumps lie on the disk, and drop the receipts of those gone for `retention_s`.
+
+        Only after a scan that could look everywhere. Gives the dropped receipts.
+        """
+        here, now = set(present), self._now()
+        dropped = []
+        for identity, receipt in list(self._receipts.items()):
+            if identity in here:
+                if receipt.gone_since is not None:
+                    self._keep(replace(receipt, gone_since=None))
+            elif receipt.gone_since is None or receipt.gone_since > now:  # the latter: the clock was set back
+                self._keep(replace(receipt, gone_since=now))
+            if identity not in here and now - (self._receipts[identity].gone_since or now) >= retention_s:
+                del self._receipts[identity]
+                self._remove("receipts", identity)
+                dropped.append(receipt)
+        return dropped
+
+    # -- uploads under way --------------------------------------------------------------------------------------
+
+    def unfinished(self, identity: Identity) -> Unfinished | None:
+        """Give the upload of this very dump that was begun and not ended."""
+        return self._unfinished.get(identity)
+
+    def all_unfinished(self) -> list[Unfinished]:
+        return list(self._unfinished.values())
+
+    def note_unfinished(self, unfinished: Unfinished) -> None:
+        """Remember an upload that is under way, in place of what was known of it."""
+        self._unfinished[unfinished.identity] = unfinished
+        self._write("uploads", unfinished.identity, asdict(unfinished))
+
+    def forget_unfinished(self, identity: Identity) -> None:
+        if self._unfinished.pop(identity, None) is not None:
+            self._remove("uploads", identity)
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def _keep(self, receipt: Receipt) -> None:
+        self._receipts[receipt.identity] = receipt
+        self._write("receipts", receipt.identity, asdict(receipt))
+
+    def _write(self, kind: str, identity: Identity, values: dict[str, Any]) -> None:
+        path = f"{self.directory}/{kind}/{identity}.json"
+        content = json.dumps({"version": _VERSION, **values}, indent=1).encode()
+        try:
+            try:
+                replace_file(path, content, mode=0o600)
+            except FileNotFoundError:  # somebody cleared the state directory while we run
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                replace_file(path, content, mode=0o600)
+        except OSError as error:
+            self._unwritable(error)
+        else:
+            self._writable()
+
+    def _remove(self, kind: str, identity: Identity) -> None:
+        try:
+            os.unlink(f"{self.directory}/{kind}/{identity}.json")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._unwritable(error)
+
+
+def _read_all(directory: str) -> Iterable[dict[str, Any]]:
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return
+    for name in names:
+        path = f"{directory}/{name}"
+        if not name.endswith(".json"):
+            if name.endswith(".tmp"):  # a write that was cut off by the end of an earlier run
+                try:
+                    os.unlink(path)
+                except OSError:
+                    pass  # it does no harm
+            continue
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(fd, "rb") as file:
+                values = json.loads(file.read(1 << 22))
+        except (OSError, ValueError):
+            continue
+        if isinstance(values, dict) and values.pop("version", None) == _VERSION:
+            yield values
+
+
+def _receipt_of(values: dict[str, Any]) -> Receipt | None:
+    try:
+        return Receipt(**{**values, "identity": Identity(**values["identity"])})
+    except (TypeError, KeyError):
+        return None
+
+
+def _unfinished_of(values: dict[str, Any]) -> Unfinished | None:
+    try:
+        etags = {int(number): str(etag) for number, etag in values["etags"].items()}
+        return Unfinished(**{**values, "identity": Identity(**values["identity"]), "etags": etags})
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None

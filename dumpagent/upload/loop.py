@@ -1,0 +1,285 @@
+"""Upload mode's order of things: scan, judge, bring, remember, prune; and what happens when one of them fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.model import DumpFile
+from dumpagent.observe import events as ev
+from dumpagent.observe.events import Tell
+from dumpagent.observe.trouble import Trouble
+from dumpagent.store.protocol import LookRefused, Store
+from dumpagent.upload.backlog import Backlog, Counts, Entry
+from dumpagent.upload.fingerprint import DumpChanged, Stopped
+from dumpagent.upload.judge import Judge
+from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.scan import scan
+from dumpagent.upload.send import Brought, Errand, Progress, Sender
+
+_DAY_S = 86400.0
+_NOT_READABLE = "run the agent as uid 0 with the capability DAC_READ_SEARCH: dumps are readable by their application alone"
+ShowProgress = Callable[[DumpFile], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one `--once` pass did with the dumps that it found."""
+
+    uploaded: int = 0
+    already_stored: int = 0
+    waiting: int = 0
+    failed: int = 0
+
+
+@contextmanager
+def _no_progress(_dump: DumpFile) -> Iterator[Progress]:
+    yield lambda _bytes: None
+
+
+class UploadLoop:
+    """Everything that upload mode does, a step at a time. The caller owns threads, signals and waiting.
+
+    `look` and `prune` belong to one thread, `bring_next` to another (or the same one).
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        store: Store,
+        ledger: Ledger,
+        sender: Sender,
+        judge: Judge,
+        tell: Tell,
+        stop: threading.Event,
+        retention_days: float,
+        progress: ShowProgress = _no_progress,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.backlog = Backlog(monotonic=monotonic)
+        self._root, self._store, self._ledger, self._sender, self._judge = root, store, ledger, sender, judge
+        self._tell, self._stop, self._progress, self._monotonic = tell, stop, progress, monotonic
+        self._retention_s = retention_days * _DAY_S
+        self._store_trouble = Trouble(tell, ev.STORE_FAILED, ev.STORE_RECOVERED, monotonic=monotonic)
+        self._dump_trouble = Trouble(tell, ev.UPLOAD_FAILED, ev.UPLOAD_RECOVERED, monotonic=monotonic)
+        self._scan_trouble = Trouble(tell, ev.SCAN_FAILED, ev.SCAN_RECOVERED, monotonic=monotonic)
+        self._store_pause = _Pause()
+        self._unreadable: set[str] = set()
+
+    @property
+    def counts(self) -> Counts:
+        return self.backlog.counts()
+
+    # -- finding ------------------------------------------------------------------------------------------------
+
+    def look(self) -> float | None:
+        """Scan the volume, judge what waits, put up what is due.
+
+        Gives the seconds after which another look can tell more, None if only a change of the volume can.
+        """
+        found = scan(self._root, skip=frozenset({self._ledger.directory}))
+        for path in list(self._unreadable - set(found.unreadable)):
+            self._scan_trouble.ended_for(path, path=path)
+        self._unreadable = set(found.unreadable)
+        for path, reason in found.unreadable.items():
+            self._scan_trouble.failed(path, reason, path=path, hint=_scan_hint(reason))
+        changes = self.backlog.update(
+            found.dumps,
+            stored=lambda identity: self._ledger.receipt(identity) is not None,
+            everything=found.complete,
+        )
+        for dump in changes.new:
+            self._tell(ev.DUMP_FOUND, path=dump.path, size_bytes=dump.size_bytes)
+        for dump in changes.lost:
+            self._judge.forget(dump)
+            self._dump_trouble.forget(dump.identity.inode)
+            self._tell(ev.DUMP_GONE, path=dump.path, size_bytes=dump.size_bytes)
+        if found.complete:
+            dropped = self._ledger.note_present(
+                (dump.identity for dump in found.dumps), retention_s=self._retention_s
+            )
+            if dropped:
+                self._tell(ev.RECEIPTS_PRUNED, count=len(dropped), oldest=dropped[0].key)
+        rechecks = [
+            recheck_s for entry in self.backlog.waiting() if (recheck_s := self._judge_one(entry)) is not None
+        ]
+        return min(rechecks, default=None)
+
+    def _judge_one(self, entry: Entry) -> float | None:
+        dump = entry.dump
+        try:
+            verdict = self._judge.judge(dump)
+        except FileNotFoundError:
+            return None  # gone or renamed since the scan: the next scan tells
+        except OSError as error:
+            self._dump_trouble.failed(
+                dump.identity.inode, f"cannot be read: {error.strerror}", path=dump.path, hint=_NOT_READABLE
+            )
+            return None
+        entry.verdict = verdict
+        if not verdict.due:
+            return verdict.recheck_s
+        self.backlog.ready(entry, dump, verdict)
+        return None
+
+    # -- bringing -----------------------------------------------------------------------------------------------
+
+    def bring_next(self, *, timeout_s: float) -> Brought | DumpagentError | OSError | None:
+        """Bring the next dump that is due to the store, waiting up to `timeout_s` for one.
+
+        Gives how it was stored, why it was not, or None if there was nothing to do.
+        """
+        pause_s = self._store_pause.left_s(self._monotonic())
+        if pause_s:
+            self._stop.wait(min(timeout_s, pause_s))
+            return None
+        entry = self.backlog.take(timeout_s=timeout_s)
+        return None if entry is None else self._bring(entry)
+
+    def _bring(self, entry: Entry) -> Brought | DumpagentError | OSError | None:
+        dump, verdict = entry.dump, entry.verdict
+        if verdict is None:
+            self.backlog.judge_again(entry)
+            return None
+        began = self._monotonic()
+        try:
+            with self._progress(dump) as advance:
+                brought = self._sender.bring(Errand(dump, verdict), progress=advance)
+        except Stopped:
+            self.backlog.judge_again(entry)
+            return None
+        except DumpChanged as error:
+            self._tell(ev.DUMP_CHANGED, path=dump.path, error=str(error), hint=error.hint)
+            self.backlog.judge_again(entry)
+            return error
+        except FileNotFoundError as error:
+            self.backlog.judge_again(entry)  # renamed or gone: the next scan tells
+            return error
+        except Unreachable as error:
+            self._store_failed(entry, error)
+            return error
+        except DumpagentError as error:
+            self._refused(entry, error)
+            return error
+        except OSError as error:
+            delay_s = self.backlog.retry(entry)
+            reason = f"cannot be read: {error.strerror}"
+            self._dump_trouble.failed(
+                dump.identity.inode, reason, path=dump.path, hint=_NOT_READABLE, next_try_seconds=delay_s
+            )
+            return error
+        self.backlog.has_stored(entry)
+        self._judge.forget(dump)
+        self._store_pause.end()
+        self._store_trouble.ended_for("store", store=self._store.name)
+        self._dump_trouble.ended_for(dump.identity.inode, path=dump.path)
+        receipt = brought.receipt
+        facts = verdict.facts
+        self._tell(
+            ev.DUMP_UPLOADED if brought.sent_bytes or not receipt.stored_bytes else ev.DUMP_ALREADY_STORED,
+            path=dump.path,
+            key=receipt.key,
+            size_bytes=dump.size_bytes,
+            sent_bytes=brought.sent_bytes,
+            seconds=self._monotonic() - began,
+            verdict=verdict.state.value,
+            reason=verdict.reason,
+            crc32=f"{receipt.crc32:08x}",
+            jvm=facts.jvm if facts else None,
+            cause=facts.cause.value if facts else None,
+            resumed=True if brought.resumed else None,
+            verified=receipt.verified,
+        )
+        return brought
+
+    def _refused(self, entry: Entry, error: DumpagentError) -> None:
+        """A store that refuses everybody is one trouble of the store, not one of each dump."""
+        try:
+            self._store.check()
+        except LookRefused:
+            pass  # may not list: says nothing about writing
+        except (Refused, Unreachable) as of_the_store:
+            self._store_failed(entry, of_the_store)
+            return
+        delay_s = self.backlog.retry(entry)
+        self._dump_trouble.failed(
+            entry.dump.identity.inode,
+            str(error),
+            path=entry.dump.path,
+            hint=error.hint or None,
+            next_try_seconds=delay_s,
+        )
+
+    def _store_failed(self, entry: Entry, error: DumpagentError) -> None:
+        delay_s = self.backlog.retry(entry)
+        self._store_pause.begin(self._monotonic(), delay_s)
+        self._store_trouble.failed(
+            "store", str(error), store=self._store.name, hint=error.hint or None, pending=self.counts.pending
+        )
+
+    # -- one pass -----------------------------------------------------------------------------------------------
+
+    def run_once(self, *, dry_run: bool = False) -> Pass:
+        """Look once and bring everything that is due; each dump is tried once."""
+        self.look()
+        uploaded = already_stored = failed = 0
+        while not self._stop.is_set():
+            entry = self.backlog.take(timeout_s=0)
+            if entry is None:
+                break
+            if dry_run:
+                self._foresee(entry)
+                continue
+            outcome = self._bring(entry)
+            if isinstance(outcome, Brought):
+                if outcome.sent_bytes or not outcome.receipt.stored_bytes:
+                    uploaded += 1
+                else:
+                    already_stored += 1
+            elif outcome is not None:
+                failed += 1
+        waiting = [entry for entry in self.backlog.waiting() if entry.verdict and not entry.verdict.due]
+        for entry in waiting:
+            if entry.verdict:
+                self._tell(ev.DUMP_WAITING, path=entry.dump.path, reason=entry.verdict.reason)
+        unjudged = sum(1 for entry in self.backlog.waiting() if entry.verdict is None)
+        return Pass(uploaded, already_stored, len(waiting), failed + unjudged + len(self._unreadable))
+
+    def _foresee(self, entry: Entry) -> None:
+        assert entry.verdict is not None  # noqa: S101 - READY entries have one
+        key, there = self._sender.foresee(Errand(entry.dump, entry.verdict))
+        self._tell(
+            ev.DUMP_WOULD_UPLOAD,
+            path=entry.dump.path,
+            key=key,
+            size_bytes=entry.dump.size_bytes,
+            verdict=entry.verdict.state.value,
+            action="nothing: the store holds it already" if there else "upload",
+        )
+
+
+class _Pause:
+    """How long nobody may bother the store."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def begin(self, now: float, seconds: float) -> None:
+        self._until = max(self._until, now + seconds)
+
+    def end(self) -> None:
+        self._until = 0.0
+
+    def left_s(self, now: float) -> float:
+        return max(0.0, self._until - now)
+
+
+def _scan_hint(reason: str) -> str | None:
+    if "exist" in reason:
+        return "is the volume mounted? DUMP_ROOT must be the directory that the JVMs write to"
+    return _NOT_READABLE if "ermission" in reason else None
