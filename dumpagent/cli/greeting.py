@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 
-from dumpagent.errors import DumpagentError
-from dumpagent.observe import events as ev
-from dumpagent.observe.events import Tell
+from dumpagent.errors import DumpagentError, Refused
 from dumpagent.store.protocol import LookRefused, Store
 
 _MOST_BYTES = 4096  # fits a pipe's buffer, so that the child never waits for us
 
 
+class Unanswered(Exception):
+    """The child was killed before it could say anything: the first dump will tell."""
+
+
 class Greeting:
-    """The question under way. `fd` becomes readable with the answer; `hear` tells it and ends the child."""
+    """The question under way. `fd` becomes readable with the answer; `hear` gives it and ends the child."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
         self._child = os.fork()
         if self._child == 0:
@@ -28,10 +29,12 @@ class Greeting:
         os.close(write_fd)
         self.fd: int | None = read_fd
 
-    def hear(self, tell: Tell) -> None:
-        """Tell what the store answered. Call it once, when `fd` is readable."""
-        if self.fd is None:
-            return
+    def hear(self) -> DumpagentError | None:
+        """Give why the store cannot be used, None if it can. Call it once, when `fd` is readable.
+
+        Raises Unanswered if the child died.
+        """
+        assert self.fd is not None  # noqa: S101 - a programming error
         answer = os.read(self.fd, _MOST_BYTES)
         os.close(self.fd)
         self.fd = None
@@ -39,11 +42,8 @@ class Greeting:
         try:
             error = json.loads(answer)
         except ValueError:
-            return  # the child was killed: the first dump will tell
-        if error:
-            tell(ev.STORE_FAILED, store=self._store.name, **error)
-        else:
-            tell(ev.STORE_ANSWERED, store=self._store.name)
+            raise Unanswered from None
+        return Refused(error["error"], hint=error["hint"]) if error else None
 
 
 def _ask(store: Store) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import socket
@@ -13,7 +14,7 @@ from contextlib import AbstractContextManager
 import click
 
 from dumpagent import __version__
-from dumpagent.cli.greeting import Greeting
+from dumpagent.cli.greeting import Greeting, Unanswered
 from dumpagent.cli.options import takes
 from dumpagent.cli.signals import Ending
 from dumpagent.cli.store import open_store
@@ -166,7 +167,8 @@ def _daemon(
         next_look = time.monotonic() + min(watching.watch_interval_s, recheck_s or watching.watch_interval_s)
         while not ending.stop.is_set() and (left_s := next_look - time.monotonic()) > 0:
             if ending.wait(left_s, also=[greeting.fd] if greeting.fd is not None else None):
-                greeting.hear(tell)
+                with contextlib.suppress(Unanswered):
+                    loop.note_store(greeting.hear())
     loop.backlog.wake()
     bringer.join(_GRACE_S)
     counts = loop.counts

@@ -215,6 +215,13 @@ class UploadLoop:
             next_try_seconds=delay_s,
         )
 
+    def note_store(self, error: DumpagentError | None) -> None:
+        """Take note of how the store answered a question that was not about a dump."""
+        if error:
+            self._store_trouble.failed("store", str(error), store=self._store.name, hint=error.hint or None)
+        elif not self._store_trouble.ended_for("store", store=self._store.name):
+            self._tell(ev.STORE_ANSWERED, store=self._store.name)
+
     def _store_failed(self, entry: Entry, error: DumpagentError) -> None:
         delay_s = self.backlog.retry(entry)
         self._store_pause.begin(self._monotonic(), delay_s)
