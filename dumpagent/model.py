@@ -83,6 +83,9 @@ class DumpFacts:
     dump_time_ms: int | None = None
     jvm: str | None = None
     cause: Cause = Cause.UNKNOWN
+    classes: int | None = None
+    threads: int | None = None
+    oom_stack: tuple[str, ...] = ()  # of the thread that ran out of memory, innermost frame first
 
 
 @dataclass(frozen=True, slots=True)

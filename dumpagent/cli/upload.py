@@ -27,7 +27,7 @@ from dumpagent.observe.log import log_to
 from dumpagent.observe.trouble import Trouble
 from dumpagent.settings import S3, Logging, Place, Remembering, Volume, Watching
 from dumpagent.store.protocol import LookRefused, Store
-from dumpagent.upload.judge import QuietJudge
+from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.send import Progress, Sender
@@ -87,7 +87,7 @@ def command(
         store=store,
         ledger=ledger,
         sender=Sender(store, ledger, place, prefix=s3.prefix, stop=ending.stop),
-        judge=QuietJudge(quiet_s=watching.file_stable_time_s),
+        judge=CompletenessJudge(quiet_s=watching.file_stable_time_s),
         tell=tell,
         stop=ending.stop,
         retention_days=remembering.state_retention_days,
@@ -164,7 +164,9 @@ def _daemon(
     bringer.start()
     while not ending.stop.is_set():
         recheck_s = loop.look()
-        next_look = time.monotonic() + min(watching.watch_interval_s, recheck_s or watching.watch_interval_s)
+        next_look = time.monotonic() + min(
+            watching.watch_interval_s, watching.watch_interval_s if recheck_s is None else recheck_s
+        )
         while not ending.stop.is_set() and (left_s := next_look - time.monotonic()) > 0:
             if ending.wait(left_s, also=[greeting.fd] if greeting.fd is not None else None):
                 with contextlib.suppress(Unanswered):

@@ -1,12 +1,31 @@
-"""Says whether a dump may be uploaded now. For now by quiet time alone: it has stood still long enough."""
+"""Says what is known of a dump's completeness, and whether it may be claimed and uploaded now.
+
+Two independent witnesses: the kernel on whether anybody has the file open for writing, the file on whether its
+records tile it up to END. Only where they agree is a dump complete at once; where one is silent, quiet time is asked.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from dumpagent.model import DumpFile, Identity, State, Verdict
+from dumpagent.hprof.look import Look
+from dumpagent.hprof.walk import Shape, Walked
+from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
+from dumpagent.kernel.reading import OpenFile, open_regular
+from dumpagent.model import DumpFacts, DumpFile, Identity, State, Verdict
+from dumpagent.upload.companions import companions_of
+
+# A look goes on for this long at most; a file that is made to take longer is looked at again and again instead.
+_LOOK_S = 0.3
+# How often to ask again while somebody writes: close events come a moment before the kernel forgets the writer.
+_WRITER_RECHECK_S = (0.25, 30.0)
+# By how much we let the clock of a file server lie before we believe that a file is old.
+_CLOCK_LIE_S = 3600.0
+_INCOMPLETE = (Shape.OPEN, Shape.CUT, Shape.BROKEN)
 
 
 class Judge(Protocol):
@@ -19,8 +38,35 @@ class Judge(Protocol):
         """Drop what was learnt of a dump that is gone or stored."""
 
 
-class QuietJudge:
-    """Due when size and time have stood still for `quiet_s`, by our own clock or by the file's age."""
+@dataclass
+class _Seen:
+    """What was learnt of one file: `still` is what the directory told when it last changed, at `still_since`."""
+
+    still: tuple[Identity, ...]
+    still_since: float
+    look: Look | None = None
+    look_of: tuple[Identity, WriterState] | None = None
+    walked: Walked | None = None
+    facts: DumpFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """One file at one look."""
+
+    dump: DumpFile
+    opened: OpenFile
+    identity: Identity
+    writer: WriterState
+
+
+class CompletenessJudge:
+    """Judges by lease, records, companions and, where these cannot know, by quiet time.
+
+    Complete: due at once. Truncated, no dump at all, unknown: due once nothing has changed for `quiet_s`, and never
+    while somebody writes. Quiet time runs by our own clock; a file's age only counts in addition, and with an
+    hour's doubt where a writer on another machine could not be seen.
+    """
 
     def __init__(
         self,
@@ -28,24 +74,135 @@ class QuietJudge:
         quiet_s: float,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        take_lease: Callable[[int], WriterState] = take_read_lease,
     ) -> None:
-        self._quiet_s, self._now, self._monotonic = quiet_s, now, monotonic
-        self._still_since: dict[tuple[int, int], tuple[Identity, float]] = {}
+        self._quiet_s, self._now, self._monotonic, self._take_lease = quiet_s, now, monotonic, take_lease
+        self._seen: dict[tuple[int, int], _Seen] = {}
 
     def judge(self, dump: DumpFile) -> Verdict:
-        key = (dump.device, dump.identity.inode)
-        known = self._still_since.get(key)
-        if known is None or known[0] != dump.identity:
-            known = self._still_since[key] = (dump.identity, self._monotonic())
-        still_s = max(self._monotonic() - known[1], self._now() - dump.mtime)
-        if still_s >= self._quiet_s:
-            return Verdict(State.UNKNOWN, f"unchanged for {still_s:.0f} s", due=True)
-        return Verdict(
-            State.UNKNOWN,
-            f"unchanged for {max(0.0, still_s):.0f} s of the {self._quiet_s:.0f} s asked for",
-            due=False,
-            recheck_s=self._quiet_s - max(0.0, still_s),
-        )
+        """Give what is known of the dump now, after a look of bounded length.
+
+        Raises FileNotFoundError when it is gone or another file has its name, OSError if it cannot be read.
+        """
+        with open_regular(dump.path) as opened:
+            status = opened.status()
+            if status.st_ino != dump.identity.inode:
+                raise FileNotFoundError(2, "another file has this name now", dump.path)
+            identity = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+            writer = self._take_lease(opened.fd)
+            try:
+                verdict = self._judge(_Now(dump, opened, identity, writer))
+                if writer is WriterState.NO_WRITER and verdict.due and not _untouched(opened, identity):
+                    return Verdict(
+                        State.WRITING, "somebody opens it for writing just now", due=False, recheck_s=0.25
+                    )
+            finally:
+                if writer is WriterState.NO_WRITER:
+                    release_lease(opened.fd)
+        if verdict.due and identity != dump.identity:
+            # What was judged is not what was found: only a new scan can say what is claimed and uploaded.
+            return dataclasses.replace(verdict, due=False, recheck_s=0.0)
+        return verdict
 
     def forget(self, dump: DumpFile) -> None:
-        self._still_since.pop((dump.device, dump.identity.inode), None)
+        """Drop what was learnt of a dump that is gone or stored."""
+        self._seen.pop((dump.device, dump.identity.inode), None)
+
+    def _judge(self, now: _Now) -> Verdict:
+        key = (now.dump.device, now.dump.identity.inode)
+        seen = self._seen.setdefault(key, _Seen((), self._monotonic()))
+        if now.writer is WriterState.WRITER:
+            self._notice(seen, (now.identity,))
+            least_s, most_s = _WRITER_RECHECK_S
+            recheck_s = min(max(least_s, (self._monotonic() - seen.still_since) / 4), most_s)
+            reason = "a process has it open for writing"
+            return Verdict(State.WRITING, reason, due=False, recheck_s=recheck_s, facts=seen.facts)
+        if now.writer is WriterState.NO_WRITER:
+            return self._judge_closed(now, seen)
+        companions = companions_of(now.dump)
+        still_s = self._notice(
+            seen, (now.identity, *(part.identity for part in companions)), doubt_s=_CLOCK_LIE_S
+        )
+        doubt = "nobody can say whether it is still being written"
+        if still_s < self._quiet_s:
+            return self._wait(State.UNKNOWN, doubt, still_s, seen)
+        walked = self._look(now, seen)
+        if walked.shape is Shape.UNFINISHED:
+            return Verdict(State.UNKNOWN, walked.reason, due=False, recheck_s=0.0, facts=seen.facts)
+        if walked.shape is Shape.COMPLETE:
+            return Verdict(State.COMPLETE, walked.reason, due=True, facts=seen.facts)
+        reason = f"{walked.reason}{_beside(companions)}; {doubt}"
+        return self._wait(
+            State.UNKNOWN if walked.shape in _INCOMPLETE else State.NOT_A_DUMP, reason, still_s, seen
+        )
+
+    def _judge_closed(self, now: _Now, seen: _Seen) -> Verdict:
+        """Judge a file that nobody has open for writing: its records alone say whether it is whole."""
+        walked = self._look(now, seen)
+        if walked.shape is Shape.UNFINISHED:
+            return Verdict(State.UNKNOWN, walked.reason, due=False, recheck_s=0.0, facts=seen.facts)
+        if walked.shape is Shape.COMPLETE:
+            return Verdict(State.COMPLETE, walked.reason, due=True, facts=seen.facts)
+        companions = companions_of(now.dump)
+        still_s = self._notice(seen, (now.identity, *(part.identity for part in companions)))
+        if any(self._is_written(part) for part in companions):
+            reason = "its JVM still writes the part beside it"
+            return Verdict(State.WRITING, reason, due=False, recheck_s=_WRITER_RECHECK_S[0], facts=seen.facts)
+        state = State.TRUNCATED if walked.shape in _INCOMPLETE else State.NOT_A_DUMP
+        return self._wait(state, walked.reason + _beside(companions), still_s, seen)
+
+    def _notice(self, seen: _Seen, still: tuple[Identity, ...], *, doubt_s: float = 0.0) -> float:
+        """Give for how many seconds nothing has changed, by our clock or by the files' age less `doubt_s`."""
+        if seen.still != still:
+            seen.still, seen.still_since = still, self._monotonic()
+        age_s = self._now() - max(each.mtime_ns for each in still) / 1e9
+        return max(0.0, self._monotonic() - seen.still_since, age_s - doubt_s)
+
+    def _wait(self, state: State, reason: str, still_s: float, seen: _Seen) -> Verdict:
+        left_s = self._quiet_s - still_s
+        if left_s <= 0:
+            return Verdict(state, reason, due=True, facts=seen.facts)
+        reason = f"{reason}; it is taken after {left_s:.0f} s more without a change"
+        return Verdict(state, reason, due=False, recheck_s=left_s, facts=seen.facts)
+
+    def _look(self, now: _Now, seen: _Seen) -> Walked:
+        """Look on from where the last look ended, if nothing changed since; what changed is looked at anew."""
+        if seen.look is None or seen.look_of != (now.identity, now.writer):
+            seen.look, seen.look_of = Look(now.opened), (now.identity, now.writer)
+            seen.walked = seen.facts = None
+        if seen.walked is not None:
+            return seen.walked
+        seen.look.read_from(now.opened)
+        until = self._monotonic() + _LOOK_S
+        walked = seen.look.advance(now.identity.size_bytes)
+        while walked.shape is Shape.UNFINISHED and self._monotonic() < until:
+            walked = seen.look.advance(now.identity.size_bytes)
+        seen.facts = seen.look.facts()
+        if walked.shape is not Shape.UNFINISHED:
+            seen.walked = walked
+            if seen.facts:
+                seen.facts = dataclasses.replace(seen.facts, oom_stack=seen.look.oom_stack())
+        return walked
+
+    def _is_written(self, part: DumpFile) -> bool:
+        try:
+            with open_regular(part.path) as opened:
+                state = self._take_lease(opened.fd)
+                if state is WriterState.NO_WRITER:
+                    release_lease(opened.fd)
+                return state is WriterState.WRITER
+        except OSError:
+            return False  # gone: merged. Unreadable: the base is judged by itself
+
+
+def _untouched(opened: OpenFile, identity: Identity) -> bool:
+    """Say whether nobody has begun to write since the lease was taken. Raises OSError."""
+    status = opened.status()
+    return lease_stands(opened.fd) and identity == Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _beside(companions: list[DumpFile]) -> str:
+    if not companions:
+        return ""
+    size_bytes = sum(part.size_bytes for part in companions)
+    return f"; beside it lie {len(companions)} part(s) of {size_bytes} bytes that its JVM did not merge"
