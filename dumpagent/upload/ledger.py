@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from dumpagent.errors import DumpagentError
@@ -238,16 +238,40 @@ def _read_all(directory: str) -> Iterable[dict[str, Any]]:
             yield values
 
 
+# What JSON may give for a field, by the field's annotation.
+_TAKEN: dict[str, Callable[[Any], bool]] = {
+    "int": lambda value: type(value) is int,
+    "str": lambda value: type(value) is str,
+    "bool": lambda value: type(value) is bool,
+    "float": lambda value: type(value) in (int, float),
+    "float | None": lambda value: value is None or type(value) in (int, float),
+    "dict[int, str]": lambda value: isinstance(value, dict),
+    "Identity": lambda value: isinstance(value, Identity),
+}
+
+
+def _typed(made: type, values: dict[str, Any]) -> Any:
+    """Give an instance of the dataclass `made`. Raises TypeError if a field is missing or of another kind."""
+    for declared in fields(made):
+        if declared.name in values and not _TAKEN[str(declared.type)](values[declared.name]):
+            raise TypeError(f"{declared.name} is no {declared.type}")
+    return made(**values)
+
+
 def _receipt_of(values: dict[str, Any]) -> Receipt | None:
     try:
-        return Receipt(**{**values, "identity": Identity(**values["identity"])})
+        identity = _typed(Identity, values["identity"])
+        receipt: Receipt = _typed(Receipt, {**values, "identity": identity})
     except (TypeError, KeyError):
         return None
+    return receipt
 
 
 def _unfinished_of(values: dict[str, Any]) -> Unfinished | None:
     try:
+        identity = _typed(Identity, values["identity"])
         etags = {int(number): str(etag) for number, etag in values["etags"].items()}
-        return Unfinished(**{**values, "identity": Identity(**values["identity"]), "etags": etags})
+        unfinished: Unfinished = _typed(Unfinished, {**values, "identity": identity, "etags": etags})
     except (TypeError, KeyError, ValueError, AttributeError):
         return None
+    return unfinished

@@ -1,0 +1,166 @@
+"""Seen = uploaded + pending + failed, at any moment; and one bad dump does not hold up the others."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from dumpagent.model import DumpFile, Identity, State, Verdict
+from dumpagent.upload.backlog import Backlog, Entry
+
+DUE = Verdict(State.COMPLETE, "", due=True)
+
+
+def dump(inode: int, *, mtime: int = 1, size: int = 10, name: str | None = None) -> DumpFile:
+    return DumpFile("/d", name or f"{inode}.hprof", Identity(inode, size, mtime * 10**9), device=1)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def made_ready(backlog: Backlog, *dumps: DumpFile) -> None:
+    backlog.update(dumps, stored=lambda _identity: False, everything=True)
+    for entry in backlog.waiting():
+        backlog.ready(entry, entry.dump, DUE)
+
+
+def test_the_longest_finished_dump_is_first_and_one_that_failed_is_last() -> None:
+    clock = Clock()
+    backlog = Backlog(monotonic=clock, jitter=lambda: 1.0)
+    made_ready(backlog, dump(1, mtime=5), dump(2, mtime=3), dump(3, mtime=9))
+    first = backlog.take(timeout_s=0)
+    assert first is not None
+    assert first.dump.identity.inode == 2
+    backlog.retry(first)
+    clock.now += 100
+    order = []
+    while (entry := backlog.take(timeout_s=0)) is not None:
+        order.append(entry.dump.identity.inode)
+        backlog.has_stored(entry)
+    assert order == [1, 3, 2]
+
+
+def test_retries_wait_longer_each_time_up_to_a_minute() -> None:
+    clock = Clock()
+    backlog = Backlog(monotonic=clock, jitter=lambda: 1.0)
+    made_ready(backlog, dump(1))
+    delays = []
+    for _ in range(9):
+        entry = backlog.take(timeout_s=0)
+        assert entry is not None
+        delays.append(backlog.retry(entry))
+        assert backlog.take(timeout_s=0) is None
+        clock.now += delays[-1]
+    assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_a_dump_that_grew_before_its_upload_is_judged_again() -> None:
+    backlog = Backlog(monotonic=Clock())
+    made_ready(backlog, dump(1))
+    backlog.update([dump(1, size=20)], stored=lambda _identity: False, everything=True)
+    assert [entry.dump.size_bytes for entry in backlog.waiting()] == [20]
+    assert backlog.counts().seen == 1
+
+
+def test_a_renamed_dump_is_the_same_dump() -> None:
+    backlog = Backlog(monotonic=Clock())
+    made_ready(backlog, dump(1))
+    changes = backlog.update([dump(1, name="claimed.hprof")], stored=lambda _identity: False, everything=True)
+    assert changes.new == changes.lost == []
+    entry = backlog.take(timeout_s=0)
+    assert entry is not None
+    assert entry.dump.relpath == "claimed.hprof"
+
+
+def test_another_dump_in_the_place_of_a_stored_one_is_new() -> None:
+    backlog = Backlog(monotonic=Clock())
+    backlog.update([dump(1)], stored=lambda _identity: True, everything=True)
+    changes = backlog.update([dump(1, mtime=2)], stored=lambda _identity: False, everything=True)
+    assert len(changes.new) == 1
+    assert backlog.counts().seen == 2
+    assert backlog.counts().pending == 1
+
+
+def test_what_a_partial_scan_did_not_find_is_not_gone() -> None:
+    backlog = Backlog(monotonic=Clock())
+    made_ready(backlog, dump(1))
+    assert backlog.update([], stored=lambda _identity: False, everything=False).lost == []
+    assert [
+        lost.relpath for lost in backlog.update([], stored=lambda _identity: False, everything=True).lost
+    ] == ["1.hprof"]
+    assert backlog.counts().failed == 1
+
+
+def test_the_age_of_the_oldest_pending_dump_is_known() -> None:
+    clock = Clock()
+    backlog = Backlog(monotonic=clock)
+    assert backlog.counts().oldest_pending_s == 0
+    made_ready(backlog, dump(1))
+    clock.now += 30
+    made_ready(backlog, dump(1), dump(2))
+    clock.now += 10
+    assert backlog.counts().oldest_pending_s == 40
+
+
+class Life(RuleBasedStateMachine):
+    """Dumps come, grow, are renamed, replaced and vanish, uploads end in every way; the counts always add up."""
+
+    @initialize()
+    def start(self) -> None:
+        self.clock = Clock()
+        self.backlog = Backlog(monotonic=self.clock)
+        self.volume: dict[int, DumpFile] = {}
+        self.known: set[Identity] = set()
+        self.sending: list[Entry] = []
+
+    @rule(inode=st.integers(1, 5), size=st.integers(0, 3), mtime=st.integers(0, 3))
+    def written(self, inode: int, size: int, mtime: int) -> None:
+        self.volume[inode] = dump(inode, size=size, mtime=mtime)
+
+    @rule(inode=st.integers(1, 5))
+    def deleted(self, inode: int) -> None:
+        self.volume.pop(inode, None)
+
+    @rule(everything=st.booleans())
+    def scanned(self, everything: bool) -> None:
+        self.backlog.update(self.volume.values(), stored=self.known.__contains__, everything=everything)
+
+    @rule()
+    def judged(self) -> None:
+        for entry in self.backlog.waiting():
+            self.backlog.ready(entry, entry.dump, DUE)
+
+    @rule()
+    def taken(self) -> None:
+        entry = self.backlog.take(timeout_s=0)
+        if entry:
+            self.sending.append(entry)
+
+    @rule(how=st.sampled_from(["stored", "retry", "judge again"]))
+    def ended(self, how: str) -> None:
+        if self.sending:
+            entry = self.sending.pop()
+            if how == "stored":
+                self.known.add(entry.dump.identity)
+                self.backlog.has_stored(entry)
+            elif how == "retry":
+                self.backlog.retry(entry)
+            else:
+                self.backlog.judge_again(entry)
+
+    @rule(seconds=st.floats(0, 100))
+    def waited(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @invariant()
+    def adds_up(self) -> None:
+        counts = self.backlog.counts()
+        assert counts.seen == counts.uploaded + counts.pending + counts.failed
+        assert min(counts.seen, counts.uploaded, counts.pending, counts.failed) >= 0
+
+
+TestLife = Life.TestCase

@@ -1,0 +1,115 @@
+"""A fingerprint tells which bytes a dump holds, and a file that is no longer those bytes is not uploaded."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dumpagent.upload.fingerprint import (
+    DumpChanged,
+    FileSpan,
+    Stopped,
+    confirm_unchanged,
+    open_dump,
+    read_span,
+    take_fingerprint,
+)
+from tests.unit.upload.conftest import Volume
+
+
+@given(st.binary(max_size=5000), st.integers(1, 700))
+def test_whole_and_parts_sum_to_what_zlib_says(content: bytes, block: int) -> None:
+    fd = os.memfd_create("dump")
+    try:
+        os.write(fd, content)
+        found = take_fingerprint(fd, len(content), block_bytes=block)
+        assert found.crc32 == zlib.crc32(content)
+        for blocks in (1, 2, 3):
+            for start in range(0, len(content), blocks * block):
+                length = min(blocks * block, len(content) - start)
+                assert found.crc32_of(start, length) == zlib.crc32(content[start : start + length])
+    finally:
+        os.close(fd)
+
+
+def test_a_file_that_is_cut_while_it_is_read_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "x.hprof"
+    path.write_bytes(b"x" * 100)
+    with path.open("rb") as file:
+        with pytest.raises(DumpChanged):
+            take_fingerprint(file.fileno(), 101, block_bytes=16)
+        with pytest.raises(DumpChanged):
+            read_span(file.fileno(), 90, 11)
+
+
+def test_reading_ends_when_the_agent_does(tmp_path: Path) -> None:
+    path = tmp_path / "x.hprof"
+    path.write_bytes(b"x" * 100)
+    with path.open("rb") as file, pytest.raises(Stopped):
+        take_fingerprint(file.fileno(), 100, block_bytes=16, stopped=lambda: True)
+
+
+def test_another_file_under_the_name_is_not_opened(volume: Volume) -> None:
+    volume.dump("x.hprof", b"first")
+    errand = volume.errand("x.hprof")
+    os.unlink(volume.root / "x.hprof")
+    volume.dump("x.hprof", b"other")
+    with pytest.raises(DumpChanged):
+        os.close(open_dump(errand.dump.path, errand.dump.identity))
+
+
+def test_a_link_or_a_fifo_under_the_name_is_not_followed_and_does_not_hang(
+    volume: Volume, tmp_path: Path
+) -> None:
+    volume.dump("x.hprof", b"first")
+    errand = volume.errand("x.hprof")
+    os.unlink(volume.root / "x.hprof")
+    os.mkfifo(volume.root / "x.hprof")
+    with pytest.raises(DumpChanged):
+        os.close(open_dump(errand.dump.path, errand.dump.identity))
+    os.unlink(volume.root / "x.hprof")
+    os.symlink("/etc/passwd", volume.root / "x.hprof")
+    with pytest.raises(OSError, match="symbolic links"):
+        os.close(open_dump(errand.dump.path, errand.dump.identity))
+
+
+def test_a_write_during_the_upload_is_noticed(volume: Volume) -> None:
+    volume.dump("x.hprof", b"first")
+    errand = volume.errand("x.hprof")
+    fd = open_dump(errand.dump.path, errand.dump.identity)
+    try:
+        confirm_unchanged(fd, errand.dump.identity)
+        volume.dump("x.hprof", b"other")
+        with pytest.raises(DumpChanged):
+            confirm_unchanged(fd, errand.dump.identity)
+    finally:
+        os.close(fd)
+
+
+def test_a_span_reads_its_own_bytes_again_and_again(tmp_path: Path) -> None:
+    path = tmp_path / "x.hprof"
+    path.write_bytes(bytes(range(200)))
+    wanted = bytes(range(50, 150))
+    with path.open("rb") as file:
+        span = FileSpan(file.fileno(), 50, 100, zlib.crc32(wanted))
+        for _ in range(2):
+            assert b"".join(iter(lambda: span.read(7), b"")) == wanted
+            assert span.seek(0) == 0
+        assert len(span) == 100
+        span.seek(40)
+        assert span.read(10) == wanted[40:50]
+
+
+def test_a_span_with_other_bytes_than_the_fingerprint_is_told_before_it_is_sent_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.hprof"
+    path.write_bytes(b"x" * 100)
+    with path.open("rb") as file:
+        span = FileSpan(file.fileno(), 0, 100, zlib.crc32(b"y" * 100))
+        span.read(99)
+        with pytest.raises(DumpChanged):
+            span.read(1)

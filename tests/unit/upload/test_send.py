@@ -1,0 +1,298 @@
+"""A dump comes into the store once, whole, under a key of its own, whatever is cut off or stands in the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zlib
+
+import pytest
+
+from dumpagent.errors import Refused, Unreachable
+from dumpagent.store.memory import MemoryStore
+from dumpagent.store.protocol import Body, Limits, LookRefused, OpenUpload, Part, StoredObject
+from dumpagent.upload.fingerprint import DumpChanged
+from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.send import PART_BYTES, NotAsSent, part_size
+from tests.harness.faulty_store import FaultyStore
+from tests.unit.upload.conftest import PART, SenderFor, Volume, contents, some_bytes
+
+SMALL, LARGE = 100, 5 * PART + 17
+
+
+@pytest.mark.parametrize("size", [0, 1, PART, PART + 1, LARGE])
+def test_the_bucket_holds_exactly_the_dumps_bytes(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+) -> None:
+    content = some_bytes(size)
+    brought = sender_on(store).bring(volume.errand(volume.dump("shop/java_pid1.hprof", content)))
+    assert contents(store) == {"shop/java_pid1.hprof": content}
+    assert brought.sent_bytes == size
+    assert brought.receipt.verified
+    assert brought.receipt.crc32 == zlib.crc32(content)
+    assert store.open_uploads("") == []
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_the_same_dump_is_not_stored_twice_when_the_state_is_lost(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+) -> None:
+    errand = volume.errand(volume.dump("java_pid1.hprof", some_bytes(size)))
+    sender_on(store).bring(errand)
+    before = contents(store)
+    again = sender_on(store, state="lost", node="another-node").bring(errand)
+    assert again.sent_bytes == 0
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_another_dump_of_that_name_gets_its_own_key(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+) -> None:
+    """Time, then node, then bytes; and nobody's object is touched."""
+    wanted = {}
+    for key in (
+        "java_pid1.hprof",
+        "java_pid1.20260101T000000Z.hprof",
+        "java_pid1.20260101T000000Z.node-a.hprof",
+    ):
+        content = some_bytes(size)
+        sender_on(store).bring(volume.errand(volume.dump("java_pid1.hprof", content)))
+        wanted[key] = content
+        assert contents(store) == wanted
+    last = some_bytes(size)
+    sender_on(store).bring(volume.errand(volume.dump("java_pid1.hprof", last)))
+    assert contents(store) == {
+        **wanted,
+        f"java_pid1.20260101T000000Z.node-a.{zlib.crc32(last):08x}.hprof": last,
+    }
+
+
+def test_an_object_of_somebody_else_is_never_overwritten(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor
+) -> None:
+    theirs = b"a file of another tool with our name"
+    store.put("java_pid1.hprof", Body(theirs, zlib.crc32(theirs)), {})
+    content = some_bytes(len(theirs))
+    sender_on(store).bring(volume.errand(volume.dump("java_pid1.hprof", content)))
+    assert contents(store) == {"java_pid1.hprof": theirs, "java_pid1.20260101T000000Z.hprof": content}
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("state", ["kept", "lost"])
+def test_a_cut_at_any_request_loses_and_doubles_nothing(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int, after: bool, state: str
+) -> None:
+    """kill -9 or a lost answer at each request in turn; then the agent starts again, with its state or without."""
+    content = some_bytes(size)
+    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    calls = FaultyStore(MemoryStore(limits=store.limits), Unreachable("never"))
+    sender_on(calls, state="counting").bring(errand)
+    for at in range(len(calls.calls)):
+        fresh = MemoryStore(limits=store.limits)
+        broken = FaultyStore(fresh, Unreachable("the cut"), at=at, after=after)
+        state_dir = f"state-{at}"
+        try:
+            sender_on(broken, state=state_dir).bring(errand)
+        except Unreachable:
+            pass  # some requests may fail without harm
+        if state == "lost":
+            shutil.rmtree(volume.root / state_dir, ignore_errors=True)
+        sender_on(fresh, state=state_dir).bring(errand)
+        assert contents(fresh) == {"java_pid1.hprof": content}, (
+            f"cut {'after' if after else 'before'} {calls.calls[at]}"
+        )
+        assert fresh.open_uploads("") == [], f"cut {'after' if after else 'before'} {calls.calls[at]}"
+
+
+def test_an_upload_goes_on_from_the_parts_that_the_store_holds(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor
+) -> None:
+    content = some_bytes(20 * PART)
+    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    broken = FaultyStore(store, Unreachable("the cut"), at=15)
+    with pytest.raises(Unreachable):
+        sender_on(broken).bring(errand)
+    held = sum(
+        part.size_bytes
+        for upload in store.open_uploads("")
+        for part in store.parts(upload.key, upload.upload_id)
+    )
+    assert held >= 10 * PART
+    brought = sender_on(store).bring(errand)
+    assert brought.resumed
+    assert brought.sent_bytes == len(content) - held
+    assert contents(store) == {"java_pid1.hprof": content}
+
+
+def test_an_upload_goes_on_even_without_the_state(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor
+) -> None:
+    content = some_bytes(20 * PART)
+    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    with pytest.raises(Unreachable):
+        sender_on(FaultyStore(store, Unreachable("the cut"), at=15)).bring(errand)
+    brought = sender_on(store, state="lost").bring(errand)
+    assert brought.resumed
+    assert brought.sent_bytes < len(content) - 10 * PART
+    assert contents(store) == {"java_pid1.hprof": content}
+
+
+def test_parts_of_another_dump_are_not_taken_over(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor
+) -> None:
+    """Another node began a dump of that name; nothing of it may come into ours."""
+    theirs = store.begin("java_pid1.hprof", {})
+    data = some_bytes(PART)
+    store.send_part("java_pid1.hprof", theirs, 1, Body(data, zlib.crc32(data)))
+    content = some_bytes(LARGE)
+    sender_on(store).bring(volume.errand(volume.dump("java_pid1.hprof", content)))
+    assert contents(store) == {"java_pid1.hprof": content}
+
+
+class _Overtaken(MemoryStore):
+    """Somebody else completes another dump under the key just before we do."""
+
+    def __init__(self, limits: Limits, theirs: bytes) -> None:
+        super().__init__(limits=limits)
+        self.theirs: bytes | None = theirs
+
+    def _overtake(self, key: str) -> None:
+        if self.theirs is not None:
+            body, self.theirs = Body(self.theirs, zlib.crc32(self.theirs)), None
+            super().put(key, body, {"crc32": "00000000", "original-size": "1"})
+
+    def put(self, key: str, body: Body, metadata: object) -> None:
+        self._overtake(key)
+        super().put(key, body, metadata)  # type: ignore[arg-type]  # passed on as it came
+
+    def complete(self, key: str, upload_id: str, parts: list[Part], *, crc32: int) -> None:
+        self._overtake(key)
+        super().complete(key, upload_id, parts, crc32=crc32)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_two_nodes_at_the_same_moment_both_keep_their_dump(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+) -> None:
+    theirs, content = some_bytes(size), some_bytes(size)
+    contested = _Overtaken(store.limits, theirs)
+    sender_on(contested).bring(volume.errand(volume.dump("java_pid1.hprof", content)))
+    assert contents(contested) == {"java_pid1.hprof": theirs, "java_pid1.20260101T000000Z.hprof": content}
+    assert contested.open_uploads("") == []
+
+
+class _Framing(MemoryStore):
+    """Answers 200 and stores the framing of the request with the body, as one small server does."""
+
+    framing = True
+
+    def put(self, key: str, body: Body, metadata: object) -> None:
+        content = body.in_memory() + (b"\r\n0\r\n" if self.framing else b"")
+        super().put(key, Body(content, zlib.crc32(content)), metadata)  # type: ignore[arg-type]
+
+
+def test_a_store_that_holds_something_else_is_caught_and_the_dump_is_stored_once_it_is_mended(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor
+) -> None:
+    lying = _Framing(limits=store.limits)
+    content = some_bytes(SMALL)
+    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    with pytest.raises(NotAsSent, match=r"holds 105 bytes under java_pid1\.hprof, sent were 100"):
+        sender_on(lying).bring(errand)
+    assert sender_on(lying)._ledger.receipts() == []
+    lying.framing = False
+    sender_on(lying).bring(errand)
+    assert contents(lying) == {"java_pid1.hprof": content}
+
+
+class _WriteOnly(MemoryStore):
+    """Credentials that may write, and neither look, list nor read."""
+
+    def look(self, key: str) -> StoredObject | None:
+        raise LookRefused(f"looking at {key}: 403")
+
+    def open_uploads(self, prefix: str) -> list[OpenUpload]:
+        raise Refused(f"listing uploads of {prefix}: 403 AccessDenied")
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_write_only_credentials_store_dumps_and_say_that_nothing_was_confirmed(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+) -> None:
+    blind = _WriteOnly(limits=store.limits)
+    content = some_bytes(size)
+    brought = sender_on(blind).bring(volume.errand(volume.dump("java_pid1.hprof", content)))
+    assert contents(blind) == {"java_pid1.hprof": content}
+    assert not brought.receipt.verified
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_a_dump_that_is_written_to_during_its_upload_is_not_stored(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+) -> None:
+    path = volume.root / volume.dump("java_pid1.hprof", some_bytes(size))
+    errand = volume.errand("java_pid1.hprof")
+
+    class Writing(MemoryStore):
+        def _write(self) -> None:
+            with path.open("ab") as file:
+                file.write(b"more")
+
+        def look(self, key: str) -> StoredObject | None:
+            self._write()
+            return super().look(key)
+
+    changing = Writing(limits=store.limits)
+    with pytest.raises(DumpChanged):
+        sender_on(changing).bring(errand)
+    assert contents(changing) == {}
+    assert changing.open_uploads("") == []
+
+
+def test_bytes_that_change_behind_an_unchanged_size_and_time_are_not_stored(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor
+) -> None:
+    path = volume.root / volume.dump("java_pid1.hprof", some_bytes(LARGE))
+    errand = volume.errand("java_pid1.hprof")
+
+    class Rotting(MemoryStore):
+        def begin(self, key: str, metadata: object) -> str:
+            with path.open("r+b") as file:
+                file.seek(3 * PART)
+                file.write(b"rot")
+            os.utime(path, ns=(0, errand.dump.identity.mtime_ns))
+            return super().begin(key, metadata)  # type: ignore[arg-type]
+
+    rotting = Rotting(limits=store.limits)
+    with pytest.raises(DumpChanged, match="bytes changed"):
+        sender_on(rotting).bring(errand)
+    assert contents(rotting) == {}
+    assert rotting.open_uploads("") == []
+
+
+def test_every_size_up_to_5_tib_fits_into_10000_parts() -> None:
+    limits = Limits()
+    gib, tib = 1 << 30, 1 << 40
+    for size in (0, 1, PART_BYTES, 5 * gib, 156 * gib, 157 * gib, 160 * gib, 1 * tib, 5 * tib - 1, 5 * tib):
+        part = part_size(size, limits=limits)
+        assert -(-size // part) <= limits.parts
+        assert limits.part_min_bytes <= part <= limits.part_max_bytes
+        assert part % PART_BYTES == 0
+    assert part_size(5 * gib, limits=limits) == PART_BYTES
+    with pytest.raises(Refused, match="largest object"):
+        part_size(5 * tib + 1, limits=limits)
+
+
+def test_a_receipt_is_on_disk_when_the_dump_is_brought(
+    volume: Volume, store: MemoryStore, sender_on: SenderFor
+) -> None:
+    errand = volume.errand(volume.dump("java_pid1.hprof", some_bytes(SMALL)))
+    sender_on(store).bring(errand)
+    ledger = Ledger(f"{volume.root}/.dumpagent", store=store.name)
+    ledger.load()
+    receipt = ledger.receipt(errand.dump.identity)
+    assert receipt is not None
+    assert receipt.key == "java_pid1.hprof"
+    assert ledger.all_unfinished() == []
