@@ -34,6 +34,7 @@ from dumpagent.upload.send import Progress, Sender
 
 _GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
 _LOCK_RETRY_S = 5.0
+_LEAST_RECHECK_S = 0.05
 
 
 @click.command("upload", short_help="Bring finished heap dumps to S3.")
@@ -162,15 +163,19 @@ def _daemon(
     greeting = Greeting(store)  # before there are threads: it forks
     bringer = threading.Thread(target=_bring_all, args=(loop, ending.stop), name="bring", daemon=True)
     bringer.start()
+    next_scan = 0.0
     while not ending.stop.is_set():
-        recheck_s = loop.look()
-        next_look = time.monotonic() + min(
-            watching.watch_interval_s, watching.watch_interval_s if recheck_s is None else recheck_s
-        )
-        while not ending.stop.is_set() and (left_s := next_look - time.monotonic()) > 0:
-            if ending.wait(left_s, also=[greeting.fd] if greeting.fd is not None else None):
-                with contextlib.suppress(Unanswered):
-                    loop.note_store(greeting.hear())
+        if time.monotonic() >= next_scan:
+            next_scan = time.monotonic() + watching.watch_interval_s
+            recheck_s = loop.look()
+        else:
+            recheck_s = loop.look_again()
+        wait_s = next_scan - time.monotonic()
+        if recheck_s is not None:
+            wait_s = min(wait_s, max(recheck_s, _LEAST_RECHECK_S))
+        if ending.wait(wait_s, also=[greeting.fd] if greeting.fd is not None else None):
+            with contextlib.suppress(Unanswered):
+                loop.note_store(greeting.hear())
     loop.backlog.wake()
     bringer.join(_GRACE_S)
     counts = loop.counts

@@ -113,6 +113,13 @@ class Backlog:
                     changes.lost.append(entry.dump)
         return changes
 
+    def refresh(self, entry: Entry, dump: DumpFile) -> None:
+        """Take over what a waiting dump is now, if it is still the same file."""
+        with self._lock:
+            same_file = (dump.device, dump.identity.inode) == (entry.dump.device, entry.dump.identity.inode)
+            if entry.stage is Stage.WAITING and same_file:
+                entry.dump = dump
+
     def waiting(self) -> list[Entry]:
         """Give the dumps that are still to be judged."""
         with self._lock:

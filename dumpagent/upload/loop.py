@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from dumpagent.upload.backlog import Backlog, Counts, Entry
 from dumpagent.upload.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.judge import Judge
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.scan import scan
+from dumpagent.upload.scan import dump_file, scan
 from dumpagent.upload.send import Brought, Errand, Progress, Sender
 
 _DAY_S = 86400.0
@@ -105,10 +106,25 @@ class UploadLoop:
             )
             if dropped:
                 self._tell(ev.RECEIPTS_PRUNED, count=len(dropped), oldest=dropped[0].key)
-        rechecks = [
-            recheck_s for entry in self.backlog.waiting() if (recheck_s := self._judge_one(entry)) is not None
-        ]
-        return min(rechecks, default=None)
+        return self._judge_waiting()
+
+    def look_again(self) -> float | None:
+        """Judge the dumps that wait, without a scan: what a recheck costs must not grow with the volume.
+
+        Gives the same as `look`.
+        """
+        for entry in self.backlog.waiting():
+            try:
+                dump = dump_file(self._root, entry.dump.relpath, os.lstat(entry.dump.path))
+            except OSError:
+                continue  # gone, renamed or unreadable: the next scan tells
+            if dump:
+                self.backlog.refresh(entry, dump)
+        return self._judge_waiting()
+
+    def _judge_waiting(self) -> float | None:
+        rechecks = (self._judge_one(entry) for entry in self.backlog.waiting())
+        return min((recheck_s for recheck_s in rechecks if recheck_s is not None), default=None)
 
     def _judge_one(self, entry: Entry) -> float | None:
         dump = entry.dump
