@@ -67,6 +67,21 @@ def release_lease(fd: int) -> None:
             raise
 
 
+# Others that machines share; there EAGAIN is the truth about this machine, and only about it.
+_SHARED = _REMOTE | {
+    0x00C36400: "ceph",
+    0x0BD00BD0: "lustre",
+    0x01021997: "9p",
+    0x5346414F: "afs",
+    0x47504653: "gpfs",
+}
+
+
+def network_file_system(fd: int) -> str | None:
+    """Say which kind of file system that other machines can write to `fd` is on, None for any other."""
+    return _SHARED.get(_file_system(fd))
+
+
 def _file_system(fd: int) -> int:
     """Give the magic number of the file system that `fd` is on, 0 when it does not tell. Source: statfs(2)."""
     answer = ctypes.create_string_buffer(

@@ -42,6 +42,12 @@ DUMP_WAITING = _event("dump_waiting", "info", "`--once` leaves this dump for lat
 DUMP_CLAIMED = _event(
     "dump_claimed", "info", "The dump was renamed, so that the JVM's next dump finds its name free."
 )
+CLAIM_FAILED = _event(
+    "claim_failed",
+    "warning",
+    "The dump could not be renamed; it is uploaded under the name that its JVM needs again.",
+)
+CLAIM_RECOVERED = _event("claim_recovered", "info", "Dumps can be renamed again.")
 DUMP_UPLOADED = _event("dump_uploaded", "info", "The store holds the dump and has confirmed it.")
 DUMP_ALREADY_STORED = _event(
     "dump_already_stored", "info", "The store held this very dump before; nothing was sent."
@@ -98,3 +104,23 @@ OTHER_AGENT_FOUND = _event(
     "other_agent_found", "error", "Another agent works on this volume; this one waits for its end."
 )
 OTHER_AGENT_GONE = _event("other_agent_gone", "info", "The other agent is gone; this one begins.")
+
+# Wake-ups from the kernel (inotify); behind each of these the scan every WATCH_INTERVAL finds what they miss
+WATCH_UNAVAILABLE = _event(
+    "watch_unavailable",
+    "warning",
+    "There are no wake-ups: dumps are found by the scan every WATCH_INTERVAL alone.",
+)
+WATCH_LIMITED = _event(
+    "watch_limited", "warning", "Some directories send no wake-ups: the limit of watches is used up."
+)
+WATCH_OVERFLOWED = _event(
+    "watch_overflowed",
+    "warning",
+    "Wake-ups came faster than they were read and some are lost: everything is scanned.",
+)
+WATCH_REMOTE = _event(
+    "watch_remote",
+    "info",
+    "The volume is on a network: what other machines write there sends no wake-ups here.",
+)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dumpagent import __version__
 from dumpagent.model import Cause, DumpFacts, DumpFile, State, Verdict
 from dumpagent.settings import Place
+from dumpagent.upload.names import is_possible
 
 # Source: S3 User Guide, "User-defined object metadata": 2 KB over all names and values. Ours leave room for more names.
 _VALUE_CHARACTERS = 256
@@ -25,8 +26,8 @@ class Contents:
 
 
 def dump_time_ms(dump: DumpFile, facts: DumpFacts | None) -> int:
-    """Give when the dump was made: the time in its header, else that of its last change."""
-    if facts and facts.dump_time_ms:
+    """Give when the dump was made: the time in its header if that can be, else that of its last change."""
+    if facts and facts.dump_time_ms and is_possible(facts.dump_time_ms):
         return facts.dump_time_ms
     return max(0, dump.identity.mtime_ns // 1_000_000)
 

@@ -39,6 +39,11 @@ def companion_base(name: str) -> str | None:
     return found["base"] if found and is_dump_name(found["base"]) else None
 
 
+def is_possible(dump_time_ms: int) -> bool:
+    """Say whether a dump can have been made at that time: the header of a hostile one may say anything."""
+    return 0 < dump_time_ms <= _LATEST_MS
+
+
 def stamp(dump_time_ms: int) -> str:
     """Give the time as it stands in claimed names: YYYYMMDDTHHMMSSZ, UTC.
 

@@ -1,0 +1,168 @@
+"""Wake-ups: whatever was closed after writing, or renamed into place, anywhere below the root, is told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from inotify_simple import INotify
+
+from dumpagent.observe.events import Event
+from dumpagent.upload.watch import Watch, Woken, open_watch
+
+
+class Told(list[str]):
+    def __call__(self, event: Event, /, **fields: object) -> None:
+        assert fields["hint"]
+        self.append(event.name)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def watch(tmp_path: Path, told: Told) -> Iterator[Watch]:
+    opened = open_watch(str(tmp_path), tell=told, skip=frozenset({f"{tmp_path}/.dumpagent"}))
+    assert opened is not None
+    with opened:
+        assert opened.cover() == Woken()
+        yield opened
+
+
+def woken(watch: Watch) -> set[str]:
+    ready, _, _ = select.select([watch], [], [], 5)
+    assert ready, "no wake-up"
+    answer = watch.read()
+    assert not answer.everything
+    return answer.relpaths
+
+
+def test_a_dump_that_is_closed_after_writing_wakes(watch: Watch, tmp_path: Path) -> None:
+    with (tmp_path / "java_pid1.hprof").open("wb") as dump:
+        dump.write(b"x")
+        dump.flush()
+        assert watch.read().relpaths == set()
+    assert woken(watch) == {"java_pid1.hprof"}
+
+
+def test_a_dump_that_is_renamed_into_place_wakes(watch: Watch, tmp_path: Path) -> None:
+    (tmp_path / "copy.tmp").write_bytes(b"x")
+    watch.read()
+    (tmp_path / "copy.tmp").rename(tmp_path / "a.hprof.gz.1")
+    assert woken(watch) == {"a.hprof.gz.1"}
+
+
+def test_other_files_and_parts_are_not_told(watch: Watch, tmp_path: Path) -> None:
+    for name in ("hs_err.log", "java_pid1.hprof.p0", "x.tmp"):
+        (tmp_path / name).write_bytes(b"x")
+    assert watch.read() == Woken()
+
+
+def test_directories_that_are_made_later_are_watched_however_fast_they_are_filled(
+    watch: Watch, tmp_path: Path
+) -> None:
+    deep = tmp_path / "ns" / "app" / "pod"
+    deep.mkdir(parents=True)
+    (deep / "first.hprof").write_bytes(b"x")
+    assert woken(watch) == {"ns/app/pod/first.hprof"}
+    (deep / "second.hprof").write_bytes(b"x")
+    assert woken(watch) == {"ns/app/pod/second.hprof"}
+
+
+def test_the_state_directory_is_not_watched(watch: Watch, tmp_path: Path) -> None:
+    (tmp_path / ".dumpagent").mkdir()
+    watch.read()
+    (tmp_path / ".dumpagent" / "x.hprof").write_bytes(b"x")
+    assert watch.read() == Woken()
+
+
+def test_a_directory_that_moves_makes_everything_be_looked_at(watch: Watch, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    watch.read()
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert watch.read().everything
+    (tmp_path / "c" / "b" / "x.hprof").write_bytes(b"x")
+    assert woken(watch) == {"c/b/x.hprof"}
+
+
+def test_a_directory_that_is_deleted_and_made_again_is_watched_again(watch: Watch, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    watch.read()
+    (tmp_path / "a").rmdir()
+    (tmp_path / "a").mkdir()
+    watch.read()
+    (tmp_path / "a" / "x.hprof").write_bytes(b"x")
+    assert woken(watch) == {"a/x.hprof"}
+
+
+def test_symbolic_links_are_not_followed(
+    watch: Watch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (tmp_path / "link").symlink_to(elsewhere)
+    watch.read()
+    (elsewhere / "x.hprof").write_bytes(b"x")
+    assert watch.read() == Woken()
+
+
+def test_a_root_that_is_mounted_anew_is_found_by_covering_again(tmp_path: Path, told: Told) -> None:
+    root = tmp_path / "root"
+    (root / "old").mkdir(parents=True)
+    watch = open_watch(str(root), tell=told)
+    assert watch is not None
+    with watch:
+        watch.cover()
+        root.rename(tmp_path / "before")
+        (root / "new").mkdir(parents=True)
+        (root / "new" / "unseen.hprof").write_bytes(b"x")
+        assert watch.cover().relpaths == {"new/unseen.hprof"}
+        watch.read()
+        (root / "new" / "x.hprof").write_bytes(b"x")
+        assert woken(watch) == {"new/x.hprof"}
+
+
+def test_a_full_queue_is_told_once_and_everything_is_looked_at(
+    watch: Watch, tmp_path: Path, told: Told
+) -> None:
+    queue = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    for _ in range(2):
+        for number in range(queue + 10):
+            os.close(os.open(tmp_path / f"{number % 2}.hprof", os.O_WRONLY | os.O_CREAT))
+        while not watch.read().everything:
+            pass
+    assert told == ["watch_overflowed"]
+    watch.read()
+    (tmp_path / "x.hprof").write_bytes(b"x")
+    assert woken(watch) == {"x.hprof"}
+
+
+class TwoWatches(INotify):  # type: ignore[misc]
+    """A kernel whose limit is two watches."""
+
+    def add_watch(self, path: str, mask: int) -> int:
+        wd = int(super().add_watch(path, mask))
+        if wd > 2:
+            self.rm_watch(wd)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return wd
+
+
+def test_the_limit_of_watches_is_told_once_and_what_is_watched_stays_so(tmp_path: Path, told: Told) -> None:
+    (tmp_path / "a").mkdir()
+    with Watch(TwoWatches(nonblocking=True), str(tmp_path), tell=told) as watch:
+        watch.cover()
+        for name in "bcd":
+            (tmp_path / name).mkdir()
+        watch.read()
+        watch.cover()
+        assert told == ["watch_limited"]
+        watch.read()
+        (tmp_path / "a" / "x.hprof").write_bytes(b"x")
+        (tmp_path / "y.hprof").write_bytes(b"x")
+        assert woken(watch) == {"a/x.hprof", "y.hprof"}
