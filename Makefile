@@ -15,10 +15,10 @@ $(STAMP): pyproject.toml requirements/dev.txt
 	@touch $@
 
 test: $(STAMP)  ## every test, with real JVMs, real mounts and real S3 servers
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 test-fast: $(STAMP)  ## the tests that take milliseconds
-	$(BIN)/python -m pytest -m 'not slow' -n 2
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup
 
 lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

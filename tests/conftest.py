@@ -1,31 +1,14 @@
-"""What holds for every test: nothing is skipped silently, and the real JVMs that tests run on."""
+"""What holds for every test: nothing is skipped silently."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Generator
 
 import pytest
 
-from tests.harness.jvm import PINNED, Jdk, any_jdk, pinned_jdk
-
-# Programs that some tests need and a developer's machine may lack -> the Debian packages that have them.
-DEBIAN_PACKAGES = {
-    "javac": "openjdk-17-jdk-headless",
-}
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(*programs): skipped, and told so, where one is not on PATH")
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    for marker in item.iter_markers("needs"):
-        for program in marker.args:
-            if shutil.which(program) is None:
-                pytest.skip(f"no {program} on PATH: apt-get install {DEBIAN_PACKAGES[program]}")
+pytest_plugins = ["tests.harness.fixtures"]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,15 +32,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if why:
         reasons = "; ".join(f"{times} ({reason.removeprefix('Skipped: ')})" for reason, times in why.items())
         terminalreporter.write_line(f"Not run: {reasons}", yellow=True)
-
-
-@pytest.fixture(scope="session", name="any_jdk")
-def _any_jdk() -> Jdk:
-    """A real JVM, whichever costs least to have."""
-    return any_jdk()
-
-
-@pytest.fixture(scope="session", params=PINNED)
-def every_jdk(request: pytest.FixtureRequest) -> Jdk:
-    """Each pinned JVM in turn, from 11 to 25."""
-    return pinned_jdk(request.param)
