@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help test test-fast lint demo java-fixtures lock clean
+.PHONY: help test test-fast lint docs demo java-fixtures lock clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -25,6 +25,10 @@ lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/reference.py --check
+
+docs: $(STAMP)  ## write the reference pages in docs/ from the code
+	$(BIN)/python tools/reference.py
 
 lock: ## pin what tests and linters install, in requirements/dev.txt
 	rm -rf .cache/lock && $(PYTHON) -m venv .cache/lock
