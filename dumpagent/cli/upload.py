@@ -27,10 +27,12 @@ from dumpagent.observe.log import log_to
 from dumpagent.observe.trouble import Trouble
 from dumpagent.settings import S3, Logging, Place, Remembering, Volume, Watching
 from dumpagent.store.protocol import LookRefused, Store
+from dumpagent.upload.claim import claim
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.send import Progress, Sender
+from dumpagent.upload.watch import Woken, open_watch
 
 _GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
 _LOCK_RETRY_S = 5.0
@@ -92,6 +94,7 @@ def command(
         tell=tell,
         stop=ending.stop,
         retention_days=remembering.state_retention_days,
+        claim=claim if watching.claim and not dry_run else None,
         progress=_bar,
     )
     with ending:
@@ -163,19 +166,29 @@ def _daemon(
     greeting = Greeting(store)  # before there are threads: it forks
     bringer = threading.Thread(target=_bring_all, args=(loop, ending.stop), name="bring", daemon=True)
     bringer.start()
-    next_scan = 0.0
+    watch = open_watch(root, tell=tell, skip=frozenset({ledger.directory}))
+    next_scan, woken = 0.0, Woken()
     while not ending.stop.is_set():
-        if time.monotonic() >= next_scan:
+        if woken.everything or time.monotonic() >= next_scan:
             next_scan = time.monotonic() + watching.watch_interval_s
+            if watch:
+                watch.cover()  # before the scan: what is finished between the two is seen by one of them
             recheck_s = loop.look()
+        elif woken.relpaths:
+            recheck_s = loop.look_at(woken.relpaths)
         else:
             recheck_s = loop.look_again()
         wait_s = next_scan - time.monotonic()
         if recheck_s is not None:
             wait_s = min(wait_s, max(recheck_s, _LEAST_RECHECK_S))
-        if ending.wait(wait_s, also=[greeting.fd] if greeting.fd is not None else None):
+        heard = [each for each in (greeting.fd, watch.fileno() if watch else None) if each is not None]
+        ready = ending.wait(wait_s, also=heard)
+        woken = watch.read() if watch and watch.fileno() in ready else Woken()
+        if greeting.fd in ready:
             with contextlib.suppress(Unanswered):
                 loop.note_store(greeting.hear())
+    if watch:
+        watch.close()
     loop.backlog.wake()
     bringer.join(_GRACE_S)
     counts = loop.counts

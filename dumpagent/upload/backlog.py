@@ -120,6 +120,12 @@ class Backlog:
             if entry.stage is Stage.WAITING and same_file:
                 entry.dump = dump
 
+    def stage(self, dump: DumpFile) -> Stage | None:
+        """Say how far a dump has come, None if it is not known."""
+        with self._lock:
+            entry = self._entries.get((dump.device, dump.identity.inode))
+            return entry.stage if entry else None
+
     def waiting(self) -> list[Entry]:
         """Give the dumps that are still to be judged."""
         with self._lock:

@@ -14,7 +14,7 @@ from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.model import DumpFacts, DumpFile, Identity
 from dumpagent.upload.companions import companions_of
 from dumpagent.upload.label import dump_time_ms
-from dumpagent.upload.names import claimed_name
+from dumpagent.upload.names import claimed_name, companion_base
 
 _SAME_SECOND_MOST = 1000
 
@@ -43,8 +43,9 @@ def claim(
     """
     directory, _, name = dump.path.rpartition("/")
     time_ms = dump_time_ms(dump, facts)
-    if claimed_name(name, time_ms) == name:
-        return dump
+    base = companion_base(dump.path)
+    if claimed_name(name, time_ms) == name or (base and os.path.lexists(base)):
+        return dump  # a part is renamed together with its dump
     try:
         with open_regular(dump.path) as opened:
             status = opened.status()
@@ -52,6 +53,8 @@ def claim(
                 raise FileNotFoundError(errno.ENOENT, "it is another file now, or was written to", dump.path)
             # While the lease is held nobody can begin to write, so the answer holds until the new name stands.
             writer = take_lease(opened.fd)
+            if writer is WriterState.UNKNOWN and base:
+                return dump
             if writer is WriterState.WRITER:
                 raise StillWritten(f"{dump.path} is open for writing")
             try:
@@ -70,7 +73,7 @@ def claim(
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise CannotClaim(f"cannot rename {dump.path}: {error.strerror}", hint=_hint(error.errno)) from error
+        raise CannotClaim(f"cannot be renamed: {error.strerror}", hint=_hint(error.errno)) from error
     below = dump.relpath.rpartition("/")[0]
     return dataclasses.replace(dump, relpath=f"{below}/{new_name}" if below else new_name)
 

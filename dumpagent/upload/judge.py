@@ -18,11 +18,12 @@ from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, tak
 from dumpagent.kernel.reading import OpenFile, open_regular
 from dumpagent.model import DumpFacts, DumpFile, Identity, State, Verdict
 from dumpagent.upload.companions import companions_of
+from dumpagent.upload.names import companion_base
 
 # A look goes on for this long at most; a file that is made to take longer is looked at again and again instead.
 _LOOK_S = 0.3
 # How often to ask again while somebody writes: close events come a moment before the kernel forgets the writer.
-_WRITER_RECHECK_S = (0.25, 30.0)
+_WRITER_RECHECK_S = (0.1, 30.0)
 # By how much we let the clock of a file server lie before we believe that a file is old.
 _CLOCK_LIE_S = 3600.0
 _INCOMPLETE = (Shape.OPEN, Shape.CUT, Shape.BROKEN)
@@ -172,6 +173,11 @@ class CompletenessJudge:
             seen.walked = seen.facts = None
         if seen.walked is not None:
             return seen.walked
+        base = companion_base(now.dump.path)
+        if base is not None:
+            seen.facts = _facts_of(base)
+            seen.walked = Walked(Shape.OPEN, "it is a part of a dump that its JVM did not merge")
+            return seen.walked
         seen.look.read_from(now.opened)
         until = self._monotonic() + _LOOK_S
         walked = seen.look.advance(now.identity.size_bytes)
@@ -199,6 +205,17 @@ def _untouched(opened: OpenFile, identity: Identity) -> bool:
     """Say whether nobody has begun to write since the lease was taken. Raises OSError."""
     status = opened.status()
     return lease_stands(opened.fd) and identity == Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _facts_of(path: str) -> DumpFacts | None:
+    """Give what the dump at `path` says of itself; None if it is gone or says nothing."""
+    try:
+        with open_regular(path) as opened:
+            look = Look(opened)
+            look.advance(opened.status().st_size)
+            return look.facts()
+    except OSError:
+        return None
 
 
 def _beside(companions: list[DumpFile]) -> str:

@@ -13,7 +13,7 @@ from dumpagent.upload.names import claimed_name, stamp
 _KEY_BYTES = 1024
 # Control characters cannot stand in the XML of a listing; a lone surrogate is a byte that was no UTF-8.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_HPROF = re.compile(r"\.hprof(\.gz)?(\.[0-9]{1,9})?(\.gz)?\Z")
+_HPROF = re.compile(r"\.hprof(\.gz)?(\.[0-9]{1,9})?(\.gz)?(\.p[0-9]{1,9})?\Z")
 
 
 def candidates(

@@ -5,25 +5,30 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
-from dumpagent.model import DumpFile
+from dumpagent.model import DumpFacts, DumpFile, State, Verdict
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.trouble import Trouble
 from dumpagent.store.protocol import LookRefused, Store
-from dumpagent.upload.backlog import Backlog, Counts, Entry
+from dumpagent.upload.backlog import Backlog, Counts, Entry, Stage
+from dumpagent.upload.claim import CannotClaim, StillWritten
+from dumpagent.upload.companions import companions_of
 from dumpagent.upload.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.judge import Judge
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.scan import dump_file, scan
+from dumpagent.upload.names import companion_base
+from dumpagent.upload.scan import Scan, dump_file, scan
 from dumpagent.upload.send import Brought, Errand, Progress, Sender
 
 _DAY_S = 86400.0
+_CLAIM_RECHECK_S = 0.25
 _NOT_READABLE = "run the agent as uid 0 with the capability DAC_READ_SEARCH: dumps are readable by their application alone"
+Claim = Callable[[DumpFile, DumpFacts | None], DumpFile]
 ShowProgress = Callable[[DumpFile], AbstractContextManager[Progress]]
 
 
@@ -59,6 +64,7 @@ class UploadLoop:
         tell: Tell,
         stop: threading.Event,
         retention_days: float,
+        claim: Claim | None = None,
         progress: ShowProgress = _no_progress,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,6 +75,8 @@ class UploadLoop:
         self._store_trouble = Trouble(tell, ev.STORE_FAILED, ev.STORE_RECOVERED, monotonic=monotonic)
         self._dump_trouble = Trouble(tell, ev.UPLOAD_FAILED, ev.UPLOAD_RECOVERED, monotonic=monotonic)
         self._scan_trouble = Trouble(tell, ev.SCAN_FAILED, ev.SCAN_RECOVERED, monotonic=monotonic)
+        self._claim = claim
+        self._claim_trouble = Trouble(tell, ev.CLAIM_FAILED, ev.CLAIM_RECOVERED, monotonic=monotonic)
         self._store_pause = _Pause()
         self._unreadable: set[str] = set()
 
@@ -89,10 +97,34 @@ class UploadLoop:
         self._unreadable = set(found.unreadable)
         for path, reason in found.unreadable.items():
             self._scan_trouble.failed(path, reason, path=path, hint=_scan_hint(reason))
+        if found.parts:
+            self._take_over(found.dumps, everything=False)  # whose parts they are must be known first
+        dumps = [*found.dumps, *self._orphans(found)]
+        self._take_over(dumps, everything=found.complete)
+        if found.complete:
+            dropped = self._ledger.note_present(
+                (dump.identity for dump in dumps), retention_s=self._retention_s
+            )
+            if dropped:
+                self._tell(ev.RECEIPTS_PRUNED, count=len(dropped), oldest=dropped[0].key)
+        return self._judge_waiting()
+
+    def look_at(self, relpaths: Iterable[str]) -> float | None:
+        """Look at these files, which may be finished, and judge what waits, without a scan. Gives the same as `look`."""
+        dumps = []
+        for relpath in relpaths:
+            try:
+                dump = dump_file(self._root, relpath, os.lstat(f"{self._root}/{relpath}"))
+            except OSError:
+                continue  # gone again, or unreadable: the next scan tells
+            if dump:
+                dumps.append(dump)
+        self._take_over(dumps, everything=False)
+        return self._judge_waiting()
+
+    def _take_over(self, dumps: Iterable[DumpFile], *, everything: bool) -> None:
         changes = self.backlog.update(
-            found.dumps,
-            stored=lambda identity: self._ledger.receipt(identity) is not None,
-            everything=found.complete,
+            dumps, stored=lambda identity: self._ledger.receipt(identity) is not None, everything=everything
         )
         for dump in changes.new:
             self._tell(ev.DUMP_FOUND, path=dump.path, size_bytes=dump.size_bytes)
@@ -100,13 +132,15 @@ class UploadLoop:
             self._judge.forget(dump)
             self._dump_trouble.forget(dump.identity.inode)
             self._tell(ev.DUMP_GONE, path=dump.path, size_bytes=dump.size_bytes)
-        if found.complete:
-            dropped = self._ledger.note_present(
-                (dump.identity for dump in found.dumps), retention_s=self._retention_s
-            )
-            if dropped:
-                self._tell(ev.RECEIPTS_PRUNED, count=len(dropped), oldest=dropped[0].key)
-        return self._judge_waiting()
+
+    def _orphans(self, found: Scan) -> Iterator[DumpFile]:
+        """Give the parts (X.hprof.p0) that are dumps of their own to us: their dump is settled, or gone."""
+        by_path = {dump.relpath: dump for dump in found.dumps}
+        for part in found.parts:
+            dump = by_path.get(companion_base(part.relpath) or "")
+            settled = dump is not None and self.backlog.stage(dump) not in (None, Stage.WAITING)
+            if settled or (dump is None and found.complete) or self.backlog.stage(part):
+                yield part
 
     def look_again(self) -> float | None:
         """Judge the dumps that wait, without a scan: what a recheck costs must not grow with the volume.
@@ -123,13 +157,22 @@ class UploadLoop:
         return self._judge_waiting()
 
     def _judge_waiting(self) -> float | None:
-        rechecks = (self._judge_one(entry) for entry in self.backlog.waiting())
+        rechecks = [self._judge_one(entry) for entry in self.backlog.waiting()]
+        # A truncated dump that is due brings its parts with it.
+        rechecks += [self._judge_one(entry) for entry in self.backlog.waiting() if entry.verdict is None]
         return min((recheck_s for recheck_s in rechecks if recheck_s is not None), default=None)
 
     def _judge_one(self, entry: Entry) -> float | None:
         dump = entry.dump
         try:
             verdict = self._judge.judge(dump)
+            entry.verdict = verdict
+            if not verdict.due:
+                return verdict.recheck_s
+            dump = self._claimed(dump, verdict)
+            parts = companions_of(dump) if verdict.state in (State.TRUNCATED, State.UNKNOWN) else []
+        except StillWritten:
+            return _CLAIM_RECHECK_S
         except FileNotFoundError:
             return None  # gone or renamed since the scan: the next scan tells
         except OSError as error:
@@ -137,11 +180,29 @@ class UploadLoop:
                 dump.identity.inode, f"cannot be read: {error.strerror}", path=dump.path, hint=_NOT_READABLE
             )
             return None
-        entry.verdict = verdict
-        if not verdict.due:
-            return verdict.recheck_s
         self.backlog.ready(entry, dump, verdict)
+        self._take_over(parts, everything=False)
         return None
+
+    def _claimed(self, dump: DumpFile, verdict: Verdict) -> DumpFile:
+        """Give the dump under its claimed name, or as it is where it has one or cannot get one.
+
+        Raises StillWritten, OSError.
+        """
+        if self._claim is None:
+            return dump
+        try:
+            claimed = self._claim(dump, verdict.facts)
+        except CannotClaim as error:
+            # One trouble of the volume, not one of each dump.
+            self._claim_trouble.failed("volume", str(error), path=dump.path, hint=error.hint)
+            return dump
+        if claimed.relpath != dump.relpath:
+            self._claim_trouble.ended_for("volume", path=dump.path)
+            self._tell(
+                ev.DUMP_CLAIMED, path=dump.path, claimed_path=claimed.path, verdict=verdict.state.value
+            )
+        return claimed
 
     # -- bringing -----------------------------------------------------------------------------------------------
 

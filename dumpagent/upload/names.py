@@ -58,26 +58,30 @@ def claimed_name(name: str, dump_time_ms: int, *, count: int = 1) -> str:
     """Give the name that the dump `name` gets when it is claimed: its time before `.hprof`.
 
     `count` above 1 makes a different name for another dump of the same name and second (`<time>-2`).
-    A name that already carries this dump's time stays as it is. Raises ValueError if `name` is no dump name
-    or the time is impossible.
+    A name that already carries this dump's time stays as it is; a part (`.p0`) is named after its dump. Raises
+    ValueError if `name` is neither, or the time is impossible.
     """
     original = original_name(name, dump_time_ms)
     if original != name and count == 1:
         return name
-    found = _DUMP.fullmatch(original)
+    base = companion_base(original) or original
+    found = _DUMP.fullmatch(base)
     if not found:
         raise ValueError(f"{name!r} is not the name of a heap dump")
     again = f"-{count}" if count > 1 else ""
-    return f"{found['stem']}.{stamp(dump_time_ms)}{again}{found['suffix']}"
+    return f"{found['stem']}.{stamp(dump_time_ms)}{again}{found['suffix']}{original[len(base) :]}"
 
 
 def original_name(name: str, dump_time_ms: int) -> str:
-    """Give the name that the JVM gave the dump: `name` without the stamp, if the stamp is this dump's own time.
+    """Give the name that the JVM gave the dump or part: without the stamp, if that is the dump's own time.
 
     Any other name, also one with a stamp of another time, is the original itself.
     """
-    found = _DUMP.fullmatch(name)
+    base = companion_base(name) or name
+    found = _DUMP.fullmatch(base)
     stamped = _STAMPED.fullmatch(found["stem"]) if found else None
     if not found or not stamped or not 0 <= dump_time_ms <= _LATEST_MS:
         return name
-    return stamped["stem"] + found["suffix"] if stamped["stamp"] == stamp(dump_time_ms) else name
+    if stamped["stamp"] != stamp(dump_time_ms):
+        return name
+    return stamped["stem"] + found["suffix"] + name[len(base) :]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dumpagent.model import DumpFile, Identity
-from dumpagent.upload.names import is_dump_name
+from dumpagent.upload.names import companion_base, is_dump_name
 
 
 @dataclass(slots=True)
@@ -20,6 +20,7 @@ class Scan:
     """
 
     dumps: list[DumpFile] = field(default_factory=list)
+    parts: list[DumpFile] = field(default_factory=list)  # X.hprof.p0 ...: a living JVM's, or orphans
     unreadable: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -45,11 +46,12 @@ def scan(root: str, *, skip: frozenset[str] = frozenset()) -> Scan:
         try:
             for entry in _entries(path):
                 relpath = f"{below}/{entry.name}" if below else entry.name
-                if is_dump_name(entry.name):
+                is_part = companion_base(entry.name) is not None
+                if is_part or is_dump_name(entry.name):
                     dump = _dump_of(entry, root, relpath, found)
                     if dump and (dump.device, dump.identity.inode) not in seen:
                         seen.add((dump.device, dump.identity.inode))
-                        found.dumps.append(dump)
+                        (found.parts if is_part else found.dumps).append(dump)
                 if entry.is_dir(follow_symlinks=False):
                     open_directories.append(relpath)
         except FileNotFoundError:

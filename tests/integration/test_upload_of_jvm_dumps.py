@@ -1,0 +1,157 @@
+"""From a dying JVM to the store: the real agent, a real JVM, an S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+from tests.harness.children import end, start
+from tests.harness.hprof import Maker
+from tests.harness.jvm import Jdk
+from tests.harness.stores.server import StoreServer
+
+pytestmark = pytest.mark.slow
+
+
+class Agent:
+    """A running `dumpagent upload`; `lines` are its log, as it comes."""
+
+    def __init__(self, root: Path, store: StoreServer, bucket: str, **variables: str) -> None:
+        settings = {
+            "DUMP_ROOT": str(root),
+            "FILE_STABLE_TIME": "2",
+            "WATCH_INTERVAL": "600",
+            "METRICS_PORT": "0",
+        }
+        environment = {
+            **os.environ,
+            **store.environment(bucket),
+            **settings,
+            "LOG_FORMAT": "json",
+            **variables,
+        }
+        self.lines: list[dict[str, object]] = []
+        self._child = start(
+            [sys.executable, "-m", "dumpagent", "upload"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._child.stderr is not None
+        for line in self._child.stderr:
+            self.lines.append({"at": time.monotonic(), **json.loads(line)})
+
+    def of(self, event: str) -> list[dict[str, object]]:
+        return [line for line in list(self.lines) if line["event"] == event]
+
+    def wait_for(self, event: str, count: int = 1, *, timeout_s: float = 60) -> list[dict[str, object]]:
+        until = time.monotonic() + timeout_s
+        while len(found := self.of(event)) < count:
+            assert time.monotonic() < until, f"no {count} x {event} in {timeout_s} s: {self.lines}"
+            assert self._child.poll() is None, f"the agent ended: {self.lines}"
+            time.sleep(0.02)
+        return found
+
+    def __enter__(self) -> Agent:
+        self.wait_for("agent_started")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        end(self._child)
+        self._reader.join(10)
+
+
+@pytest.fixture
+def bucket(moto: StoreServer) -> str:
+    return moto.new_bucket()
+
+
+@pytest.fixture
+def stored(moto: StoreServer, bucket: str) -> Callable[[], dict[str, int]]:
+    client = moto.client()
+
+    def look() -> dict[str, int]:
+        listing = client.list_objects_v2(Bucket=bucket)
+        return {item["Key"]: item["Size"] for item in listing.get("Contents", [])}
+
+    return look
+
+
+def test_a_dump_is_uploaded_when_its_jvm_closes_it_although_the_next_scan_is_ten_minutes_away(
+    moto: StoreServer, bucket: str, stored: Callable[[], dict[str, int]], tmp_path: Path, any_jdk: Jdk
+) -> None:
+    (tmp_path / "shop" / "pod-1").mkdir(parents=True)
+    with Agent(tmp_path, moto, bucket) as agent:
+        any_jdk.run_oom(tmp_path / "shop" / "pod-1" / "java_pid1.hprof")
+        (uploaded,) = agent.wait_for("dump_uploaded")
+        (found,) = (tmp_path / "shop" / "pod-1").iterdir()
+        assert stored() == {"shop/pod-1/java_pid1.hprof": found.stat().st_size}
+    assert uploaded["verdict"] == "complete"
+    assert uploaded["cause"] == "oom"
+    assert found.name != "java_pid1.hprof"
+
+
+def test_ten_out_of_memory_errors_of_a_restarting_jvm_give_ten_dumps(
+    moto: StoreServer, bucket: str, stored: Callable[[], dict[str, int]], tmp_path: Path, any_jdk: Jdk
+) -> None:
+    """A container's JVM is always pid 1: without the claim it would write one dump and lose nine."""
+    with Agent(tmp_path, moto, bucket) as agent:
+        for number in range(1, 11):
+            said = any_jdk.run_oom(tmp_path / "java_pid1.hprof", xmx_mib=16).stdout
+            assert "Unable to create" not in said
+            agent.wait_for("dump_claimed", number)
+        agent.wait_for("dump_uploaded", 10)
+        assert len(stored()) == 10
+        sizes = sorted(path.stat().st_size for path in tmp_path.glob("*.hprof"))
+    assert sorted(stored().values()) == sizes
+    assert len(sizes) == 10
+
+
+def test_a_dump_in_a_directory_that_is_made_for_it_needs_no_scan_either(
+    moto: StoreServer, bucket: str, stored: Callable[[], dict[str, int]], tmp_path: Path
+) -> None:
+    with Agent(tmp_path, moto, bucket) as agent:
+        for number in range(5):
+            folder = tmp_path / f"ns-{number}" / "app"
+            folder.mkdir(parents=True)
+            (folder / "java_pid1.hprof").write_bytes(Maker().dump(segments=number + 1))
+        agent.wait_for("dump_uploaded", 5)
+    assert set(stored()) == {f"ns-{number}/app/java_pid1.hprof" for number in range(5)}
+
+
+def test_a_jvm_that_is_killed_in_mid_dump_leaves_a_truncated_dump_that_is_stored_and_frees_its_name(
+    moto: StoreServer,
+    bucket: str,
+    stored: Callable[[], dict[str, int]],
+    tmp_path: Path,
+    any_jdk: Jdk,
+) -> None:
+    path = tmp_path / "java_pid1.hprof"
+    with Agent(tmp_path, moto, bucket) as agent:
+        with any_jdk.start_leaky(tmp_path, xmx_mib=400) as app:
+            app.ask("fill 250")
+            app.tell(f"dump {path} all")
+            while not path.exists() or path.stat().st_size < 1 << 20:
+                time.sleep(0.001)
+            app.kill()
+        (uploaded,) = agent.wait_for("dump_uploaded")
+        assert uploaded["verdict"] == "truncated"
+        assert not path.exists()
+    assert list(stored()) == ["java_pid1.hprof"]

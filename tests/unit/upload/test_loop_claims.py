@@ -1,0 +1,161 @@
+"""What the loop does with names: a due dump is renamed before it goes, and its object keeps the name it was given."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from dumpagent.model import DumpFacts, DumpFile
+from dumpagent.settings import Place
+from dumpagent.store.memory import MemoryStore
+from dumpagent.upload.claim import CannotClaim, StillWritten, claim
+from dumpagent.upload.judge import CompletenessJudge
+from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.loop import Pass, UploadLoop
+from dumpagent.upload.send import Sender
+from tests.harness.hprof import Maker
+from tests.unit.upload.conftest import PART, Told, Volume, contents
+
+CLAIMED = "java_pid1.20260101T120000Z"
+MAKE = Maker()
+
+
+def loop_on(
+    volume: Volume,
+    store: MemoryStore,
+    told: Told,
+    claiming: Callable[[DumpFile, DumpFacts | None], DumpFile] = claim,
+) -> UploadLoop:
+    ledger = Ledger(f"{volume.root}/.dumpagent", store=store.name)
+    ledger.load()
+    return UploadLoop(
+        root=str(volume.root),
+        store=store,
+        ledger=ledger,
+        sender=Sender(store, ledger, Place(node_name="n"), part_bytes=PART),
+        judge=CompletenessJudge(quiet_s=0),
+        tell=told,
+        stop=threading.Event(),
+        retention_days=7,
+        claim=claiming,
+    )
+
+
+def names(volume: Volume, below: str = "app") -> list[str]:
+    return sorted(path.name for path in (volume.root / below).iterdir())
+
+
+def test_a_complete_dump_frees_its_name_and_is_stored_under_it(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    volume.dump("app/java_pid1.hprof", MAKE.dump())
+    assert loop_on(volume, store, told).run_once() == Pass(uploaded=1)
+    assert names(volume) == [f"{CLAIMED}.hprof"]
+    assert contents(store) == {"app/java_pid1.hprof": MAKE.dump()}
+    assert told.of("dump_claimed")[0]["claimed_path"] == f"{volume.root}/app/{CLAIMED}.hprof"
+    assert loop_on(volume, store, told).run_once() == Pass()
+
+
+def test_the_next_dump_of_the_same_name_and_second_gets_a_key_of_its_own(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    wanted = []
+    for segments in (1, 2, 3):
+        wanted.append(MAKE.dump(segments=segments))
+        volume.dump("app/java_pid1.hprof", wanted[-1])
+        assert loop_on(volume, store, told).run_once() == Pass(uploaded=1)
+    assert sorted(contents(store).values()) == sorted(wanted)
+    assert names(volume) == [f"{CLAIMED}-2.hprof", f"{CLAIMED}-3.hprof", f"{CLAIMED}.hprof"]
+
+
+def test_a_killed_jvms_stub_and_part_are_claimed_and_stored_together(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    volume.dump("app/java_pid1.hprof", MAKE.head())
+    volume.dump("app/java_pid1.hprof.p0", b"most of the heap")
+    assert loop_on(volume, store, told).run_once() == Pass(uploaded=2)
+    assert names(volume) == [f"{CLAIMED}.hprof", f"{CLAIMED}.hprof.p0"]
+    assert contents(store) == {
+        "app/java_pid1.hprof": MAKE.head(),
+        "app/java_pid1.hprof.p0": b"most of the heap",
+    }
+    for key in contents(store):
+        found = store.look(key)
+        assert found is not None
+        assert found.metadata is not None
+        assert found.metadata["verdict"] == "truncated"
+        assert found.metadata["dump-time"] == "2026-01-01T12:00:00Z"
+    assert loop_on(volume, store, told).run_once() == Pass()
+    assert "dump_gone" not in told.names()
+
+
+def test_a_part_is_stored_even_if_the_agent_was_stopped_after_its_stub(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    volume.dump(f"app/{CLAIMED}.hprof", MAKE.head())
+    loop_on(volume, store, told).run_once()
+    volume.dump(f"app/{CLAIMED}.hprof.p0", b"most of the heap")
+    assert loop_on(volume, store, told).run_once() == Pass(uploaded=1)
+    assert contents(store)["app/java_pid1.hprof.p0"] == b"most of the heap"
+
+
+def test_a_part_whose_stub_is_gone_is_stored_and_frees_its_name(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    volume.dump("app/java_pid1.hprof.p0", b"most of the heap")
+    assert loop_on(volume, store, told).run_once() == Pass(uploaded=1)
+    assert contents(store) == {"app/java_pid1.hprof.p0": b"most of the heap"}
+    assert "java_pid1.hprof.p0" not in names(volume)
+
+
+def test_the_parts_of_a_dump_in_the_making_are_not_touched(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    volume.dump("app/java_pid1.hprof", MAKE.head())
+    volume.dump("app/java_pid1.hprof.p0", b"x")
+    with (volume.root / "app" / "java_pid1.hprof").open("ab"):
+        assert loop_on(volume, store, told).run_once() == Pass(waiting=1)
+    assert names(volume) == ["java_pid1.hprof", "java_pid1.hprof.p0"]
+    assert contents(store) == {}
+
+
+def test_a_volume_that_does_not_let_us_rename_is_told_of_once_and_uploads_go_on(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    def refuse(_dump: DumpFile, _facts: DumpFacts | None) -> DumpFile:
+        raise CannotClaim("cannot be renamed: Permission denied", hint="do this")
+
+    for number in range(3):
+        volume.dump(f"app/java_pid{number}.hprof", MAKE.dump(segments=1 + number))
+    assert loop_on(volume, store, told, refuse).run_once() == Pass(uploaded=3)
+    assert names(volume) == ["java_pid0.hprof", "java_pid1.hprof", "java_pid2.hprof"]
+    assert told.names().count("claim_failed") == 1
+    assert told.of("claim_failed")[0]["hint"] == "do this"
+
+
+def test_a_dump_that_is_taken_up_while_it_is_claimed_waits(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    def refuse(_dump: DumpFile, _facts: DumpFacts | None) -> DumpFile:
+        raise StillWritten("open for writing")
+
+    volume.dump("java_pid1.hprof", MAKE.dump())
+    loop = loop_on(volume, store, told, refuse)
+    assert loop.look() is not None
+    assert loop.counts.pending == 1
+    assert loop.bring_next(timeout_s=0) is None
+
+
+def test_a_file_that_an_event_names_is_taken_up_without_a_scan(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    loop = loop_on(volume, store, told)
+    loop.look()
+    volume.dump("app/java_pid1.hprof", MAKE.dump())
+    loop.look_at({"app/java_pid1.hprof", "app/gone.hprof", "app"})
+    assert loop.bring_next(timeout_s=0) is not None
+    assert contents(store) == {"app/java_pid1.hprof": MAKE.dump()}
+    loop.look_at({f"app/{CLAIMED}.hprof"})  # the event of our own rename
+    assert loop.bring_next(timeout_s=0) is None
+    assert loop.look() is None
+    assert told.names().count("dump_found") == 1
