@@ -234,3 +234,37 @@ class Runtime:
         "/run/dumpagent", "RUNTIME_DIR", Kind.DIRECTORY,
         "where the daemon writes its verdict for `check`; a local directory (an emptyDir), never on the volume",
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mounting:
+    """Which directory of the volume is bound where, and how it is watched."""
+
+    source: str = setting(
+        "/pv-storage", "MOUNT_SOURCE", Kind.DIRECTORY, "the volume's directory, as this container sees it"
+    )
+    target: str = setting(
+        "/host/mnt/dump",
+        "MOUNT_TARGET",
+        Kind.DIRECTORY,
+        "the node's dump directory, as this container sees it",
+    )
+    check_interval_s: float = setting(
+        30.0, "MOUNT_CHECK_INTERVAL", Kind.DURATION,
+        "time between write tests of the volume, which stand behind the wake-ups of the mount table",
+        low=0.05, high=3600,
+    )  # fmt: skip
+    hung_after_s: float = setting(
+        10.0, "MOUNT_HUNG_AFTER", Kind.DURATION,
+        "a write test without an answer for so long is told as a hung volume",
+        low=0.05, high=3600,
+    )  # fmt: skip
+    quiet_s: float = setting(
+        120.0, "FILE_STABLE_TIME", Kind.DURATION,
+        "how long a file must have stood still before it is rescued when its writers cannot be known",
+        low=0, high=86400,
+    )  # fmt: skip
+    unmount_on_exit: bool = setting(
+        False, "UNMOUNT_ON_EXIT", Kind.SWITCH,
+        "on SIGTERM remove .ready and the mount; for block volumes that only one node can attach",
+    )  # fmt: skip

@@ -13,6 +13,7 @@ from dumpagent.errors import BadSettings, DumpagentError
 
 # Name -> (module below dumpagent.cli, line in `dumpagent --help`). The module has a click command named `command`.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "mount": ("mount", "Keep the volume bound to the node's dump directory (daemon)."),
     "upload": (
         "upload",
         "Find finished heap dumps below DUMP_ROOT and bring them to S3 (daemon, or --once).",

@@ -124,3 +124,73 @@ WATCH_REMOTE = _event(
     "info",
     "The volume is on a network: what other machines write there sends no wake-ups here.",
 )
+# Mount mode
+MOUNT_ADOPTED = _event(
+    "mount_adopted", "info", "At the start the target showed the volume already; it was kept."
+)
+MOUNT_BOUND = _event("mount_bound", "info", "The volume was bound to the target.")
+MOUNT_LOST = _event(
+    "mount_lost", "warning", "Nothing is mounted at the target: dumps land on the node's own disk."
+)
+MOUNT_WRONG = _event("mount_wrong", "warning", "Something other than the volume is mounted at the target.")
+MOUNT_STACKED = _event("mount_stacked", "warning", "The volume is mounted at the target more than once.")
+MOUNT_READ_ONLY = _event("mount_read_only", "error", "The mount at the target is read-only: dumps fail.")
+MOUNT_RESTORED = _event("mount_restored", "info", "The target shows the volume again.")
+REMOUNT_FAILED = _event(
+    "remount_failed", "error", "The target cannot be made to show the volume; it is tried again."
+)
+REMOUNT_RECOVERED = _event("remount_recovered", "info", "Mounting works again.")
+MOUNT_UNSHARED = _event(
+    "mount_unshared",
+    "warning",
+    "The target is not in a shared mount: no other container will see the volume there.",
+)
+MOUNT_SET_ASIDE = _event(
+    "mount_set_aside",
+    "error",
+    "The volume takes no writes and was taken off the target: dumps land on the node's own disk until it does.",
+)
+MOUNT_RELEASED = _event("mount_released", "info", "UNMOUNT_ON_EXIT: the target was unmounted.")
+TABLE_UNREADABLE = _event(
+    "table_unreadable", "error", "What is mounted cannot be known; nothing is changed by it."
+)
+TABLE_READABLE = _event("table_readable", "info", "What is mounted is known again.")
+WRITE_TESTED = _event(
+    "write_tested", "debug", "One write test of the volume ended, with its outcome and time."
+)
+WRITE_PROVEN = _event("write_proven", "info", "A write through the target reached the volume; .ready stands.")
+BACKEND_FULL = _event(
+    "backend_full", "error", "The volume is full: dumps will be cut off. .ready is withdrawn."
+)
+BACKEND_READ_ONLY = _event(
+    "backend_read_only", "error", "The volume's file system refuses writes as read-only."
+)
+BACKEND_REFUSING = _event(
+    "backend_refusing", "error", "The volume works, but this agent may not write to it."
+)
+BACKEND_DEAD = _event("backend_dead", "error", "The volume answers with an error that means it is gone.")
+BACKEND_MISSING = _event("backend_missing", "error", "The volume's directory is not there.")
+BACKEND_STALE = _event(
+    "backend_stale", "warning", "The volume works, but the target shows an old or another one."
+)
+BACKEND_HUNG = _event("backend_hung", "error", "The volume does not answer; who writes to it waits too.")
+BACKEND_UNKNOWN = _event(
+    "backend_unknown", "error", "The write test ended in a way that says nothing certain."
+)
+BACKEND_RECOVERED = _event("backend_recovered", "info", "Writes reach the volume again.")
+FILE_RESCUED = _event(
+    "file_rescued",
+    "info",
+    "A file from the node's own disk, written while the mount was away, is in the volume now.",
+)
+RESCUE_FAILED = _event(
+    "rescue_failed", "error", "A file on the node's own disk cannot be moved into the volume yet."
+)
+RESCUE_RECOVERED = _event("rescue_recovered", "info", "Files can be rescued again.")
+STALE_READY_REMOVED = _event(
+    "stale_ready_removed", "warning", "The node's own directory held a .ready, which said what was not so."
+)
+HEARTBEAT_FAILED = _event(
+    "heartbeat_failed", "error", "RUNTIME_DIR cannot be written: `dumpagent check` will fail."
+)
+HEARTBEAT_RECOVERED = _event("heartbeat_recovered", "info", "RUNTIME_DIR can be written again.")

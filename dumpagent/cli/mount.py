@@ -1,0 +1,44 @@
+"""`dumpagent mount`: keeps the volume bound to the node's dump directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+
+import click
+
+from dumpagent import __version__
+from dumpagent.cli.options import takes
+from dumpagent.mount.keeper import Keeper
+from dumpagent.mount.start import lock_node, refuse_what_cannot_work, resolve
+from dumpagent.observe import events as ev
+from dumpagent.observe.heartbeat import Heartbeat
+from dumpagent.observe.log import log_to
+from dumpagent.settings import Logging, Mounting, Place, Runtime
+
+
+@click.command("mount", short_help="Keep the volume bound to the node's dump directory (daemon).")
+@takes(Mounting, Runtime, Place, Logging)
+def command(mounting: Mounting, runtime: Runtime, place: Place, logging: Logging) -> None:
+    """Keep the volume at MOUNT_SOURCE bound to the node's dump directory at MOUNT_TARGET.
+
+    Binds at once when the mount is lost, proves that writes arrive, keeps .ready on the volume while they do, and
+    moves into it what was written on the node's own disk meanwhile. Runs until SIGTERM or Ctrl-C. Needs a privileged
+    container with the node's /mnt at /host/mnt (mountPropagation: Bidirectional).
+    """
+    mounting = dataclasses.replace(
+        mounting,
+        source=resolve(mounting.source, "MOUNT_SOURCE"),
+        target=resolve(mounting.target, "MOUNT_TARGET"),
+    )
+    tell = log_to(None, logging)
+    refuse_what_cannot_work(mounting.source, mounting.target)
+    lock_fd = lock_node(mounting.target)
+    heartbeat = Heartbeat(runtime.runtime_dir, "mount", mounting.target)
+    heartbeat.open()
+    node = place.node_name or socket.gethostname()
+    tell(ev.AGENT_STARTED, mode="mount", version=__version__, node=node, **dataclasses.asdict(mounting))
+    Keeper(mounting, node=node, lock_fd=lock_fd, heartbeat=heartbeat, tell=tell).run()
+    tell(ev.AGENT_STOPPED, mode="mount", unmounted=mounting.unmount_on_exit)
+    os.close(lock_fd)

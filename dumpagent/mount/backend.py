@@ -1,0 +1,180 @@
+"""Proves that a write through the target reaches the volume. Runs in a forked child: every line here can hang."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+from dumpagent.kernel.files import replace_file
+
+READY = ".ready"
+_TEST_BYTES = 4096  # on a full disk an empty file can still be made
+# Source: Kubernetes mount-utils, IsCorruptedMnt; the last four are what dead block and network devices answer too.
+_DEAD = {
+    errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EHOSTDOWN, errno.EWOULDBLOCK, errno.ENODEV,
+    errno.ENXIO, errno.ETIMEDOUT, errno.ESHUTDOWN, errno.EHOSTUNREACH,
+}  # fmt: skip
+
+
+class Backend(enum.Enum):
+    """What became of the last write test."""
+
+    WRITABLE = "writable"
+    FULL = "full"
+    READ_ONLY = "read-only"
+    REFUSING = "refusing"  # the file system works, but we may not write
+    DEAD = "dead"
+    MISSING = "missing"  # the source is not a directory
+    STALE_TARGET = "stale-target"  # the source works, the target is dead or shows something else
+    HUNG = "hung"  # no answer yet; said by the keeper, never by the child
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The outcome of one write test. `through_target`: the write went through the target and was seen in the source."""
+
+    backend: Backend
+    step: str
+    error: str = ""
+    through_target: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Say whether writes through the target are proven to reach the volume."""
+        return self.through_target and self.backend is Backend.WRITABLE
+
+    def as_line(self) -> dict[str, object]:
+        """Give the proof as the child says it."""
+        return {**asdict(self), "backend": self.backend.value}
+
+    @classmethod
+    def from_line(cls, line: dict[str, object]) -> Proof:
+        """Read what `as_line` gave."""
+        return cls(
+            Backend(line["backend"]), str(line["step"]), str(line["error"]), bool(line["through_target"])
+        )
+
+
+class _Failed(Exception):
+    def __init__(self, backend: Backend, step: str, error: str) -> None:
+        super().__init__(error)
+        self.proof = Proof(backend, step, error)
+
+
+def prove(source: str, target: str | None, name: str) -> Proof:
+    """Write 4 KiB, sync and delete it through `target` (None: through the source), and put or withdraw `.ready`.
+
+    `name` is the test file's; it is this node's own, since a volume may be mounted on many nodes. Raises no OSError.
+    """
+    try:
+        _write_test(source, target, name)
+        if target is not None:
+            with _step("put .ready", _of_write):
+                put_ready(source)
+    except _Failed as failed:
+        # Someone who waits for .ready must not find it while dumps are refused.
+        withdraw_ready(source)
+        return failed.proof
+    return Proof(Backend.WRITABLE, "all", through_target=target is not None)
+
+
+def put_ready(source: str) -> None:
+    """Make the volume hold `.ready` with the text `ready`. Raises OSError."""
+    path = f"{source}/{READY}"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if os.read(fd, 16).strip() == b"ready":
+                return
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+            raise
+    replace_file(path, b"ready")
+
+
+def withdraw_ready(source: str) -> bool:
+    """Remove `.ready` from the volume; say whether it is gone now. Raises no OSError: a dead volume keeps what it has."""
+    try:
+        os.unlink(f"{source}/{READY}")
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    return True
+
+
+def _write_test(source: str, target: str | None, name: str) -> None:
+    with _step("look at the source", _of_source):
+        want = os.stat(source)
+    if not stat.S_ISDIR(want.st_mode):
+        raise _Failed(Backend.MISSING, "look at the source", "it is not a directory")
+    if target is not None:
+        with _step("look at the target", lambda _: Backend.STALE_TARGET):
+            have = os.stat(target)
+        if (have.st_dev, have.st_ino) != (want.st_dev, want.st_ino):
+            raise _Failed(Backend.STALE_TARGET, "compare target and source", "they are different directories")
+    path = f"{target or source}/{name}"
+    try:
+        with _step("write", _of_write):
+            _unlink_if_there(path)  # left by one that was killed
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                view = memoryview(bytes(_TEST_BYTES))
+                while view:
+                    view = view[os.write(fd, view) :]
+                os.fsync(fd)
+                written = os.fstat(fd)
+            finally:
+                os.close(fd)
+        with _step("find the write in the source", lambda _: Backend.STALE_TARGET):
+            found = os.stat(f"{source}/{name}", follow_symlinks=False)
+            if found.st_ino != written.st_ino:
+                raise FileNotFoundError(errno.ENOENT, "another file has the name", name)
+    finally:
+        try:
+            _unlink_if_there(path)
+        except OSError:
+            pass  # the test itself told what is wrong
+
+
+def _unlink_if_there(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+@contextmanager
+def _step(step: str, judge: Callable[[OSError], Backend]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _Failed(judge(error), step, os.strerror(error.errno or 0)) from error
+
+
+def _of_source(error: OSError) -> Backend:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return Backend.MISSING
+    if error.errno in _DEAD | {errno.EACCES}:
+        return Backend.DEAD
+    return Backend.UNKNOWN
+
+
+def _of_write(error: OSError) -> Backend:
+    if error.errno == errno.EROFS:
+        return Backend.READ_ONLY
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Backend.FULL
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Backend.REFUSING
+    if error.errno in _DEAD:
+        return Backend.DEAD
+    return Backend.UNKNOWN

@@ -1,0 +1,354 @@
+"""The order of things: look, repair, prove, rescue, say; and wait for the next reason to."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import re
+import select
+import time
+from collections.abc import Callable
+
+from dumpagent.errors import Refused
+from dumpagent.kernel.children import reap
+from dumpagent.kernel.mount import make_private
+from dumpagent.kernel.mountinfo import open_mountinfo
+from dumpagent.mount.backend import Backend, Proof, withdraw_ready
+from dumpagent.mount.bind import clear, settle
+from dumpagent.mount.errand import Errand, Say
+from dumpagent.mount.pace import Pace
+from dumpagent.mount.prober import Prober
+from dumpagent.mount.rescuer import Rescuer
+from dumpagent.mount.table import Shows, Table, View
+from dumpagent.mount.wakeups import Wakeups
+from dumpagent.observe import events as ev
+from dumpagent.observe.events import Event, Tell
+from dumpagent.observe.heartbeat import Health, Heartbeat
+from dumpagent.observe.trouble import Trouble
+from dumpagent.settings import Mounting
+
+_LOST = {
+    Shows.NOTHING: ev.MOUNT_LOST,
+    Shows.ANOTHER: ev.MOUNT_WRONG,
+    Shows.STACKED: ev.MOUNT_STACKED,
+    Shows.READ_ONLY: ev.MOUNT_READ_ONLY,
+}
+_BAD = {
+    Backend.FULL: ev.BACKEND_FULL,
+    Backend.READ_ONLY: ev.BACKEND_READ_ONLY,
+    Backend.REFUSING: ev.BACKEND_REFUSING,
+    Backend.DEAD: ev.BACKEND_DEAD,
+    Backend.MISSING: ev.BACKEND_MISSING,
+    Backend.STALE_TARGET: ev.BACKEND_STALE,
+    Backend.HUNG: ev.BACKEND_HUNG,
+    Backend.UNKNOWN: ev.BACKEND_UNKNOWN,
+}
+# The volume answers: applications are better off with it than with the node's disk.
+_FIT_TO_BIND = {Backend.WRITABLE, Backend.FULL, Backend.REFUSING, Backend.STALE_TARGET}
+# Every write fails at once: applications are better off with the node's disk. A hung volume is not among them: who
+# waits for it has lost nothing, and a JVM that merges its parts by name must find them where it wrote them.
+_SET_ASIDE = {Backend.DEAD, Backend.READ_ONLY}
+_STRIKES = 2  # a single error may pass; taking the volume away in the middle of a dump does not
+
+_LONGEST_BACKOFF_S = 30.0
+_RESCUE_AGAIN_S = 1.0
+_SLACK_S = 10.0  # how late a loaded node may let us be before we count as dead
+# A look at the table that changes nothing may cost a fortieth of a core, however often others mount and however long
+# the table is.
+_LOOKS_SHARE = 40
+_LOOP_COST_S = 0.0001
+_WITHDRAW_S = 1.0
+
+
+class Keeper:
+    """Keeps the volume bound to the target until SIGTERM or SIGINT. `lock_fd` makes us the node's only one.
+
+    Nothing in here asks the volume itself: that is what the prober's and the rescuer's children are for.
+    """
+
+    def __init__(
+        self,
+        settings: Mounting,
+        *,
+        node: str,
+        lock_fd: int,
+        heartbeat: Heartbeat,
+        tell: Tell,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.source, self.target = settings.source, settings.target
+        self.table = Table(self.target, self.source)
+        self.heartbeat, self.tell, self.monotonic = heartbeat, tell, monotonic
+        self.mountinfo_fd = open_mountinfo()
+        self.wakeups = Wakeups(self.mountinfo_fd, monotonic=monotonic)
+        self.wakeups.open()
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", node)[:100]
+        ours = (lock_fd, *self.wakeups.fds)
+        self.prober = Prober(
+            self.source, self.target, f".dumpagent-write-test.{name}", settings.hung_after_s, ours
+        )
+        self.rescuer = Rescuer(self.source, self.target, name, settings.quiet_s, tell, ours, monotonic)
+        self.remount = self._trouble(ev.REMOUNT_FAILED, ev.REMOUNT_RECOVERED)
+        self.unreadable = self._trouble(ev.TABLE_UNREADABLE, ev.TABLE_READABLE)
+        self.beating = self._trouble(ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
+        self.backend = {kind: self._trouble(event, ev.BACKEND_RECOVERED) for kind, event in _BAD.items()}
+        self.pace = Pace(burst=100, per_s=10)
+
+        self.view: View | None = None
+        self.found: Shows | None = None  # what was told last; None at the start
+        self.found_at = monotonic()
+        self.proof: Proof | None = None  # None: nothing is known of the volume yet
+        self.aside = False
+        self.strikes = self.failures = self.bad_proofs = 0
+        self.asked: tuple[int, ...] = ()  # what was mounted when the open question was asked
+        self.beaten = ""
+        self.look_at = self.repair_at = self.prove_at = self.rescue_at = self.beat_at = monotonic()
+
+    def _trouble(self, began: Event, ended: Event) -> Trouble:
+        return Trouble(self.tell, began, ended, monotonic=self.monotonic)
+
+    def run(self) -> None:
+        """Keep the mount until a signal ends it. Raises Refused when the volume cannot be used at the start."""
+        self._leave_peer_group()
+        try:
+            while not self.wakeups.stopping:
+                self.turn()
+                self.wait()
+        finally:
+            self.stop()
+
+    def turn(self) -> None:
+        """React to whatever has come: the target first, since every millisecond of it can cost a dump's beginning."""
+        now = self.monotonic()
+        if self.wakeups.table_changed() or now >= self.look_at:
+            self.look(now)
+        self.learn(now)
+        if now >= self.prove_at:
+            self.ask(now)
+        if self.rescuer.collect():
+            again_s = _RESCUE_AGAIN_S if self.rescuer.waiting else self.settings.check_interval_s
+            self.rescue_at = min(self.rescue_at, now + again_s)
+        if now >= self.rescue_at and self.ready:
+            self.rescue_at = now + self.settings.check_interval_s
+            self.rescuer.start()
+        self.beat(now)
+        reap()
+
+    @property
+    def ready(self) -> bool:
+        """Say whether the target shows the volume and writes through it are proven to reach it."""
+        return self.found is Shows.THE_SOURCE and self.proof is not None and self.proof.ready
+
+    def look(self, now: float) -> None:
+        """See what the target shows, and repair it."""
+        self.look_at = now + self.settings.check_interval_s
+        before = time.thread_time()
+        view = self._read_table()
+        self.wakeups.ignore_table_for((time.thread_time() - before + _LOOP_COST_S) * _LOOKS_SHARE)
+        if view is None:
+            return
+        if self.view is not None and self.view.identity != view.identity:
+            # Another volume lies at the source: what is known is about the old one, which may never answer.
+            self.prober.abandon()
+            self.rescuer.abandon()
+            self.proof, self.aside, self.prove_at = None, False, now
+        self.view = view
+        if view.shows is Shows.THE_SOURCE:
+            self._told_whole(view, now)
+        else:
+            self.repair(view, now)
+
+    def _read_table(self) -> View | None:
+        try:
+            view = self.table.read(self.mountinfo_fd)
+        except OSError as error:
+            # Unknown is not lost: a second bind on top of a good one would be our own doing.
+            self.unreadable.failed("table", error.strerror or str(error), path=self.target)
+            self.look_at = self.monotonic() + min(1.0, self.settings.check_interval_s)
+            return None
+        self.unreadable.ended_for("table", path=self.target)
+        return view
+
+    def repair(self, view: View, now: float) -> None:
+        """Make the target show the source, where that is better than what it shows."""
+        if view.shows is Shows.READ_ONLY and view.source.file_system_read_only:
+            self._told_broken(view.shows, now)
+            self.prove_at = min(self.prove_at, now)  # the write test decides what this means
+            return
+        if self.proof is None or self.proof.backend not in _FIT_TO_BIND or now < self.repair_at:
+            if not self.aside:
+                self._told_broken(view.shows, now)
+            return
+        if wait_s := self.pace.wait_s(now):
+            self.remount.failed("target", "somebody else undoes every mount", path=self.target)
+            self._again(now, wait_s)
+            return
+        try:
+            self.view = settle(self.target, self.source, lambda: self.table.read(self.mountinfo_fd))
+        except (OSError, Refused) as error:
+            self._told_broken(view.shows, now)
+            text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            self.remount.failed("target", text, path=self.target, hint=getattr(error, "hint", None))
+            self.failures += 1
+            self._again(now, min(_LONGEST_BACKOFF_S, 0.05 * 2**self.failures))
+            return
+        # Only now is there time for words: until the bind, dumps went astray.
+        self.failures = 0
+        self.aside = False
+        self.proof = dataclasses.replace(self.proof, through_target=False)
+        self.prove_at = now
+        self._told_broken(view.shows, now)
+        self.remount.ended_for("target", path=self.target)
+        self._told_whole(self.view, self.monotonic(), bound=True)
+
+    def _again(self, now: float, seconds: float) -> None:
+        self.repair_at = now + seconds
+        self.look_at = min(self.look_at, self.repair_at)
+
+    def _told_broken(self, shows: Shows, now: float) -> None:
+        if self.found is shows or (self.found is None and shows is Shows.NOTHING):
+            return  # told; or there was never a mount to lose
+        self.found, self.found_at = shows, now
+        self.tell(_LOST[shows], path=self.target, stack=self._stack())
+
+    def _stack(self) -> list[str]:
+        mounts = self.view.stack if self.view else ()
+        return [f"{mount.fstype} {mount.device} {mount.root}" for mount in mounts]
+
+    def _told_whole(self, view: View, now: float, *, bound: bool = False) -> None:
+        before, self.found = self.found, Shows.THE_SOURCE
+        if before is Shows.THE_SOURCE:
+            return
+        if before is None:
+            self.tell(ev.MOUNT_BOUND if bound else ev.MOUNT_ADOPTED, source=self.source, path=self.target)
+            if not view.stack[-1].shared:
+                self.tell(
+                    ev.MOUNT_UNSHARED,
+                    path=self.target,
+                    hint="mount the node's /mnt with mountPropagation: Bidirectional (and /mnt shared on the node)",
+                )
+        else:
+            self.tell(ev.MOUNT_RESTORED, finding=before.value, path=self.target, seconds=now - self.found_at)
+
+    def ask(self, now: float) -> None:
+        """Have a write test made, through the target if it shows the source."""
+        self.prove_at = now + self.settings.check_interval_s
+        if self.prober.fd is None:
+            self.asked = self.view.layers if self.view else ()
+            self.prober.start(through_target=self.found is Shows.THE_SOURCE, now=now)
+
+    def learn(self, now: float) -> None:
+        """Take the write test's outcome in: told, and acted upon where staying on the target would lose dumps."""
+        answer = self.prober.collect(now)
+        if answer is None:
+            return
+        proof, seconds = answer
+        if proof.backend is not Backend.HUNG and self.view and self.asked != self.view.layers:
+            self.prove_at = now  # it was about a mount that is gone
+            return
+        first, was_ready, self.proof = self.proof is None, self.ready, proof
+        self.tell(ev.WRITE_TESTED, outcome=proof.backend.value, step=proof.step, seconds=seconds)
+        if first and self.found is None and proof.backend in (Backend.DEAD, Backend.MISSING):
+            raise Refused(
+                f"MOUNT_SOURCE {self.source!r} cannot be used: {proof.step}: {proof.error}",
+                hint="the volume behind it is gone: see the events of its PersistentVolumeClaim, then restart the pod",
+            )
+        self._tell_of(proof, was_ready=was_ready)
+        self._set_aside_or_not(proof)
+        self.look_at = now  # it may be fit to bind now
+        if proof.backend is Backend.WRITABLE:
+            self.bad_proofs = 0
+            self.prove_at = now if not proof.ready and self.found is Shows.THE_SOURCE else self.prove_at
+            self.rescue_at = now if not was_ready else self.rescue_at
+        else:
+            self.bad_proofs += 1
+            again_s = min(_LONGEST_BACKOFF_S, self.settings.check_interval_s, 2.0**self.bad_proofs / 2)
+            self.prove_at = now + again_s
+
+    def _tell_of(self, proof: Proof, *, was_ready: bool) -> None:
+        for kind, trouble in self.backend.items():
+            if kind is proof.backend:
+                trouble.failed("volume", proof.error, path=self.source, step=proof.step)
+            elif proof.backend is Backend.WRITABLE:
+                trouble.ended_for("volume", path=self.source, finding=kind.value)
+            else:
+                trouble.forget("volume")  # it turned into another trouble
+        if proof.ready and not was_ready:
+            self.tell(ev.WRITE_PROVEN, path=self.target)
+
+    def _set_aside_or_not(self, proof: Proof) -> None:
+        self.strikes = self.strikes + 1 if proof.backend in _SET_ASIDE else 0
+        stale = proof.backend is Backend.STALE_TARGET
+        if not stale and (self.strikes < _STRIKES or self.aside):
+            return
+        try:
+            layers = clear(self.target)
+        except OSError as error:
+            self.remount.failed("target", error.strerror or str(error), path=self.target)
+            return
+        if not stale:
+            self.aside = True
+            if layers:
+                self.found, self.found_at = Shows.NOTHING, self.monotonic()
+                self.tell(
+                    ev.MOUNT_SET_ASIDE, path=self.target, finding=proof.backend.value, error=proof.error
+                )
+
+    def beat(self, now: float) -> None:
+        """Leave the verdict where the probes read it, when it has changed and at every tick."""
+        shows = self.found.value if self.found else "not mounted yet"
+        volume = self.proof.backend.value if self.proof else "not asked yet"
+        detail = f" ({self.proof.step}: {self.proof.error})" if self.proof and self.proof.error else ""
+        reason = f"the target shows {shows}, the volume is {volume}{detail}"
+        if reason == self.beaten and now < self.beat_at:
+            return
+        self.beaten, self.beat_at = reason, now + self.settings.check_interval_s
+        try:
+            self.heartbeat.beat(
+                Health.READY if self.ready else Health.NOT_READY,
+                reason,
+                self.settings.check_interval_s + _SLACK_S,
+            )
+        except OSError as error:
+            self.beating.failed("heartbeat", error.strerror or str(error), path=self.heartbeat.path)
+        else:
+            self.beating.ended_for("heartbeat", path=self.heartbeat.path)
+
+    def wait(self) -> None:
+        """Wait for the next reason to do something."""
+        times = [self.look_at, self.beat_at]
+        if self.prober.fd is None:
+            times.append(self.prove_at)
+        elif self.prober.deadline is not None:
+            times.append(self.prober.deadline)
+        if self.rescuer.fd is None and self.ready:
+            times.append(self.rescue_at)
+        self.wakeups.wait(min(times), [self.prober.fd, self.rescuer.fd])
+
+    def stop(self) -> None:
+        """End in good order within two seconds, whatever hangs: nothing here waits for the volume for longer."""
+        self.prober.abandon()
+        self.rescuer.abandon()
+        if self.settings.unmount_on_exit and self.wakeups.stopping:
+            self._withdraw_ready()
+            self.tell(ev.MOUNT_RELEASED, path=self.target, layers=clear(self.target))
+        self.heartbeat.stop()
+
+    def _withdraw_ready(self) -> None:
+        def withdraw(_: Say) -> None:
+            withdraw_ready(self.source)
+
+        errand = Errand.start(withdraw, now=self.monotonic(), close=self.prober.close)
+        poll = select.poll()
+        poll.register(errand.fd, select.POLLIN)
+        poll.poll(_WITHDRAW_S * 1000)
+        errand.abandon()
+
+    def _leave_peer_group(self) -> None:
+        """Keep what is mounted at the target from appearing at the source too, where both share a peer group (crun)."""
+        try:
+            make_private(self.source)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a plain directory, which has no peers
+                raise

@@ -1,0 +1,104 @@
+"""Has one rescue pass at a time made by a forked child, and tells what became of each file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from dumpagent.mount.errand import CRASHED, Errand, Say
+from dumpagent.mount.move import DIRECTORY, opened
+from dumpagent.mount.rescue import Outcome, Pass, Rescue, hidden_directory
+from dumpagent.observe import events as ev
+from dumpagent.observe.events import Tell
+from dumpagent.observe.trouble import Trouble
+
+_WHOLE_PASS = ""
+
+
+@dataclass
+class Rescuer:
+    """Moves what the mount hides into the volume. `quiet_s` is asked of a file whose writers cannot be known."""
+
+    source: str
+    target: str
+    node: str
+    quiet_s: float
+    tell: Tell
+    close: Iterable[int] = ()
+    monotonic: Callable[[], float] = time.monotonic
+    waiting: int = 0  # files that the last pass left for later
+    _errand: Errand | None = None
+    _trouble: Trouble = field(init=False)
+    _troubled: set[str] = field(default_factory=set)
+    _since: dict[str, float] = field(default_factory=dict)  # stamp of a waiting file -> first seen
+    _heard: list[Rescue] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._trouble = Trouble(self.tell, ev.RESCUE_FAILED, ev.RESCUE_RECOVERED, monotonic=self.monotonic)
+
+    @property
+    def fd(self) -> int | None:
+        """Give what to poll for news; None while no pass is under way."""
+        return self._errand.fd if self._errand else None
+
+    def start(self) -> None:
+        """Begin a pass, if none is under way. Raises OSError when no process can be had."""
+        if self._errand is not None:
+            return
+        now = self.monotonic()
+        quiet = {stamp for stamp, since in self._since.items() if now - since >= self.quiet_s}
+        self._heard = []
+        self._errand = Errand.start(lambda say: self._pass(quiet, say), now=now, close=self.close)
+
+    def _pass(self, quiet: set[str], say: Say) -> None:
+        hidden = hidden_directory(self.target)
+        if hidden is None:
+            return
+        with opened(hidden), opened(os.open(self.source, DIRECTORY)) as volume:
+            rescue = Pass(hidden, volume, self.node, lambda done: say(done.as_line()), quiet.__contains__)
+            rescue.run()
+
+    def collect(self) -> bool:
+        """Tell what has become of files since; say whether a pass has ended by it."""
+        if self._errand is None:
+            return False
+        for line in self._errand.read():
+            if CRASHED in line:
+                self._heard.append(Rescue(Outcome.FAILED, _WHOLE_PASS, error=str(line[CRASHED])))
+            else:
+                self._heard.append(Rescue.from_line(line))
+            self._tell_of(self._heard[-1])
+        if not self._errand.ended:
+            return False
+        self._errand = None
+        self._remember()
+        return True
+
+    def abandon(self) -> None:
+        """Kill the pass that is under way; the next one finds everything as it would after a crash."""
+        if self._errand is not None:
+            self._errand.abandon()
+        self._errand = None
+
+    def _tell_of(self, rescue: Rescue) -> None:
+        if rescue.outcome is Outcome.RESCUED:
+            self.tell(
+                ev.FILE_RESCUED,
+                path=rescue.path, to=rescue.to, size_bytes=rescue.size_bytes, seconds=rescue.seconds,
+            )  # fmt: skip
+        elif rescue.outcome is Outcome.READY_REMOVED:
+            self.tell(ev.STALE_READY_REMOVED, path=rescue.path)
+        elif rescue.outcome is Outcome.FAILED:
+            self._trouble.failed(rescue.path, rescue.error, path=rescue.path or self.target)
+
+    def _remember(self) -> None:
+        now = self.monotonic()
+        waiting = [rescue for rescue in self._heard if rescue.outcome is Outcome.WAITING]
+        failed = {rescue.path for rescue in self._heard if rescue.outcome is Outcome.FAILED}
+        self._since = {rescue.stamp: self._since.get(rescue.stamp, now) for rescue in waiting}
+        for path in self._troubled - failed:
+            self._trouble.ended_for(path, path=path or self.target)
+        self._troubled = failed
+        self.waiting = len(waiting)
