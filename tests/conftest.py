@@ -6,7 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Generator
 
+import hypothesis
 import pytest
+
+# A time limit for each example would fail on a busy machine; the whole test has one.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("here")
 
 pytest_plugins = ["tests.harness.fixtures"]
 
