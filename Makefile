@@ -3,16 +3,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
+OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/to/python3
+MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
+	&& $(PYTHON) -m venv $(VENV)
 
 .PHONY: help test test-fast lint docs demo java-fixtures lock clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 $(STAMP): pyproject.toml requirements/dev.txt
-	$(PYTHON) -m venv $(VENV)
+	@$(MAKE_VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@ $(DEMO_STAMP)
+
+# The demo wants the agent and a small S3 server, which is a third of what tests and linters want.
+$(DEMO_STAMP): pyproject.toml requirements/dev.txt
+	@echo "installing into $(VENV) (once)"
+	@$(MAKE_VENV)
+	$(BIN)/python -m pip install --quiet --constraint requirements/dev.txt 'moto[s3]' flask flask-cors --editable .
 	@touch $@
+
+demo: $(DEMO_STAMP)  ## see a real heap dump travel into a bucket (ARGS=--keep: look around afterwards)
+	$(BIN)/python -m demo $(ARGS)
 
 test: $(STAMP)  ## every test, with real JVMs, real mounts and real S3 servers
 	$(BIN)/python -m pytest -n 3 --dist loadgroup

@@ -9,10 +9,13 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
+from tests.harness.environment import forget_own_settings
+
 # A time limit for each example would fail on a busy machine; the whole test has one.
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.load_profile("here")
 
+forget_own_settings()
 pytest_plugins = ["tests.harness.fixtures"]
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.children import end, start
+from tests.harness.stores.certificates import make_certificates
 from tests.harness.stores.server import (
     HOST,
     Quirks,
     StoreServer,
     free_ports,
-    make_certificates,
     wait_for_port,
 )
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from tests.harness.cache import cached_folder
 from tests.harness.children import end, start
+from tests.harness.stores.certificates import make_certificates
 from tests.harness.stores.server import (
     HOST,
     REGION,
     Quirks,
     StoreServer,
     free_ports,
-    make_certificates,
     wait_for_port,
 )
 
