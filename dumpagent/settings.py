@@ -126,7 +126,8 @@ def _refuse(text: str) -> Any:
 
 def flag(env: str) -> str:
     """Give the command line flag that belongs to the variable `env`."""
-    return "--" + env.lower().replace("_", "-")
+    # The one flag that is a word of everyday, and must not claim a variable of that name.
+    return "--timeout" if env == "WAIT_TIMEOUT" else "--" + env.lower().replace("_", "-")
 
 
 def setting(default: _T, env: str, kind: Kind, why: str, **more: Any) -> _T:
@@ -268,3 +269,12 @@ class Mounting:
         False, "UNMOUNT_ON_EXIT", Kind.SWITCH,
         "on SIGTERM remove .ready and the mount; for block volumes that only one node can attach",
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """How long `wait` waits."""
+
+    timeout_s: float = setting(
+        0.0, "WAIT_TIMEOUT", Kind.DURATION, "give up after so long; 0: never", low=0, high=604800
+    )

@@ -14,6 +14,8 @@ from dumpagent.errors import BadSettings, DumpagentError
 # Name -> (module below dumpagent.cli, line in `dumpagent --help`). The module has a click command named `command`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "mount": ("mount", "Keep the volume bound to the node's dump directory (daemon)."),
+    "wait": ("wait", "Block until the volume is mounted and ready (init container)."),
+    "check": ("check", "Exec probe: is the daemon of this container ready, or alive?"),
     "upload": (
         "upload",
         "Find finished heap dumps below DUMP_ROOT and bring them to S3 (daemon, or --once).",

@@ -297,10 +297,7 @@ class Keeper:
 
     def beat(self, now: float) -> None:
         """Leave the verdict where the probes read it, when it has changed and at every tick."""
-        shows = self.found.value if self.found else "not mounted yet"
-        volume = self.proof.backend.value if self.proof else "not asked yet"
-        detail = f" ({self.proof.step}: {self.proof.error})" if self.proof and self.proof.error else ""
-        reason = f"the target shows {shows}, the volume is {volume}{detail}"
+        reason = self._why()
         if reason == self.beaten and now < self.beat_at:
             return
         self.beaten, self.beat_at = reason, now + self.settings.check_interval_s
@@ -314,6 +311,16 @@ class Keeper:
             self.beating.failed("heartbeat", error.strerror or str(error), path=self.heartbeat.path)
         else:
             self.beating.ended_for("heartbeat", path=self.heartbeat.path)
+
+    def _why(self) -> str:
+        shows = self.found.value if self.found else "nothing yet"
+        if self.ready:
+            return "writes through the target reach the volume"
+        if self.proof is None:
+            return f"the target shows {shows}, the volume was not tested yet"
+        if self.proof.backend is Backend.WRITABLE:
+            return f"the target shows {shows}, no write through it is proven yet"
+        return f"the target shows {shows}, the volume is {self.proof.backend.value} ({self.proof.step}: {self.proof.error})"
 
     def wait(self) -> None:
         """Wait for the next reason to do something."""

@@ -108,6 +108,12 @@ class Table:
         return view
 
 
+def is_mounted(content: bytes, path: str) -> bool:
+    """Say whether the table `content` has a mount at `path`."""
+    field = escape(path)
+    return any(line.split(b" ", 5)[4] == field for line in content.splitlines() if field in line)
+
+
 def is_mount_point(path: str) -> bool:
     """Say whether a mount hides the directory `path`, by the mount's id. Raises OSError; a missing path is none."""
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
