@@ -13,6 +13,7 @@ import click
 
 from dumpagent import settings
 from dumpagent.cli import COMMANDS, cli
+from dumpagent.cli.options import shown
 from dumpagent.observe.events import CATALOGUE
 from dumpagent.settings import Setting, declared, flag
 
@@ -48,25 +49,15 @@ def settings_table() -> str:
     for title, group in _groups():
         text += f"\n## {title}\n\n| Variable | Flag | Default | Accepted | Meaning |\n| --- | --- | --- | --- | --- |\n"
         for setting, default in declared(group).values():
-            shown = (
-                {"": "", True: "true", False: "false"}.get(default, default)
-                if not isinstance(default, float)
-                else f"{default:g}"
-            )
-            text += (
-                f"| `{setting.env}` | `{flag(setting.env)}` | {f'`{shown}`' if shown != '' else 'required' if setting.required else 'empty'} "
-                f"| {setting.accepted} | {setting.why} |\n"
-            )
+            default_text = shown(setting, default)
+            text += f"| `{setting.env}` | `{flag(setting.env)}` | {default_text} | {setting.accepted} | {setting.why} |\n"
     return text
 
 
 def _groups() -> list[tuple[str, type]]:
-    found = []
-    for group in vars(settings).values():
-        if isinstance(group, type) and hasattr(group, "__dataclass_fields__") and group is not Setting:
-            title = (group.__doc__ or group.__name__).splitlines()[0].rstrip(".")
-            found.append((f"{group.__name__}: {title[0].lower()}{title[1:]}", group))
-    return found
+    classes = [value for value in vars(settings).values() if isinstance(value, type)]
+    groups = [each for each in classes if hasattr(each, "__dataclass_fields__") and each is not Setting]
+    return [((group.__doc__ or group.__name__).splitlines()[0].rstrip("."), group) for group in groups]
 
 
 def events() -> str:

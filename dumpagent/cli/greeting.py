@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 
 from dumpagent.errors import DumpagentError, Refused
 from dumpagent.store.protocol import LookRefused, Store
@@ -23,6 +24,8 @@ class Greeting:
         self._child = os.fork()
         if self._child == 0:
             try:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, signal.SIG_DFL)
                 os.write(write_fd, _ask(store)[:_MOST_BYTES])
             finally:
                 os._exit(0)
@@ -36,14 +39,20 @@ class Greeting:
         """
         assert self.fd is not None  # noqa: S101 - a programming error
         answer = os.read(self.fd, _MOST_BYTES)
-        os.close(self.fd)
-        self.fd = None
-        os.waitpid(self._child, 0)
+        self.close()
         try:
             error = json.loads(answer)
         except ValueError:
             raise Unanswered from None
         return Refused(error["error"], hint=error["hint"]) if error else None
+
+    def close(self) -> None:
+        """End the child, whether it has answered or not."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
 
 
 def _ask(store: Store) -> bytes:

@@ -31,7 +31,8 @@ class _SettingType(click.ParamType[Any]):
         return str(self.setting.kind.value)
 
 
-def _shown(setting: Setting, default: Any) -> str:
+def shown(setting: Setting, default: Any) -> str:
+    """Give a setting's default as people write it."""
     if default in ("", None):
         return "required" if setting.required else "empty"
     if setting.kind is Kind.SWITCH:
@@ -41,14 +42,14 @@ def _shown(setting: Setting, default: Any) -> str:
 
 
 def _option(parameter: str, setting: Setting, default: Any) -> Callable[[_C], _C]:
-    extent = f" ({setting.accepted})" if setting.low is not None else ""
+    extent = f" ({setting.low:g} to {setting.high:g})" if setting.low is not None else ""
     return click.option(
         flag(setting.env),
         parameter,
         type=_SettingType(setting),
         envvar=setting.env,
         default=None,
-        help=f"{setting.why}{extent}  [{setting.env}; default: {_shown(setting, default)}]",
+        help=f"{setting.why}{extent}  [{setting.env}; default: {shown(setting, default)}]",
     )
 
 

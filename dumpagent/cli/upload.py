@@ -30,7 +30,7 @@ from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.upload.claim import claim
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.ledger import AnotherAgent, Ledger
-from dumpagent.upload.loop import UploadLoop
+from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.send import Progress, Sender
 from dumpagent.upload.watch import Woken, open_watch
 
@@ -99,7 +99,7 @@ def command(
     )
     with ending:
         if once or dry_run:
-            code = _once(loop, ledger, store, tell, dry_run=dry_run)
+            code = _once(loop, ledger, store, tell, ending, dry_run=dry_run)
         else:
             code = _daemon(loop, ledger, store, tell, ending, watching, s3, place, root)
     if ending.stop.is_set():
@@ -110,25 +110,47 @@ def command(
     sys.exit(code)
 
 
-def _once(loop: UploadLoop, ledger: Ledger, store: Store, tell: Tell, *, dry_run: bool) -> int:
+def _once(
+    loop: UploadLoop, ledger: Ledger, store: Store, tell: Tell, ending: Ending, *, dry_run: bool
+) -> int:
     began = time.monotonic()
-    try:
-        store.check()
-    except LookRefused:
-        pass  # may write, but not list: the first dump will tell
-    ledger.load()
-    if not dry_run:
-        ledger.lock()
-    outcome = loop.run_once(dry_run=dry_run)
-    if not dry_run:
+    outcome: list[Pass | BaseException] = []
+
+    def one_pass() -> None:
+        try:
+            with contextlib.suppress(LookRefused):  # may write, but not list: the first dump will tell
+                store.check()
+            ledger.load()
+            if not dry_run:
+                ledger.lock()
+            outcome.append(loop.run_once(dry_run=dry_run))
+        except BaseException as error:  # noqa: BLE001 - raised again below, by the main thread
+            outcome.append(error)
+        finally:
+            ending.wake()
+
+    # In a thread, so that a stop need not wait for a request that hangs.
+    worker = threading.Thread(target=one_pass, name="pass", daemon=True)
+    worker.start()
+    while worker.is_alive() and not ending.stop.is_set():
+        ending.wait(60)
+    worker.join(_GRACE_S)
+    if not outcome:
+        tell(ev.PASS_INTERRUPTED, hint="run it again: it goes on from what the store holds")
+        return 1
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    finished = outcome[0]
+    if finished.left:
         tell(
-            ev.PASS_FINISHED,
-            **dataclasses.asdict(outcome),
-            seconds=time.monotonic() - began,
-            store=store.name,
+            ev.PASS_INTERRUPTED, left=finished.left, hint="run it again: it goes on from what the store holds"
         )
+    elif not dry_run:
+        counted = dataclasses.asdict(finished)
+        del counted["left"]
+        tell(ev.PASS_FINISHED, **counted, seconds=time.monotonic() - began, store=store.name)
     ledger.close()
-    return 1 if outcome.failed else 0
+    return 1 if finished.failed or finished.left else 0
 
 
 def _daemon(
@@ -190,6 +212,7 @@ def _daemon(
     if watch:
         watch.close()
     loop.backlog.wake()
+    greeting.close()
     bringer.join(_GRACE_S)
     counts = loop.counts
     tell(ev.AGENT_STOPPED, mode="upload", pending=counts.pending, uploaded=counts.uploaded)

@@ -100,6 +100,7 @@ RECEIPTS_PRUNED = _event(
     "receipts_pruned", "info", "Receipts of dumps that left the disk long ago were dropped."
 )
 PASS_FINISHED = _event("pass_finished", "info", "`--once` is done; how many dumps took which way.")
+PASS_INTERRUPTED = _event("pass_interrupted", "warning", "`--once` was stopped before it was done.")
 OTHER_AGENT_FOUND = _event(
     "other_agent_found", "error", "Another agent works on this volume; this one waits for its end."
 )

@@ -34,12 +34,13 @@ ShowProgress = Callable[[DumpFile], AbstractContextManager[Progress]]
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one `--once` pass did with the dumps that it found."""
+    """What one `--once` pass did with the dumps that it found; `left` are those that a stop cut off."""
 
     uploaded: int = 0
     already_stored: int = 0
     waiting: int = 0
     failed: int = 0
+    left: int = 0
 
 
 @contextmanager
@@ -327,12 +328,14 @@ class UploadLoop:
                     already_stored += 1
             elif outcome is not None:
                 failed += 1
-        waiting = [entry for entry in self.backlog.waiting() if entry.verdict and not entry.verdict.due]
+        if self._stop.is_set():
+            return Pass(uploaded, already_stored, failed=failed, left=self.counts.pending - failed)
+        waiting = self.backlog.waiting()
         for entry in waiting:
             if entry.verdict:
                 self._tell(ev.DUMP_WAITING, path=entry.dump.path, reason=entry.verdict.reason)
-        unjudged = sum(1 for entry in self.backlog.waiting() if entry.verdict is None)
-        return Pass(uploaded, already_stored, len(waiting), failed + unjudged + len(self._unreadable))
+        unreadable = sum(1 for entry in waiting if entry.verdict is None) + len(self._unreadable)
+        return Pass(uploaded, already_stored, len(waiting), failed + unreadable)
 
     def _foresee(self, entry: Entry) -> None:
         assert entry.verdict is not None  # noqa: S101 - READY entries have one
