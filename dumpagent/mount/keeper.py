@@ -48,6 +48,7 @@ _FIT_TO_BIND = {Backend.WRITABLE, Backend.FULL, Backend.REFUSING, Backend.STALE_
 # Every write fails at once: applications are better off with the node's disk. A hung volume is not among them: who
 # waits for it has lost nothing, and a JVM that merges its parts by name must find them where it wrote them.
 _SET_ASIDE = {Backend.DEAD, Backend.READ_ONLY}
+_UNBIND = {*_SET_ASIDE, Backend.STALE_TARGET}
 _STRIKES = 2  # a single error may pass; taking the volume away in the middle of a dump does not
 
 _LONGEST_BACKOFF_S = 30.0
@@ -101,7 +102,8 @@ class Keeper:
         self.proof: Proof | None = None  # None: nothing is known of the volume yet
         self.aside = False
         self.strikes = self.failures = self.bad_proofs = 0
-        self.asked: tuple[int, ...] = ()  # what was mounted when the open question was asked
+        self.changes = 0  # of what is mounted at the target; the kernel uses the ids of mounts again
+        self.asked = 0  # how many there were when the open question was asked
         self.beaten = ""
         self.look_at = self.repair_at = self.prove_at = self.rescue_at = self.beat_at = monotonic()
 
@@ -128,12 +130,16 @@ class Keeper:
             self.ask(now)
         if self.rescuer.collect():
             again_s = _RESCUE_AGAIN_S if self.rescuer.waiting else self.settings.check_interval_s
-            self.rescue_at = min(self.rescue_at, now + again_s)
-        if now >= self.rescue_at and self.ready:
-            self.rescue_at = now + self.settings.check_interval_s
+            self.rescue_at = now + again_s
+        if now >= self.rescue_at and self.may_rescue:
             self.rescuer.start()
         self.beat(now)
         reap()
+
+    @property
+    def may_rescue(self) -> bool:
+        """Say whether to send a child to the volume now: not two at once, unless one has a long copy to make."""
+        return self.ready and self.prober.fd is None and self.rescuer.fd is None
 
     @property
     def ready(self) -> bool:
@@ -153,6 +159,8 @@ class Keeper:
             self.prober.abandon()
             self.rescuer.abandon()
             self.proof, self.aside, self.prove_at = None, False, now
+        if view.shows is not Shows.THE_SOURCE or self.view is None or self.view.layers != view.layers:
+            self.changes += 1
         self.view = view
         if view.shows is Shows.THE_SOURCE:
             self._told_whole(view, now)
@@ -186,6 +194,7 @@ class Keeper:
             return
         try:
             self.view = settle(self.target, self.source, lambda: self.table.read(self.mountinfo_fd))
+            self.changes += 1
         except (OSError, Refused) as error:
             self._told_broken(view.shows, now)
             text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
@@ -235,7 +244,7 @@ class Keeper:
         """Have a write test made, through the target if it shows the source."""
         self.prove_at = now + self.settings.check_interval_s
         if self.prober.fd is None:
-            self.asked = self.view.layers if self.view else ()
+            self.asked = self.changes
             self.prober.start(through_target=self.found is Shows.THE_SOURCE, now=now)
 
     def learn(self, now: float) -> None:
@@ -244,7 +253,7 @@ class Keeper:
         if answer is None:
             return
         proof, seconds = answer
-        if proof.backend is not Backend.HUNG and self.view and self.asked != self.view.layers:
+        if proof.backend is not Backend.HUNG and self.asked != self.changes:
             self.prove_at = now  # it was about a mount that is gone
             return
         first, was_ready, self.proof = self.proof is None, self.ready, proof
@@ -263,7 +272,7 @@ class Keeper:
             self.rescue_at = now if not was_ready else self.rescue_at
         else:
             self.bad_proofs += 1
-            again_s = min(_LONGEST_BACKOFF_S, self.settings.check_interval_s, 2.0**self.bad_proofs / 2)
+            again_s = min(_LONGEST_BACKOFF_S, self.settings.check_interval_s, 2.0**self.bad_proofs / 8)
             self.prove_at = now + again_s
 
     def _tell_of(self, proof: Proof, *, was_ready: bool) -> None:
@@ -278,16 +287,16 @@ class Keeper:
             self.tell(ev.WRITE_PROVEN, path=self.target)
 
     def _set_aside_or_not(self, proof: Proof) -> None:
-        self.strikes = self.strikes + 1 if proof.backend in _SET_ASIDE else 0
-        stale = proof.backend is Backend.STALE_TARGET
-        if not stale and (self.strikes < _STRIKES or self.aside):
+        self.strikes = self.strikes + 1 if proof.backend in _UNBIND else 0
+        if self.strikes < _STRIKES or self.aside:
             return
         try:
             layers = clear(self.target)
         except OSError as error:
             self.remount.failed("target", error.strerror or str(error), path=self.target)
             return
-        if not stale:
+        self.changes += 1
+        if proof.backend in _SET_ASIDE:
             self.aside = True
             if layers:
                 self.found, self.found_at = Shows.NOTHING, self.monotonic()
@@ -329,16 +338,18 @@ class Keeper:
             times.append(self.prove_at)
         elif self.prober.deadline is not None:
             times.append(self.prober.deadline)
-        if self.rescuer.fd is None and self.ready:
+        if self.may_rescue:
             times.append(self.rescue_at)
         self.wakeups.wait(min(times), [self.prober.fd, self.rescuer.fd])
 
     def stop(self) -> None:
         """End in good order within two seconds, whatever hangs: nothing here waits for the volume for longer."""
+        hung = self.prober.overdue
         self.prober.abandon()
         self.rescuer.abandon()
         if self.settings.unmount_on_exit and self.wakeups.stopping:
-            self._withdraw_ready()
+            if not hung:
+                self._withdraw_ready()
             self.tell(ev.MOUNT_RELEASED, path=self.target, layers=clear(self.target))
         self.heartbeat.stop()
 

@@ -164,6 +164,8 @@ class Pass:
                     return
                 originals.append(original)
             # A part under its plain name would make the next dump of a JVM fail, so parts never keep it.
+            # The base goes last and gives the name: after a kill in between, the rest still gets the same one.
+            originals.sort(key=lambda original: original.name == base)
             for original, to in _free_names(originals, volume, plain=names == [base]):
                 self._bring(original, volume, to, above)
 
@@ -215,8 +217,7 @@ def _free_names(originals: list[Original], volume: int, *, plain: bool) -> list[
 
     Raises FileExistsError when there are a thousand of them.
     """
-    newest_s = max(original.seen.st_mtime for original in originals)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(newest_s))
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(originals[-1].seen.st_mtime))
     tags = [f".rescued-{stamp}"] + [f".rescued-{stamp}-{n}" for n in range(2, _MOST_NAMES)]
     for tag in ([""] if plain else []) + tags:
         chosen = [(original, _tagged(original.name, tag)) for original in originals]

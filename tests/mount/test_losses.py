@@ -1,0 +1,120 @@
+"""What applications write while the mount is away ends up in the volume, by the remount or by the rescue."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+import pytest
+
+from tests.mount.node import Node, eventually
+
+pytestmark = pytest.mark.slow
+
+# Creates file after file, each with its own number inside, until the file `stop` appears; prints how many.
+WRITER = """
+import os, sys
+directory, stop = sys.argv[1:]
+n = 0
+while not os.path.exists(stop):
+    with open(f"{directory}/app-{n}.hprof", "x") as file:
+        file.write(f"dump {n}")
+    n += 1
+print(n)
+"""
+
+
+def lose(node: Node) -> None:
+    node.host.run("umount(path, 2)", path=f"{node.mnt}/dump")
+
+
+def test_an_application_that_writes_without_pause_loses_no_file(node: Node) -> None:
+    manager = node.manager("--log-level", "info").ready()
+    app = node.app()
+    stop = node.base / "stop"
+    writer = app.popen(
+        [sys.executable, "-I", "-S", "-c", WRITER, node.dumps, str(stop)], stdout=-1, text=True
+    )
+    losses = 20
+    for turn in range(1, losses + 1):
+        lose(node)
+        manager.told("mount_restored", turn)
+        time.sleep(0.02)
+    stop.touch()
+    printed, _ = writer.communicate(timeout=30)
+    assert writer.returncode == 0, "the application never saw an error"
+    count = int(printed)
+    assert count > losses
+    hidden = "[name for name in os.listdir(path) if name.startswith('app-')]"
+
+    def all_there() -> bool:
+        names = {f"app-{n}.hprof" for n in range(count)}
+        return names <= set(node.host.run("os.listdir(pv)", pv=node.pv))
+
+    eventually(all_there, "every file in the volume", within_s=60)
+    for n in range(count):
+        assert node.in_volume(f"app-{n}.hprof").read_text() == f"dump {n}"
+    manager.end()
+    lose(node)
+    assert node.host.run(hidden, path=f"{node.mnt}/dump") == []
+
+
+def test_files_from_before_the_first_start_are_rescued(node: Node) -> None:
+    app = node.app()
+    app.run("open(dumps + '/old.hprof', 'w').write('old')", dumps=node.dumps)
+    manager = node.manager()
+    (rescued,) = manager.told("file_rescued")
+    assert (rescued["path"], rescued["size_bytes"], rescued["to"]) == ("old.hprof", 3, "old.hprof")
+    assert node.in_volume("old.hprof").read_text() == "old"
+
+
+def test_a_dump_that_is_written_across_the_remount_is_rescued_when_it_is_finished(node: Node) -> None:
+    """Its JVM has the file open on the node's own disk, below the mount that has come back."""
+    app = node.app()
+    app.run(
+        "file = open(dumps + '/java_pid1.hprof', 'w'); file.write('first half, '); file.flush()",
+        dumps=node.dumps,
+    )
+    manager = node.manager().ready()
+    time.sleep(1.5)
+    assert not node.in_volume("java_pid1.hprof").exists()
+    app.run("file.write('second half'); file.close()")
+    manager.told("file_rescued")
+    assert node.in_volume("java_pid1.hprof").read_text() == "first half, second half"
+
+
+def test_a_name_that_the_volume_has_already_is_not_overwritten(node: Node) -> None:
+    app = node.app()
+    app.run("open(dumps + '/java_pid1.hprof', 'w').write('on the node')", dumps=node.dumps)
+    node.in_volume("java_pid1.hprof").write_text("in the volume")
+    (rescued,) = node.manager().told("file_rescued")
+    assert node.in_volume("java_pid1.hprof").read_text() == "in the volume"
+    assert node.in_volume(rescued["to"]).read_text() == "on the node"
+    assert rescued["to"].startswith("java_pid1.rescued-")
+    assert rescued["to"].endswith(".hprof")
+
+
+def test_a_manager_killed_during_a_big_rescue_finishes_it_after_its_restart(node: Node) -> None:
+    app = node.app()
+    app.run("open(dumps + '/big.hprof', 'wb').write(bytes(range(256)) * 100_000)", dumps=node.dumps)
+    container = node.manager_container()
+    first = node.manager(container=container)
+    eventually(
+        lambda: list(node.in_volume(".dumpagent/rescue").glob("*")) or node.in_volume("big.hprof").exists()
+    )
+    first.end(signal.SIGKILL)
+    node.manager(container=container)
+    eventually(lambda: node.in_volume("big.hprof").exists())
+    assert node.in_volume("big.hprof").read_bytes() == bytes(range(256)) * 100_000
+    eventually(lambda: not list(node.in_volume(".dumpagent/rescue").glob("*")))
+
+
+def test_a_stale_ready_in_the_nodes_own_directory_is_removed(node: Node) -> None:
+    """A script of old wrote it there; it would say that a lost mount is well."""
+    node.host.run("open(path, 'w').write('ready')", path=f"{node.mnt}/dump/.ready")
+    manager = node.manager().ready()
+    manager.told("stale_ready_removed")
+    manager.end()
+    lose(node)
+    assert not node.host.run("os.path.exists(path)", path=f"{node.mnt}/dump/.ready")
