@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help test test-fast lint docs demo java-fixtures lock clean
+.PHONY: help test test-fast lint docs demo bench bench-quick java-fixtures lock clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -50,8 +50,24 @@ lock: ## pin what tests and linters install, in requirements/dev.txt
 	( sed -n 's/^# /# /p' requirements/dev.in; .cache/lock/bin/python -m pip freeze --exclude dumpagent | grep -vE '^(dumpagent|-e) ' ) > requirements/dev.txt
 	rm -rf .cache/lock
 
-java-fixtures:  ## the Java program that tests run, built anew (needs javac)
+BENCH_OUT ?= build/bench
+BENCH_VENV := .cache/bench-venv
+BENCH_STAMP := $(BENCH_VENV)/.installed
+
+$(BENCH_STAMP): requirements/bench.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements/bench.txt
+	@touch $@
+
+bench: $(STAMP) $(BENCH_STAMP)  ## measure what an upload costs, side by side with every other client (root, about 45 minutes)
+	$(BIN)/python -m bench --tools $(BENCH_VENV)/bin --out $(BENCH_OUT)
+
+bench-quick: $(STAMP) $(BENCH_STAMP)  ## the main figures of it, in under 3 minutes
+	$(BIN)/python -m bench --quick --tools $(BENCH_VENV)/bin --out $(BENCH_OUT)-quick
+
+java-fixtures:  ## the Java programs that tests and the bench run, built anew (needs javac)
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/leaky-app.jar
+	$(PYTHON) bench/java/build.py
 
 clean:  ## remove what the targets above made in this folder
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache build dist

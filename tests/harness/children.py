@@ -13,7 +13,7 @@ _PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Ask the kernel to kill this process when the thread that started it is gone. Source: prctl(2)."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it went before we could ask
@@ -26,7 +26,7 @@ def start(argv: Sequence[str | os.PathLike[str]], **popen: Any) -> subprocess.Po
     Start from the main thread: the kernel watches the thread, not the process.
     """
     parent = os.getpid()
-    return subprocess.Popen(argv, preexec_fn=lambda: _die_with(parent), **popen)
+    return subprocess.Popen(argv, preexec_fn=lambda: die_with(parent), **popen)
 
 
 def end(child: subprocess.Popen[Any], *, grace_s: float = 5.0) -> int:

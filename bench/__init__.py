@@ -1,0 +1,1 @@
+"""Measures what moving a heap dump costs, side by side with every other client. `make bench` runs it."""

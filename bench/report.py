@@ -1,0 +1,271 @@
+"""The medians of all runs, their ratios, and whether the project's own demands are met; as values, text and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.stage import Conditions, Sample
+
+GIB, MIB = 1 << 30, 1 << 20
+AGENT, GZIP, LIMIT = "dumpagent", "dumpagent-gzip", "raw socket"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The medians of one client under one set of conditions. Per GiB of dump, start-up in `net_cpu_s` subtracted."""
+
+    client: str
+    conditions: Conditions
+    runs: int
+    size_bytes: int
+    cpu_s: float
+    net_cpu_s: float
+    startup_cpu_s: float
+    cpu_spread_s: float
+    wall_s: float
+    rss_bytes: int
+    wire_share: float
+    requests: int
+    peak_bytes: int
+    failed: str = ""
+
+
+def rows(samples: Iterable[Sample], startups: dict[tuple[str, str], list[float]]) -> list[Row]:
+    """Give a row for each client and conditions, in the order of their first runs.
+
+    `startups` are the CPU seconds of uploads of a tiny file, by client and scheme.
+    """
+    groups: dict[tuple[str, Conditions], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((sample.client, sample.conditions), []).append(sample)
+    return [_row(group, startups) for group in groups.values()]
+
+
+def _row(group: list[Sample], startups: dict[tuple[str, str], list[float]]) -> Row:
+    first = group[0]
+    per_gib = GIB / first.size_bytes
+    cpus = [sample.cost.cpu_s for sample in group]
+    startup = statistics.median(startups.get((first.client, first.conditions.scheme), [0.0]))
+    cpu = statistics.median(cpus)
+    return Row(
+        client=first.client,
+        conditions=first.conditions,
+        runs=len(group),
+        size_bytes=first.size_bytes,
+        cpu_s=cpu * per_gib,
+        net_cpu_s=(cpu - startup) * per_gib,
+        startup_cpu_s=startup,
+        cpu_spread_s=(max(cpus) - min(cpus)) * per_gib,
+        wall_s=statistics.median(sample.cost.wall_s for sample in group),
+        rss_bytes=max(sample.cost.rss_bytes for sample in group),
+        wire_share=statistics.median(sample.wire_bytes / sample.size_bytes for sample in group),
+        requests=first.requests,
+        peak_bytes=max(sample.cost.cgroup.peak_bytes if sample.cost.cgroup else 0 for sample in group),
+    )
+
+
+@dataclass(frozen=True)
+class Demand:
+    """One thing that the project asks of itself: `value` must be at most `limit`. None: not measured in this run."""
+
+    text: str
+    limit: float
+    value: float | None
+    unit: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.value is None else self.value <= self.limit
+
+
+def demands(found: list[Row], daemons: dict[str, dict[str, float]], sizes: dict[str, float]) -> list[Demand]:
+    """Give the demands with what was measured for each."""
+    https = Conditions()
+
+    def of(client: str, where: Callable[[Conditions], bool]) -> Row | None:
+        return next(
+            (row for row in found if row.client == client and where(row.conditions) and not row.failed), None
+        )
+
+    def ratio(
+        over: str, what: Callable[[Row], float], where: Callable[[Conditions], bool], mine: str = AGENT
+    ) -> float | None:
+        ours, theirs = of(mine, where), of(over, where)
+        return what(ours) / what(theirs) if ours and theirs and what(theirs) > 0 else None
+
+    def free(conditions: Conditions) -> bool:
+        return conditions == https
+
+    def limited(conditions: Conditions) -> bool:
+        return conditions.cold and not conditions.rtt_ms and not conditions.mbit
+
+    def narrow(conditions: Conditions) -> bool:
+        return conditions.mbit == 100 and conditions.rtt_ms == 0
+
+    def net(row: Row) -> float:
+        return row.net_cpu_s
+
+    def wall(row: Row) -> float:
+        return row.wall_s
+
+    best_rclone = min(
+        (row.net_cpu_s for row in found if row.client.startswith("rclone") and free(row.conditions)),
+        default=None,
+    )
+    best_s5cmd = min(
+        (row.net_cpu_s for row in found if row.client.startswith("s5cmd") and free(row.conditions)),
+        default=None,
+    )
+    agent, gzip = of(AGENT, free), of(GZIP, free)
+    inside = [row for row in found if row.client in (AGENT, GZIP) and limited(row.conditions)]
+    rss = [row.rss_bytes / MIB for row in found if row.client == AGENT] + [
+        value / MIB for name, value in sizes.items() if name.startswith("rss")
+    ]
+    idle = daemons.get("idle", {})
+    gzip_ratio = sizes.get("gzip_ratio_against_gzip_1")
+
+    def mib(name: str) -> float | None:
+        return idle[name] / MIB if name in idle else None
+
+    return [
+        Demand("https, start-up subtracted: CPU against aws-cli", 0.35, ratio("aws-cli", net, free)),
+        Demand("the same against boto3 upload_file", 0.40, ratio("boto3 upload_file", net, free)),
+        Demand(
+            "the same against s5cmd's better setting",
+            0.40,
+            agent.net_cpu_s / best_s5cmd if agent and best_s5cmd else None,
+        ),
+        Demand(
+            "the same against rclone's better setting",
+            0.40,
+            agent.net_cpu_s / best_rclone if agent and best_rclone else None,
+        ),
+        Demand("the same against the raw socket", 1.3, ratio(LIMIT, net, free)),
+        Demand("peak RSS of a plain upload, any size", 90, max(rss, default=None), "MiB"),
+        Demand(
+            "peak RSS of a 5 GiB upload",
+            128,
+            sizes["rss_5_gib"] / MIB if "rss_5_gib" in sizes else None,
+            "MiB",
+        ),
+        Demand("200m/256Mi, cold: time against aws-cli", 0.4, ratio("aws-cli", wall, limited)),
+        Demand(
+            "200m/256Mi, cold: cgroup peak",
+            128,
+            max((row.peak_bytes / MIB for row in inside), default=None),
+            "MiB",
+        ),
+        Demand(
+            "ends by the OOM killer",
+            0,
+            float(sum("memory" in row.failed for row in found if row.client in (AGENT, GZIP))),
+        ),
+        Demand("gzip: CPU per GiB of dump, all in all", 2.6, gzip.cpu_s if gzip else None, "s"),
+        Demand("gzip: size against `gzip -1`", 1.05, gzip_ratio),
+        Demand(
+            "gzip at 200m and 100 Mbit/s: time against plain", 0.35, ratio(AGENT, wall, narrow, mine=GZIP)
+        ),
+        Demand("idle before the first upload: RSS", 32, mib("rss_bytes"), "MiB"),
+        Demand(
+            "idle before the first upload: share of a core",
+            0.2,
+            idle["cpu_share"] * 100 if idle else None,
+            "%",
+        ),
+        Demand("idle after an upload: RSS", 65, mib("rss_after_upload_bytes"), "MiB"),
+        Demand(
+            "scan of 100,000 files in 1,000 directories: CPU", 1.0, daemons.get("scan", {}).get("cpu_s"), "s"
+        ),
+    ]
+
+
+def text(found: list[Row], daemons: dict[str, dict[str, float]], asked: list[Demand]) -> str:
+    """Give the report as Markdown."""
+    lines: list[str] = []
+    groups: dict[str, list[Row]] = {}
+    for row in found:
+        groups.setdefault(_named(row), []).append(row)
+    for name, group in groups.items():
+        baseline = next((row for row in group if row.client == AGENT), group[0])
+        inside = baseline.peak_bytes > 0
+        lines += [
+            f"### {name}",
+            "",
+            "| client | CPU s/GiB | without start-up | to dumpagent | wall s | peak RSS MiB |"
+            + (" cgroup peak MiB |" if inside else "")
+            + " on the wire | requests | runs |",
+            "|---|---|---|---|---|---|" + ("---|" if inside else "") + "---|---|---|",
+        ]
+        for row in group:
+            if row.failed:
+                lines.append(f"| {row.client} | {row.failed} |" + " |" * (8 if inside else 7))
+                continue
+            to = row.net_cpu_s / baseline.net_cpu_s if baseline.net_cpu_s > 0 else 0.0
+            lines.append(
+                f"| {row.client} | {row.cpu_s:.2f} ±{row.cpu_spread_s / 2:.2f} | {row.net_cpu_s:.2f} | {to:.2f} "
+                f"| {row.wall_s:.2f} | {row.rss_bytes / MIB:.0f} |"
+                + (f" {row.peak_bytes / MIB:.0f} |" if inside else "")
+                + f" {row.wire_share:.3f} | {row.requests} | {row.runs} |"
+            )
+        lines.append("")
+    lines += ["### The daemons", "", "| what | figures |", "|---|---|"]
+    for name, figures in daemons.items():
+        lines.append(f"| {name} | {_figures(figures)} |")
+    lines += ["", "### Demands", "", "| demand | at most | measured | |", "|---|---|---|---|"]
+    for demand in asked:
+        value = "not measured" if demand.value is None else f"{demand.value:.2f} {demand.unit}".strip()
+        mark = {None: "?", True: "met", False: "**not met**"}[demand.met]
+        lines.append(f"| {demand.text} | {demand.limit:g} {demand.unit} | {value} | {mark} |")
+    return "\n".join(lines) + "\n"
+
+
+def _named(row: Row) -> str:
+    at = row.conditions
+    parts = [f"{row.size_bytes / MIB:.0f} MiB over {at.scheme}"]
+    if at.rtt_ms or at.mbit:
+        parts.append(f"round trip {at.rtt_ms:g} ms, {f'{at.mbit:g} Mbit/s' if at.mbit else 'any bandwidth'}")
+    if at.cpus:
+        parts.append(f"inside {at.cpus * 1000:.0f}m / {at.memory_bytes // MIB} MiB")
+    parts.append("cold cache" if at.cold else "warm cache")
+    return ", ".join(parts)
+
+
+def _figures(figures: dict[str, Any]) -> str:
+    told = []
+    for name, value in figures.items():
+        if isinstance(value, str):
+            told.append(f"{name}: {value}")
+        elif name.endswith("_bytes"):
+            told.append(f"{name.removesuffix('_bytes')} {value / MIB:.1f} MiB")
+        elif name.endswith("_s"):
+            told.append(
+                f"{name.removesuffix('_s')} {value * 1000:.1f} ms"
+                if value < 1
+                else f"{name.removesuffix('_s')} {value:.2f} s"
+            )
+        elif name.endswith("share"):
+            told.append(f"{name} {value * 100:.2f} %")
+        else:
+            told.append(f"{name} {value:g}")
+    return ", ".join(told)
+
+
+def as_json(
+    found: list[Row],
+    daemons: dict[str, dict[str, float]],
+    sizes: dict[str, float],
+    asked: list[Demand],
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Give everything as plain values."""
+    return {
+        "about": about,
+        "rows": [dataclasses.asdict(row) for row in found],
+        "daemons": daemons,
+        "sizes": sizes,
+        "demands": [{**dataclasses.asdict(demand), "met": demand.met} for demand in asked],
+    }
