@@ -12,8 +12,10 @@ from dumpagent.model import Cause, DumpFacts
 
 _OOM_CLASS = b"java/lang/OutOfMemoryError"
 _CONSTRUCTOR = b"<init>"
+_CLASS_OF_CLASSES = b"java/lang/Class"
 # A constant of java.lang.VersionProps (sun.misc.Version before 9): what `java -version` prints first.
 _VERSION = re.compile(rb'(?:openjdk|java) version "[\x20-\x7e]{1,60}')
+_HIDDEN = re.compile(r"[+.]0x([0-9a-f]{8,16})\b")
 _FRAMES_MOST = 64
 _STACK_FRAMES_MOST = 1024
 _READ_BYTES = 256 * 1024
@@ -37,6 +39,8 @@ class Gathered:
         self.jvm: str | None = None
         self.oom_trace: tuple[int, int] | None = None  # where its body lies: offset, length
         self.first_class = self.first_frame = self.heap_start = 0  # offsets of the first record of each
+        self.class_of_classes: bytes | None = None  # the identifier of java.lang.Class
+        self._class_name: bytes | None = None
         self._oom_name: bytes | None = None
         self._constructor_name: bytes | None = None
         self._oom_class_serial: bytes | None = None
@@ -47,6 +51,8 @@ class Gathered:
         self.strings += count
         if self._oom_name is None:
             self._oom_name = self._id_of(chunk, start, stop, _OOM_CLASS)
+        if self._class_name is None:
+            self._class_name = self._id_of(chunk, start, stop, _CLASS_OF_CLASSES)
         if self._constructor_name is None:
             self._constructor_name = self._id_of(chunk, start, stop, _CONSTRUCTOR)
         if self.jvm is None and chunk.find(b' version "', start, stop) >= 0:
@@ -76,10 +82,12 @@ class Gathered:
     def pass_class(self, chunk: bytes, body: int) -> None:
         """Look at a LOAD CLASS record: u4 serial, id class, u4 stack trace serial, id name."""
         self.classes += 1
-        if self._oom_class_serial is None and self._oom_name is not None:
-            name = body + 8 + self.id_size
-            if chunk[name : name + self.id_size] == self._oom_name:
-                self._oom_class_serial = chunk[body : body + 4]
+        name_at = body + 8 + self.id_size
+        name = chunk[name_at : name_at + self.id_size]
+        if name == self._oom_name and self._oom_class_serial is None:
+            self._oom_class_serial = chunk[body : body + 4]
+        elif name == self._class_name and self.class_of_classes is None:
+            self.class_of_classes = chunk[body + 4 : body + 4 + self.id_size]
 
     def pass_frame(self, chunk: bytes, body: int) -> None:
         """Look at a FRAME record: id frame, id method name, id signature, id source, u4 class serial, i4 line."""
@@ -121,7 +129,10 @@ def facts_of(header: records.Header, gathered: Gathered, *, all_seen: bool) -> D
 
 
 def java_name(internal: str) -> str:
-    """Give a class name as Java people write it: [Ljava/lang/String; is java.lang.String[]."""
+    """Give a class name as Java people write it: [Ljava/lang/String; is java.lang.String[].
+
+    A hidden class, such as a lambda's, ends in its address, with the slash that jcmd and Class.getName() put there.
+    """
     dimensions = len(internal) - len(internal.lstrip("["))
     name = internal[dimensions:]
     if dimensions:
@@ -129,7 +140,7 @@ def java_name(internal: str) -> str:
             "Z": "boolean", "C": "char", "F": "float", "D": "double", "B": "byte", "S": "short", "I": "int", "J": "long",
         }.get(name)  # fmt: skip
         name = primitive or (name[1:-1] if name.startswith("L") and name.endswith(";") else name)
-    return name.replace("/", ".") + "[]" * dimensions
+    return _HIDDEN.sub(r"/0x\1", name.replace("/", ".")) + "[]" * dimensions
 
 
 def text_of(modified_utf8: bytes) -> str:

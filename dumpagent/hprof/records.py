@@ -59,12 +59,14 @@ def read_header(start: bytes) -> Header | None:
     head = start[:HEADER_MOST_BYTES]
     known = min(len(head), len(MAGIC_START))
     if head[:known] != MAGIC_START[:known]:
-        raise NotHprof(f"it begins with {head[:12]!r}, not with 'JAVA PROFILE'")
+        shown = head[:12].decode("ascii", "backslashreplace")
+        raise NotHprof(f"it begins with {shown!r}, not with 'JAVA PROFILE'")
     found = _MAGIC.match(head)
     if not found:
         if len(head) < HEADER_MOST_BYTES and b"\0" not in head:
             return None
-        raise NotHprof(f"its format {head.split(bytes(1))[0]!r} is not known")
+        shown = head.split(b"\0")[0].decode("ascii", "backslashreplace")
+        raise NotHprof(f"its format {shown!r} is not known")
     if len(head) < found.end() + 12:
         return None
     id_size, dump_time_ms = struct.unpack_from(">IQ", head, found.end())
