@@ -132,7 +132,7 @@ def _once(
     # In a thread, so that a stop need not wait for a request that hangs.
     worker = threading.Thread(target=one_pass, name="pass", daemon=True)
     worker.start()
-    while worker.is_alive() and not ending.stop.is_set():
+    while not outcome and not ending.stop.is_set():
         ending.wait(60)
     worker.join(_GRACE_S)
     if not outcome:
