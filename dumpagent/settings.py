@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from dumpagent.errors import BadSettings
 
+PLACEHOLDER = "REPLACE_ME"  # what the manifests hold where only the user knows the value
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 _T = TypeVar("_T")
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d|)")
@@ -79,6 +80,7 @@ class Setting:
     def parse(self, text: str) -> Any:
         """Give the value that `text` stands for. Raises BadSettings naming the variable, the text and the range."""
         text = text.strip()
+        refuse_placeholder(self.env, text)
         try:
             value = self._read(text)
         except ValueError:
@@ -122,6 +124,15 @@ class Setting:
 
 def _refuse(text: str) -> Any:
     raise ValueError(text)
+
+
+def refuse_placeholder(env: str, text: str) -> None:
+    """Raise BadSettings if `text` still has the placeholder of the manifests in it."""
+    if PLACEHOLDER in text:
+        raise BadSettings(
+            f"{env} still has {PLACEHOLDER} in it, which stands for a value of yours",
+            hint=f"put the real value of {env} into the ConfigMap, the Secret or the command line that sets it",
+        )
 
 
 def flag(env: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 from dumpagent.kernel.files import replace_file
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.settings import S3
+from dumpagent.settings import S3, refuse_placeholder
 from dumpagent.store.profile import Digest, Profile
 from dumpagent.store.s3 import S3Store
 
@@ -18,7 +19,11 @@ def open_store(
     """Give the store of these settings; no request is made yet.
 
     `remembered_in` is the file that keeps the store's ways between runs; it may vanish at any time.
+    Raises BadSettings for credentials that nobody has filled in yet.
     """
+    for name, value in os.environ.items():
+        if name.startswith("AWS_"):
+            refuse_placeholder(name, value)
     which = f"{settings.endpoint_url or 'AWS'} {settings.bucket} {settings.storage_class}"
 
     def learnt(before: Profile, now: Profile) -> None:

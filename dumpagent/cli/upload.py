@@ -23,9 +23,10 @@ from dumpagent.model import DumpFile
 from dumpagent.observe import events as ev
 from dumpagent.observe import progress
 from dumpagent.observe.events import Tell
+from dumpagent.observe.heartbeat import Health, Heartbeat
 from dumpagent.observe.log import log_to
 from dumpagent.observe.trouble import Trouble
-from dumpagent.settings import S3, Logging, Place, Remembering, Volume, Watching
+from dumpagent.settings import S3, Logging, Place, Remembering, Runtime, Volume, Watching
 from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.upload.claim import claim
 from dumpagent.upload.judge import CompletenessJudge
@@ -37,10 +38,13 @@ from dumpagent.upload.watch import Woken, open_watch
 _GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
 _LOCK_RETRY_S = 5.0
 _LEAST_RECHECK_S = 0.05
+_BEAT_EVERY_S = 10.0
+# A scan of a big volume with a fifth of a core, or one that waits for a network file system, is no dead daemon yet.
+_BEAT_BELIEVED_S = 120.0
 
 
 @click.command("upload", short_help="Bring finished heap dumps to S3.")
-@takes(Volume, Watching, S3, Remembering, Place, Logging)
+@takes(Volume, Watching, S3, Remembering, Place, Runtime, Logging)
 @click.option(
     "--once", is_flag=True, help="One pass over DUMP_ROOT, then exit: 0, or 1 if a dump could not be stored."
 )
@@ -53,6 +57,7 @@ def command(
     s3: S3,
     remembering: Remembering,
     place: Place,
+    runtime: Runtime,
     logging: Logging,
     once: bool,
     dry_run: bool,
@@ -101,7 +106,8 @@ def command(
         if once or dry_run:
             code = _once(loop, ledger, store, tell, ending, dry_run=dry_run)
         else:
-            code = _daemon(loop, ledger, store, tell, ending, watching, s3, place, root)
+            pulse = _Pulse(Heartbeat(runtime.runtime_dir, "upload", root), tell)
+            code = _daemon(loop, ledger, store, tell, ending, watching, s3, place, root, pulse)
     if ending.stop.is_set():
         # A part that hangs on the network must not hold the end up; nothing that it could still do counts.
         sys.stdout.flush()
@@ -163,7 +169,9 @@ def _daemon(
     s3: S3,
     place: Place,
     root: str,
+    pulse: _Pulse,
 ) -> int:
+    pulse.begin()
     tell(
         ev.AGENT_STARTED,
         mode="upload",
@@ -183,6 +191,7 @@ def _daemon(
             break
         except AnotherAgent as error:
             other.failed("lock", str(error), hint=error.hint)
+            pulse.beat(Health.NOT_READY, str(error))
             ending.wait(_LOCK_RETRY_S)
     other.ended_for("lock")
     greeting = Greeting(store)  # before there are threads: it forks
@@ -203,6 +212,8 @@ def _daemon(
         wait_s = next_scan - time.monotonic()
         if recheck_s is not None:
             wait_s = min(wait_s, max(recheck_s, _LEAST_RECHECK_S))
+        pulse.beat(Health.READY, "finished dumps are brought to the store")
+        wait_s = min(wait_s, _BEAT_EVERY_S)
         heard = [each for each in (greeting.fd, watch.fileno() if watch else None) if each is not None]
         ready = ending.wait(wait_s, also=heard)
         woken = watch.read() if watch and watch.fileno() in ready else Woken()
@@ -214,9 +225,39 @@ def _daemon(
     loop.backlog.wake()
     greeting.close()
     bringer.join(_GRACE_S)
+    pulse.stop()
     counts = loop.counts
     tell(ev.AGENT_STOPPED, mode="upload", pending=counts.pending, uploaded=counts.uploaded)
     return 0
+
+
+class _Pulse:
+    """Leaves word for `dumpagent check` that the main loop turns; where it cannot, that is told and stops nothing."""
+
+    def __init__(self, heartbeat: Heartbeat, tell: Tell) -> None:
+        self._heartbeat = heartbeat
+        self._unwritable = Trouble(tell, ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
+
+    def begin(self) -> None:
+        """Make the directory and say that the daemon starts."""
+        try:
+            self._heartbeat.open()
+        except BadSettings as error:
+            # Fatal in a pod, where the kubelet sees to that; outside one, nobody asks.
+            self._unwritable.failed("heartbeat", str(error), path=self._heartbeat.path, hint=error.hint)
+
+    def beat(self, health: Health, reason: str) -> None:
+        """Say how the daemon is."""
+        try:
+            self._heartbeat.beat(health, reason, _BEAT_BELIEVED_S)
+        except OSError as error:
+            self._unwritable.failed("heartbeat", error.strerror or str(error), path=self._heartbeat.path)
+        else:
+            self._unwritable.ended_for("heartbeat", path=self._heartbeat.path)
+
+    def stop(self) -> None:
+        """Remove the word: the daemon ends in good order."""
+        self._heartbeat.stop()
 
 
 def _bring_all(loop: UploadLoop, stop: threading.Event) -> None:

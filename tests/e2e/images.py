@@ -1,0 +1,202 @@
+"""Builds the two images from their Containerfiles, on base images that are made here: no registry is asked for anything.
+
+The bases are Debian root filesystems under the names that the Containerfiles give in their ARG lines. Needs root,
+buildah and runc from Debian 12, and Debian's archive; crun is not needed, since RUN steps are run in a chroot.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.harness.cache import cache_root, cached_folder
+from tests.harness.manifests import PROJECT, cluster_scripts
+
+_STORE = cache_root() / "images"
+_VERSION = "1"  # raise it when a base must be made anew
+# The machine's Python makes the wheels, so it must be of the version that Debian's images have.
+_PYTHON = (3, 11)
+_JRE = ("openjdk-17-jre-headless",)
+_JDK = (*_JRE, "openjdk-17-jdk-headless")
+_PATH = "/opt/app-root/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def run(argv: Sequence[str | Path], **options: object) -> str:
+    """Give what a program printed. Raises RuntimeError with its last words when it fails."""
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **options
+    )  # type: ignore[call-overload]
+    if done.returncode:
+        raise RuntimeError(
+            f"{' '.join(map(str, argv))}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        )
+    return str(done.stdout)
+
+
+def buildah(*words: str | Path) -> str:
+    """Run buildah on a store of our own; the machine's is left alone."""
+    return run(
+        [
+            "buildah",
+            "--root",
+            _STORE / "root",
+            "--runroot",
+            _STORE / "run",
+            "--storage-driver",
+            "overlay",
+            *words,
+        ]
+    )
+
+
+def build(folder: Path, dumpagent: str, app: str) -> list[Path]:
+    """Build the images under these names; give the archives, in `folder`, that a container runtime loads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked():
+        build_dumpagent(dumpagent)
+        build_app(app)
+        archives = []
+        for number, name in enumerate((dumpagent, app)):
+            archive = folder / f"image-{number}.tar"
+            archive.unlink(missing_ok=True)
+            buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}")
+            archives.append(archive)
+        return archives
+
+
+def build_dumpagent(name: str) -> str:
+    """Build the agent's image as `name`; give the name of its base."""
+    containerfile = PROJECT / "Containerfile"
+    base = _argument(containerfile, "BASE")
+    _base(base, [])
+    buildah(
+        *("build", "--quiet", "--isolation", "chroot", "--pull-never", "--layers", "--tag", name),
+        *("--build-arg", "PIP_NO_INDEX=1", "--build-arg", "PIP_FIND_LINKS=/wheels"),
+        *("--volume", f"{_wheels()}:/wheels:ro", "--file", containerfile, PROJECT),
+    )
+    return base
+
+
+def build_app(name: str) -> None:
+    """Build the demo application's image as `name`."""
+    containerfile = PROJECT / "memory-leak-app" / "Containerfile"
+    _base(_argument(containerfile, "BASE"), _JRE)
+    _base(_argument(containerfile, "BUILD_BASE"), _JDK)
+    buildah(
+        *("build", "--quiet", "--isolation", "chroot", "--pull-never", "--layers", "--tag", name),
+        *("--file", containerfile, containerfile.parent),
+    )
+
+
+@contextmanager
+def container(image: str) -> Iterator[str]:
+    """Give a container of `image` to run programs in; it is removed at the end."""
+    name = buildah("from", "--quiet", "--pull-never", image).strip()
+    try:
+        yield name
+    finally:
+        buildah("rm", name)
+
+
+def size_bytes(image: str) -> int:
+    """Give what the image's files take up, all layers together."""
+    return int(buildah("inspect", "--type", "image", "--format", "{{.Docker.Size}}", image))
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    _STORE.mkdir(parents=True, exist_ok=True)
+    with open(_STORE / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _argument(containerfile: Path, name: str) -> str:
+    found = re.search(rf"^ARG {name}=(\S+)$", containerfile.read_text(), re.MULTILINE)
+    assert found, f"{containerfile} has no ARG {name}"
+    return found[1]
+
+
+def _base(name: str, packages: Sequence[str]) -> None:
+    """Make the base image `name`: Debian with python3, laid out as UBI's Python image, and these Debian packages."""
+    wanted = f"{_VERSION} {' '.join(packages)}"
+    have = buildah(
+        "images", "--json", "--filter", f"label=dumpagent.test.base={wanted}", "--noheading", "--quiet"
+    )
+    if name in have:
+        return
+    with tempfile.TemporaryDirectory(dir=_STORE) as temporary:
+        root = Path(temporary) / "root"
+        run([cluster_scripts() / "rootfs.sh", root])
+        _python_as_in_ubi(root)
+        for package in packages:
+            _unpack(package, root, Path(temporary))
+        made = buildah("from", "--quiet", "scratch").strip()
+        try:
+            buildah("copy", "--quiet", made, root)
+            buildah(
+                *(
+                    "config",
+                    "--env",
+                    f"PATH={_PATH}",
+                    "--user",
+                    "1001",
+                    "--label",
+                    f"dumpagent.test.base={wanted}",
+                    made,
+                )
+            )
+            buildah("commit", "--quiet", made, name)
+        finally:
+            buildah("rm", made)
+
+
+def _python_as_in_ubi(root: Path) -> None:
+    """Give the root filesystem a virtual environment with pip. Source: ubi9/python-312-minimal, APP_ROOT."""
+    run(["chroot", root, "python3", "-m", "venv", "--without-pip", "/opt/app-root"])
+    (site_packages,) = root.glob("opt/app-root/lib/python3.*/site-packages")
+    run([sys.executable, "-m", "pip", "install", "--quiet", "--target", site_packages, "pip"])
+
+
+def _unpack(package: str, root: Path, folder: Path) -> None:
+    try:
+        run(["apt-get", "download", "--quiet", package], cwd=folder)
+    except RuntimeError:  # a machine that has never updated
+        run(["apt-get", "update", "--quiet"])
+        run(["apt-get", "download", "--quiet", package], cwd=folder)
+    (archive,) = folder.glob(f"{package}_*.deb")
+    run(["dpkg", "-x", archive, root])
+    # What the package's own script would do when it is installed.
+    for program in (*root.glob("usr/lib/jvm/java-*/bin/java*"), *root.glob("usr/lib/jvm/java-*/bin/jar")):
+        link = root / "usr" / "bin" / program.name
+        if not link.is_symlink():
+            link.symlink_to("/" + str(program.relative_to(root)))
+
+
+def _wheels() -> Path:
+    """Give a folder with every wheel that the image needs: what it installs, pinned as in the tests, and what builds it."""
+    if sys.version_info[:2] != _PYTHON:
+        raise RuntimeError(f"needs Python {'.'.join(map(str, _PYTHON))}, as Debian 12 has it")
+    project = PROJECT / "pyproject.toml"
+    pins = PROJECT / "requirements" / "dev.txt"
+    wanted = tomllib.loads(project.read_text())
+    requirements = [*wanted["project"]["dependencies"], *wanted["build-system"]["requires"]]
+
+    def download(folder: Path) -> None:
+        run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"),
+                *("--dest", folder, "--constraint", pins, *requirements),
+            ]
+        )
+
+    digest = hashlib.sha256(f"{requirements} {pins.read_text()}".encode()).hexdigest()[:16]
+    return cached_folder(f"wheels/{digest}", download)
