@@ -66,8 +66,9 @@ bench-quick: $(STAMP) $(BENCH_STAMP)  ## the main figures of it, in under 3 minu
 	$(BIN)/python -m bench --quick --tools $(BENCH_VENV)/bin --out $(BENCH_OUT)-quick
 
 java-fixtures:  ## the Java programs that tests and the bench run, built anew (needs javac)
-	$(PYTHON) tests/harness/java/build.py tests/harness/java/leaky-app.jar
-	$(PYTHON) bench/java/build.py
+	$(PYTHON) tests/harness/java/build.py tests/harness/java/LeakyApp.java tests/harness/java/leaky-app.jar
+	$(PYTHON) tests/harness/java/build.py tests/harness/java/Unpack.java tests/harness/java/unpack.jar
+	$(PYTHON) tests/harness/java/build.py bench/java/Shop.java bench/java/shop.jar
 
 clean:  ## remove what the targets above made in this folder
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache build dist

@@ -6,11 +6,11 @@ import os
 import subprocess
 from pathlib import Path
 
-from bench.java.build import JAR
 from tests.harness.cache import cached_folder
 from tests.harness.jvm import any_jdk
 
 _MIB = 1 << 20
+_JAR = Path(__file__).parent / "java" / "shop.jar"
 _HEAP_MIB = {256: 226, 1024: 790}  # what the program keeps for a dump of about that many MiB
 
 
@@ -21,7 +21,7 @@ def heap_dump(size_mib: int) -> Path:
         heap_mib = _HEAP_MIB[size_mib]
         (folder / "dump").mkdir()
         target = folder / "dump" / "java_pid1.hprof"
-        argv = [str(any_jdk().java), f"-Xmx{heap_mib * 2 + 200}m", "-XX:+UseSerialGC", "-cp", str(JAR)]
+        argv = [str(any_jdk().java), f"-Xmx{heap_mib * 2 + 200}m", "-XX:+UseSerialGC", "-cp", str(_JAR)]
         subprocess.run([*argv, "Shop", str(heap_mib), str(target)], check=True, stdout=subprocess.DEVNULL)
 
     return cached_folder(f"bench/shop-{size_mib}-2", make) / "dump" / "java_pid1.hprof"

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "inspect",
         "Say whether a heap dump is complete, who wrote it and why, and what is in it.",
     ),
+    "rechunk": ("rechunk", "Rewrite a .hprof.gz so that Eclipse MAT opens it without unpacking."),
 }
 
 

@@ -12,11 +12,22 @@ from tests.harness.jvm import JAR, Jdk
 pytestmark = pytest.mark.slow
 
 
+_ROOT = Path(__file__).parents[2]
+
+
 @pytest.mark.needs("javac")
-def test_the_checked_in_jar_is_what_its_source_compiles_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "jar"),
+    [
+        ("tests/harness/java/LeakyApp.java", JAR),
+        ("tests/harness/java/Unpack.java", _ROOT / "tests/harness/java/unpack.jar"),
+        ("bench/java/Shop.java", _ROOT / "bench/java/shop.jar"),
+    ],
+)
+def test_a_checked_in_jar_is_what_its_source_compiles_to(tmp_path: Path, source: str, jar: Path) -> None:
     """Nobody has to trust a binary: the jar is byte for byte what `make java-fixtures` builds."""
-    build(tmp_path / "built.jar")
-    assert (tmp_path / "built.jar").read_bytes() == JAR.read_bytes()
+    build(tmp_path / "built.jar", _ROOT / source)
+    assert (tmp_path / "built.jar").read_bytes() == jar.read_bytes()
 
 
 def test_an_application_that_leaks_dies_and_leaves_a_dump_of_its_heap(every_jdk: Jdk, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Builds leaky-app.jar from LeakyApp.java: the same bytes on every machine and with every javac that knows Java 8.
+"""Builds a jar from a Java source: the same bytes on every machine and with every javac that knows Java 8.
 
-Needs a JDK (javac 17 to 25 tried). Run it as `make java-fixtures`.
+Needs a JDK (javac 17 to 25 tried). Run it as `make java-fixtures`: `build.py SOURCE JAR`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 SOURCE = Path(__file__).parent / "LeakyApp.java"
 
 
-def build(jar: Path) -> None:
-    """Write `jar` with the classes of LeakyApp.java. Raises CalledProcessError when it does not compile."""
+def build(jar: Path, source: Path = SOURCE) -> None:
+    """Write `jar` with the classes of `source`. Raises CalledProcessError when it does not compile."""
     with tempfile.TemporaryDirectory() as temporary:
         subprocess.run(
             [
                 *("javac", "--release", "8", "-g:none", "-encoding", "UTF-8"),
-                *("-Xlint:-options", "-d", temporary, str(SOURCE)),
+                *("-Xlint:-options", "-d", temporary, str(source)),
             ],
             check=True,
         )
@@ -31,4 +31,4 @@ def build(jar: Path) -> None:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]))
+    build(Path(sys.argv[2]), Path(sys.argv[1]))
