@@ -23,7 +23,7 @@ from dumpagent.model import DumpFile
 from dumpagent.observe import events as ev
 from dumpagent.observe import progress
 from dumpagent.observe.events import Tell
-from dumpagent.observe.heartbeat import Health, Heartbeat
+from dumpagent.observe.heartbeat import Health, Heartbeat, Pulse
 from dumpagent.observe.log import log_to
 from dumpagent.observe.trouble import Trouble
 from dumpagent.settings import S3, Logging, Place, Remembering, Runtime, Volume, Watching
@@ -106,7 +106,9 @@ def command(
         if once or dry_run:
             code = _once(loop, ledger, store, tell, ending, dry_run=dry_run)
         else:
-            pulse = _Pulse(Heartbeat(runtime.runtime_dir, "upload", root), tell)
+            pulse = Pulse(
+                Heartbeat(runtime.runtime_dir, "upload", _as_mounted(root)), tell, good_for_s=_BEAT_BELIEVED_S
+            )
             code = _daemon(loop, ledger, store, tell, ending, watching, s3, place, root, pulse)
     if ending.stop.is_set():
         # A part that hangs on the network must not hold the end up; nothing that it could still do counts.
@@ -169,7 +171,7 @@ def _daemon(
     s3: S3,
     place: Place,
     root: str,
-    pulse: _Pulse,
+    pulse: Pulse,
 ) -> int:
     pulse.begin()
     tell(
@@ -195,7 +197,7 @@ def _daemon(
             ending.wait(_LOCK_RETRY_S)
     other.ended_for("lock")
     greeting = Greeting(store)  # before there are threads: it forks
-    bringer = threading.Thread(target=_bring_all, args=(loop, ending.stop), name="bring", daemon=True)
+    bringer = Bringer(loop, ending)
     bringer.start()
     watch = open_watch(root, tell=tell, skip=frozenset({ledger.directory}))
     next_scan, woken = 0.0, Woken()
@@ -212,7 +214,11 @@ def _daemon(
         wait_s = next_scan - time.monotonic()
         if recheck_s is not None:
             wait_s = min(wait_s, max(recheck_s, _LEAST_RECHECK_S))
-        pulse.beat(Health.READY, "finished dumps are brought to the store")
+        bringer.raise_if_dead()
+        if trouble := loop.root_trouble:
+            pulse.beat(Health.NOT_READY, f"{root} cannot be looked at: {trouble}")
+        else:
+            pulse.beat(Health.READY, "finished dumps are brought to the store")
         wait_s = min(wait_s, _BEAT_EVERY_S)
         heard = [each for each in (greeting.fd, watch.fileno() if watch else None) if each is not None]
         ready = ending.wait(wait_s, also=heard)
@@ -231,38 +237,32 @@ def _daemon(
     return 0
 
 
-class _Pulse:
-    """Leaves word for `dumpagent check` that the main loop turns; where it cannot, that is told and stops nothing."""
+class Bringer(threading.Thread):
+    """Brings dumps to the store, one after the other, until the end. However long one takes, the main loop turns."""
 
-    def __init__(self, heartbeat: Heartbeat, tell: Tell) -> None:
-        self._heartbeat = heartbeat
-        self._unwritable = Trouble(tell, ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
+    def __init__(self, loop: UploadLoop, ending: Ending) -> None:
+        super().__init__(name="bring", daemon=True)
+        self._loop, self._ending = loop, ending
+        self._died_of: BaseException | None = None
 
-    def begin(self) -> None:
-        """Make the directory and say that the daemon starts."""
+    def run(self) -> None:
+        """Bring until a stop. What nobody foresaw ends the daemon, not its uploads alone."""
         try:
-            self._heartbeat.open()
-        except BadSettings as error:
-            # Fatal in a pod, where the kubelet sees to that; outside one, nobody asks.
-            self._unwritable.failed("heartbeat", str(error), path=self._heartbeat.path, hint=error.hint)
+            while not self._ending.stop.is_set():
+                self._loop.bring_next(timeout_s=1.0)
+        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
+            self._died_of = error
+            self._ending.wake()
 
-    def beat(self, health: Health, reason: str) -> None:
-        """Say how the daemon is."""
-        try:
-            self._heartbeat.beat(health, reason, _BEAT_BELIEVED_S)
-        except OSError as error:
-            self._unwritable.failed("heartbeat", error.strerror or str(error), path=self._heartbeat.path)
-        else:
-            self._unwritable.ended_for("heartbeat", path=self._heartbeat.path)
-
-    def stop(self) -> None:
-        """Remove the word: the daemon ends in good order."""
-        self._heartbeat.stop()
+    def raise_if_dead(self) -> None:
+        """Raise what ended the thread, if anything did."""
+        if self._died_of is not None:
+            raise self._died_of
 
 
-def _bring_all(loop: UploadLoop, stop: threading.Event) -> None:
-    while not stop.is_set():
-        loop.bring_next(timeout_s=1.0)
+def _as_mounted(root: str) -> str:
+    """Give `root` as the mount table names it; of the last part nothing is asked, since the volume may hang."""
+    return os.path.join(os.path.realpath(os.path.dirname(root)), os.path.basename(root))
 
 
 def _bar(dump: DumpFile) -> AbstractContextManager[Progress]:

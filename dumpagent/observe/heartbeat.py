@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dumpagent.errors import BadSettings
+from dumpagent.observe import events as ev
+from dumpagent.observe.events import Tell
+from dumpagent.observe.trouble import Trouble
 
 MAGIC = "dumpagent-heartbeat 1"  # the format's version; dumpagent/check.py reads it
 
@@ -95,6 +98,38 @@ class Heartbeat:
             os.unlink(self.path)
         except OSError:
             pass  # then it goes stale
+
+
+class Pulse:
+    """Leaves word for `dumpagent check` that the main loop turns; where it cannot, that is told and stops nothing.
+
+    Each word is believed for `good_for_s`.
+    """
+
+    def __init__(self, heartbeat: Heartbeat, tell: Tell, *, good_for_s: float) -> None:
+        self._heartbeat, self._good_for_s = heartbeat, good_for_s
+        self._trouble = Trouble(tell, ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
+
+    def begin(self) -> None:
+        """Make the directory and say that the daemon starts."""
+        try:
+            self._heartbeat.open()
+        except BadSettings as error:
+            # Fatal in a pod, where the kubelet sees to that; outside one, nobody asks.
+            self._trouble.failed("heartbeat", str(error), path=self._heartbeat.path, hint=error.hint)
+
+    def beat(self, verdict: Health, reason: str) -> None:
+        """Say how the daemon is, and why."""
+        try:
+            self._heartbeat.beat(verdict, reason, self._good_for_s)
+        except OSError as error:
+            self._trouble.failed("heartbeat", error.strerror or str(error), path=self._heartbeat.path)
+        else:
+            self._trouble.ended_for("heartbeat", path=self._heartbeat.path)
+
+    def stop(self) -> None:
+        """Remove the word: the daemon ends in good order."""
+        self._heartbeat.stop()
 
 
 def _as_in_mountinfo(path: str) -> str:

@@ -79,11 +79,16 @@ class UploadLoop:
         self._claim = claim
         self._claim_trouble = Trouble(tell, ev.CLAIM_FAILED, ev.CLAIM_RECOVERED, monotonic=monotonic)
         self._store_pause = _Pause()
-        self._unreadable: set[str] = set()
+        self._unreadable: dict[str, str] = {}  # why, by path
 
     @property
     def counts(self) -> Counts:
         return self.backlog.counts()
+
+    @property
+    def root_trouble(self) -> str | None:
+        """Say why the last scan could not look at the dump root; None if it could, or if there was none yet."""
+        return self._unreadable.get(self._root)
 
     # -- finding ------------------------------------------------------------------------------------------------
 
@@ -93,9 +98,9 @@ class UploadLoop:
         Gives the seconds after which another look can tell more, None if only a change of the volume can.
         """
         found = scan(self._root, skip=frozenset({self._ledger.directory}))
-        for path in list(self._unreadable - set(found.unreadable)):
+        for path in self._unreadable.keys() - found.unreadable.keys():
             self._scan_trouble.ended_for(path, path=path)
-        self._unreadable = set(found.unreadable)
+        self._unreadable = dict(found.unreadable)
         for path, reason in found.unreadable.items():
             self._scan_trouble.failed(path, reason, path=path, hint=_scan_hint(reason))
         if found.parts:

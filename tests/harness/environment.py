@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 _FORGOTTEN = ("AWS_", "S3_", "DUMP", "MOUNT_", "STATE_", "LOG_", "NODE_NAME", "POD_")
 
@@ -18,4 +21,7 @@ def forget_own_settings() -> None:
     for name in ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS"):
         os.environ.pop(name, None)
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+    # Daemons of parallel tests would write into one another's, and a developer may not write to /run.
+    os.environ["RUNTIME_DIR"] = tempfile.mkdtemp(prefix="dumpagent-run-")
+    atexit.register(shutil.rmtree, os.environ["RUNTIME_DIR"], ignore_errors=True)
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
