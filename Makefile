@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help test test-fast lint docs demo bench bench-quick java-fixtures lock clean
+.PHONY: help test test-fast lint docs demo bench bench-quick bench-mount java-fixtures lock clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -59,11 +59,14 @@ $(BENCH_STAMP): requirements/bench.txt
 	$(BENCH_VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements/bench.txt
 	@touch $@
 
-bench: $(STAMP) $(BENCH_STAMP)  ## measure what an upload costs, side by side with every other client (root, about 45 minutes)
+bench: bench-mount $(STAMP) $(BENCH_STAMP)  ## measure what an upload costs, side by side with every other client (root, about 45 minutes)
 	$(BIN)/python -m bench --tools $(BENCH_VENV)/bin --out $(BENCH_OUT)
 
 bench-quick: $(STAMP) $(BENCH_STAMP)  ## the main figures of it, in under 3 minutes
 	$(BIN)/python -m bench --quick --tools $(BENCH_VENV)/bin --out $(BENCH_OUT)-quick
+
+bench-mount: $(STAMP)  ## remount times, lost files, the probe's and the idle daemon's cost (root, 12 minutes)
+	$(BIN)/python -m bench.mount_figures --json $(BENCH_OUT)/mount.json
 
 java-fixtures:  ## the Java programs that tests and the bench run, built anew (needs javac)
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/LeakyApp.java tests/harness/java/leaky-app.jar

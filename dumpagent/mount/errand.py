@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -79,6 +80,7 @@ def _be_the_child(work: Callable[[Say], None], writing: int, close: list[int]) -
     """Do `work` and end the process; never returns."""
     code = 1
     try:
+        gc.disable()  # a collection would touch, and so copy, every page that we share with our parent
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)

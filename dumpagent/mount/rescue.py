@@ -84,7 +84,7 @@ def hidden_directory(target: str) -> int | None:
             return None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pass:
     """One look through the node's own directory, open on `hidden`; the volume's directory is open on `volume`.
 
@@ -100,13 +100,16 @@ class Pass:
     lease: Callable[[int], WriterState] = take_read_lease
     monotonic: Callable[[], float] = time.monotonic
     _temporaries: set[str] = field(default_factory=set)
+    _closing: ExitStack = field(default_factory=ExitStack)
+    _drawer_fd: int | None = None
 
     def run(self) -> None:
         """Rescue all that nobody writes any more. Raises OSError when nothing can be rescued at all."""
         if os.path.samestat(os.fstat(self.hidden), os.fstat(self.volume)):
             return  # the target's own directory is the source
-        self._directory(self.hidden, self.volume, "")
-        self._sweep()
+        with self._closing:
+            self._directory(self.hidden, self.volume, "")
+            self._sweep()
 
     def _directory(self, hidden: int, volume: int, above: str) -> None:
         dumps: dict[str, list[str]] = {}
@@ -187,8 +190,7 @@ class Pass:
         else:
             temporary = f"{self.node}.{original.stamp}"
             self._temporaries.add(temporary)
-            with self._drawer() as drawer:
-                move(original, volume, to, drawer=drawer, temporary=temporary, lease=self.lease)
+            move(original, volume, to, drawer=self._drawer(), temporary=temporary, lease=self.lease)
         size_bytes, seconds = original.seen.st_size, self.monotonic() - began
         self.tell(
             Rescue(
@@ -196,20 +198,22 @@ class Pass:
             )
         )
 
-    @contextmanager
-    def _drawer(self) -> Iterator[int]:
-        with opened(made(STATE, self.volume)) as state, opened(made("rescue", state)) as drawer:
-            yield drawer
+    def _drawer(self) -> int:
+        """Open the directory of the temporaries, made when it is first needed. Raises OSError."""
+        if self._drawer_fd is None:
+            with opened(made(STATE, self.volume)) as state:
+                self._drawer_fd = self._closing.enter_context(opened(made("rescue", state)))
+        return self._drawer_fd
 
     def _sweep(self) -> None:
         """Unlink what a killed pass left of files that are gone now."""
         try:
-            with self._drawer() as drawer:
-                for name in os.listdir(drawer):
-                    if name.startswith(f"{self.node}.") and name not in self._temporaries:
-                        unlink_if_there(name, drawer)
+            os.stat(f"{STATE}/rescue", dir_fd=self.volume, follow_symlinks=False)
+            for name in os.listdir(self._drawer()):
+                if name.startswith(f"{self.node}.") and name not in self._temporaries:
+                    unlink_if_there(name, self._drawer())
         except OSError:
-            pass  # it only costs space; the volume's own trouble is told by the write test
+            pass  # none was ever made; or it costs space, and the volume's own trouble is told by the write test
 
 
 def _free_names(originals: list[Original], volume: int, *, plain: bool) -> list[tuple[Original, str]]:
@@ -219,18 +223,28 @@ def _free_names(originals: list[Original], volume: int, *, plain: bool) -> list[
     """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(originals[-1].seen.st_mtime))
     tags = [f".rescued-{stamp}"] + [f".rescued-{stamp}-{n}" for n in range(2, _MOST_NAMES)]
-    for tag in ([""] if plain else []) + tags:
-        chosen = [(original, _tagged(original.name, tag)) for original in originals]
-        if all(_usable(original, volume, to) for original, to in chosen):
+    if plain:
+        tags = ["", *tags]
+
+    def named(tag: str) -> list[tuple[Original, str]]:
+        return [(original, _tagged(original.name, tag)) for original in originals]
+
+    # A pass that was killed after its link used one of the first two: a dump whose parts are gone looks plain now.
+    for chosen in map(named, tags[:2]):
+        if all(_is_there(original, volume, to) for original, to in chosen):
+            return chosen
+    for chosen in map(named, tags):
+        if all(_is_there(original, volume, to) is not False for original, to in chosen):
             return chosen
     raise FileExistsError(errno.EEXIST, "every name is taken in the volume")
 
 
-def _usable(original: Original, volume: int, name: str) -> bool:
+def _is_there(original: Original, volume: int, name: str) -> bool | None:
+    """Say whether `name` holds the original's bytes; None if the name is free."""
     try:
         return holds_same(volume, name, original)
     except FileNotFoundError:
-        return True
+        return None
 
 
 def _tagged(name: str, tag: str) -> str:

@@ -9,6 +9,7 @@ import ctypes
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import traceback
@@ -16,6 +17,7 @@ from contextlib import redirect_stdout
 from types import TracebackType
 from typing import Any
 
+_NSENTER = shutil.which("nsenter") or "nsenter"
 _CLONE_NEWNS = 0x20000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -86,7 +88,7 @@ class Container:
 
     def popen(self, words: list[str], **more: Any) -> subprocess.Popen[Any]:
         """Start a program inside."""
-        return subprocess.Popen(["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "--", *words], **more)
+        return subprocess.Popen([_NSENTER, f"--mount=/proc/{self.pid}/ns/mnt", "--", *words], **more)
 
     def mounts(self, target: str) -> list[str]:
         """Give the mountinfo lines of what is mounted at `target`, as the container sees it."""
