@@ -17,7 +17,7 @@ _HINTS: dict[str, str] = {
         "give these credentials s3:PutObject, s3:GetObject, s3:ListBucket and s3:AbortMultipartUpload on the bucket and its objects"
     ),
     "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID: the store does not know this key (revoked, or of another store?)",
-    "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY: it does not belong to this access key",
+    "SignatureDoesNotMatch": "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: they do not belong together, or the store knows neither",
     "ExpiredToken": "renew the temporary credentials (AWS_SESSION_TOKEN); with IRSA check that the pod's token file is refreshed",
     "InvalidToken": "AWS_SESSION_TOKEN does not belong to these keys; remove it for long-lived keys",
     "RequestTimeTooSkewed": "the clocks of this node and the store differ by more than 15 minutes: mend NTP on the node",
@@ -133,7 +133,7 @@ def _from_connection(error: Exception, what: str) -> DumpagentError:
     if isinstance(error, sdk.SSLError):
         return Unreachable(
             f"{what}: {text}",
-            hint="for a private CA set AWS_CA_BUNDLE to a file with its certificate; else check S3_ENDPOINT_URL's host name and http/https",
+            hint="for a private CA set AWS_CA_BUNDLE to a readable file with its certificate; else check S3_ENDPOINT_URL's host name and http/https",
         )
     if isinstance(
         error, sdk.ParamValidationError | sdk.InvalidS3AddressingStyleError | sdk.UnknownServiceError
@@ -151,4 +151,7 @@ def _from_connection(error: Exception, what: str) -> DumpagentError:
             f"{what}: {text}",
             hint="the credential provider gave nothing: check AWS_ROLE_ARN and its token file",
         )
-    return Unreachable(f"{what}: {type(error).__name__}: {text}")
+    return Unreachable(
+        f"{what}: {type(error).__name__}: {text}",
+        hint="nothing to do if it passes; if it lasts, look at the store's health and the network between; dumps wait meanwhile",
+    )

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dumpagent.upload.names import claimed_name, stamp
 
 # Source: S3 User Guide, "Naming Amazon S3 objects": at most 1,024 bytes of UTF-8.
-_KEY_BYTES = 1024
+# S3 takes 1024; OpenStack Swift keeps each part under <key>/<upload id>/<number>, which must fit into 1024 itself.
+_KEY_BYTES = 960
 # Control characters cannot stand in the XML of a listing; a lone surrogate is a byte that was no UTF-8.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _HPROF = re.compile(r"\.hprof(\.gz)?(\.[0-9]{1,9})?(\.gz)?(\.p[0-9]{1,9})?\Z")

@@ -13,8 +13,8 @@ from dumpagent.settings import Place
 from dumpagent.upload.names import is_possible
 
 # Source: S3 User Guide, "User-defined object metadata": 2 KB over all names and values. Ours leave room for more names.
+# OpenStack Swift refuses a value of more than 256.
 _VALUE_CHARACTERS = 256
-_PATH_CHARACTERS = 768
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +81,4 @@ def _ascii(text: str) -> str:
 
 def _cut_path(path: str) -> str:
     """Keep the end of a path that is too long: that is where the dump's own name is."""
-    return path if len(path) <= _PATH_CHARACTERS else "..." + path[3 - _PATH_CHARACTERS :]
+    return path if len(path) <= _VALUE_CHARACTERS else "..." + path[3 - _VALUE_CHARACTERS :]

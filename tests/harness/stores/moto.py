@@ -12,9 +12,9 @@ from tests.harness.stores.server import HOST, Quirks, StoreServer, free_ports, w
 QUIRKS = Quirks(
     verifies_md5=False,
     verifies_crc32=False,
-    checks_secret=False,
-    checks_clock=False,
     keeps_whole_checksum=True,
+    refuses_late_parts=False,
+    tells_when_uploads_began=False,
 )
 
 

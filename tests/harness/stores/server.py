@@ -31,10 +31,11 @@ class Quirks:
     knows_standard_ia: bool = True
     conditional_put: bool = True
     conditional_complete: bool = True
+    conditions_hold_in_a_race: bool = True
     keeps_whole_checksum: bool = False
-    checks_secret: bool = True
-    checks_clock: bool = True
-    checks_region: bool = False
+    verifies_whole_checksum: bool = False
+    refuses_late_parts: bool = True
+    tells_when_uploads_began: bool = True
 
 
 @dataclass(frozen=True, slots=True)

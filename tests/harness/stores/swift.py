@@ -42,7 +42,7 @@ for path, port in json.load(sys.stdin).items():
     ring.rebalance()
     ring.get_ring().save(path)
 """
-QUIRKS = Quirks(knows_standard_ia=False)
+QUIRKS = Quirks(knows_standard_ia=False, conditions_hold_in_a_race=False)
 
 
 def swift_programs() -> Path:

@@ -48,13 +48,13 @@ names = (
 
 
 @given(st.lists(names, max_size=8), names, st.text(max_size=300))
-def test_any_path_gives_four_different_keys_of_at_most_1024_bytes(
+def test_any_path_gives_four_different_keys_of_at_most_960_bytes(
     directories: list[str], stem: str, node: str
 ) -> None:
     found = keys("/".join([*directories, f"{stem}.hprof"]), prefix="p", node=node)
     assert len(set(found)) == 4
     for key in found:
-        assert len(key.encode()) <= 1024
+        assert len(key.encode()) <= 960
         assert key.isprintable() or not any(ord(character) < 32 or ord(character) == 127 for character in key)
 
 
