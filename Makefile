@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help test test-fast lint docs demo bench bench-quick bench-mount java-fixtures lock clean
+.PHONY: help test test-fast lint docs demo bench bench-quick bench-mount java-fixtures lock clean fuzz
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -72,6 +72,9 @@ java-fixtures:  ## the Java programs that tests and the bench run, built anew (n
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/LeakyApp.java tests/harness/java/leaky-app.jar
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/Unpack.java tests/harness/java/unpack.jar
 	$(PYTHON) tests/harness/java/build.py bench/java/Shop.java bench/java/shop.jar
+
+fuzz: $(STAMP)  ## 100,000 mutated heap dumps for everything that reads dumps
+	$(BIN)/python -m tests.fuzz --dumps 100000
 
 clean:  ## remove what the targets above made in this folder
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache build dist

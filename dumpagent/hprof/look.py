@@ -51,8 +51,9 @@ class Look:
             walked = self.walk.advance(
                 unpacked, budget_bytes=budget_bytes or 1 << 62, head_only=not self._tail_asked
             )
-            if walked.shape is Shape.UNFINISHED and self.walk.segments and not self._tail_asked:
-                tail = gzip.read_tail(self.source, size_bytes)
+            if walked.shape is Shape.UNFINISHED and self.walk.heap_begun and not self._tail_asked:
+                # A HEAP DUMP record (format 1.0.1) has no END behind it that could be looked for.
+                tail = gzip.read_tail(self.source, size_bytes) if self.walk.segments else gzip.Tail.UNSURE
                 if tail is gzip.Tail.ENDED:
                     return Walked(
                         Shape.COMPLETE, "its last gzip members are whole and lead up to the END record"
@@ -80,7 +81,7 @@ class Look:
     @property
     def head_seen(self) -> bool:
         """Whether every record before the heap has been looked at, so that what is missing there is missing."""
-        return bool(self.walk.segments)
+        return self.walk.heap_begun
 
     def facts(self) -> DumpFacts | None:
         """Give what is known of the dump so far; None before its header."""

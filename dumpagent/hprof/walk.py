@@ -87,7 +87,7 @@ class Walk:
             self._limits = records.length_limits(self.header.id_size)
             self.gathered = Gathered(self.header.id_size)
         while budget_bytes > 0:
-            if head_only and (self.segments or self._legacy_heap_dump):
+            if head_only and self.heap_begun:
                 return Walked(Shape.UNFINISHED, "its heap records follow")
             # Reading from one byte before tells "ends exactly here" from "ended before here" without asking a size.
             chunk = source.read_at(self.offset - 1, self._want_bytes + 1)
@@ -104,6 +104,11 @@ class Walk:
                 return self._cut("it ends inside a record")
             self._want_bytes = _READ_BYTES
         return Walked(Shape.UNFINISHED, f"{self.offset} bytes are looked through so far")
+
+    @property
+    def heap_begun(self) -> bool:
+        """Whether a heap record was met, so that what comes before the heap has been seen."""
+        return bool(self.segments or self._legacy_heap_dump)
 
     def _at_end(self, chunk: bytes) -> Walked:
         if not chunk:

@@ -149,7 +149,8 @@ class CompletenessJudge:
         if any(self._is_written(part) for part in companions):
             reason = "its JVM still writes the part beside it"
             return Verdict(State.WRITING, reason, due=False, recheck_s=_WRITER_RECHECK_S[0], facts=seen.facts)
-        state = State.TRUNCATED if walked.shape in _INCOMPLETE else State.NOT_A_DUMP
+        cut = walked.shape in _INCOMPLETE or (walked.shape is Shape.EMPTY and bool(companions))
+        state = State.TRUNCATED if cut else State.NOT_A_DUMP
         return self._wait(state, walked.reason + _beside(companions), still_s, seen)
 
     def _notice(self, seen: _Seen, still: tuple[Identity, ...], *, doubt_s: float = 0.0) -> float:

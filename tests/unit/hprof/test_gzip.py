@@ -82,6 +82,12 @@ def test_a_wrong_checksum_or_length_is_damage(at: int) -> None:
     assert look(bytes(packed)) is Shape.BROKEN
 
 
+def test_a_gzip_dump_of_format_1_0_1_has_no_end_record_to_look_for() -> None:
+    content = Maker(version="1.0.1").head() + record(0x0C, bytes(1000))
+    assert look(members(content, 100)) is Shape.COMPLETE
+    assert look(members(content[:-1], 100)) is Shape.CUT
+
+
 def test_bytes_behind_the_last_member_are_damage() -> None:
     assert look(members(MAKE.dump()) + b"rubbish that is no gzip member") is Shape.BROKEN
 
