@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -55,6 +56,7 @@ class Setting:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    made: Callable[[str], Any] = str  # makes the value of a choice
     required: bool = False
 
     @property
@@ -112,7 +114,7 @@ class Setting:
             return float(text.removesuffix("%"))
         if self.kind is Kind.CHOICE:
             by_lower = {choice.lower(): choice for choice in self.choices}
-            return by_lower[text.lower()] if text.lower() in by_lower else _refuse(text)
+            return self.made(by_lower[text.lower()]) if text.lower() in by_lower else _refuse(text)
         if self.kind is Kind.URL and text and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", text):
             raise ValueError(text)
         if self.kind is Kind.DIRECTORY and not text.startswith("/"):
@@ -120,6 +122,14 @@ class Setting:
         if self.required and not text:
             raise ValueError(text)
         return text
+
+
+class Keep(enum.Enum):
+    """Whether a dump that the store has confirmed stays on the volume."""
+
+    ALWAYS = "always"
+    WHILE_SPACE = "while-space"
+    UNTIL_UPLOADED = "until-uploaded"
 
 
 def _refuse(text: str) -> Any:
@@ -220,6 +230,26 @@ class Watching:
         True, "CLAIM", Kind.SWITCH,
         "rename a finished dump to <stem>.<dump time>.hprof, so that the JVM's next dump finds its name free",
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """How long dumps stay on the volume once the store has confirmed them. Others are never deleted."""
+
+    local_keep: Keep = setting(
+        Keep.WHILE_SPACE, "LOCAL_KEEP", Kind.CHOICE,
+        "whether dumps stay on the volume once the store has confirmed them: always; while-space: the oldest go when less than "
+        "LOCAL_MIN_FREE is free; until-uploaded: they go at once",
+        choices=tuple(keep.value for keep in Keep), made=Keep,
+    )  # fmt: skip
+    local_min_free_percent: float = setting(
+        30.0,
+        "LOCAL_MIN_FREE",
+        Kind.PERCENT,
+        "how much of the volume is to be free for the next dump",
+        low=0,
+        high=99,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -37,6 +38,8 @@ def shown(setting: Setting, default: Any) -> str:
         return "required" if setting.required else "empty"
     if setting.kind is Kind.SWITCH:
         return str(default).lower()
+    if isinstance(default, enum.Enum):
+        return str(default.value)
     unit = {Kind.DURATION: " s", Kind.PERCENT: " %", Kind.DAYS: " days"}.get(setting.kind, "")
     return f"{default:g}{unit}" if isinstance(default, (int, float)) else str(default)
 

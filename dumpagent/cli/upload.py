@@ -26,13 +26,14 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.heartbeat import Health, Heartbeat, Pulse
 from dumpagent.observe.log import log_to
 from dumpagent.observe.trouble import Trouble
-from dumpagent.settings import S3, Logging, Place, Remembering, Runtime, Volume, Watching
+from dumpagent.settings import S3, Keeping, Logging, Place, Remembering, Runtime, Volume, Watching
 from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.upload.claim import claim
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
-from dumpagent.upload.send import Progress, Sender
+from dumpagent.upload.retention import Retention, settle_all
+from dumpagent.upload.send import Brought, Progress, Sender
 from dumpagent.upload.watch import Woken, open_watch
 
 _GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
@@ -44,7 +45,7 @@ _BEAT_BELIEVED_S = 120.0
 
 
 @click.command("upload", short_help="Bring finished heap dumps to S3.")
-@takes(Volume, Watching, S3, Remembering, Place, Runtime, Logging)
+@takes(Volume, Watching, S3, Remembering, Keeping, Place, Runtime, Logging)
 @click.option(
     "--once", is_flag=True, help="One pass over DUMP_ROOT, then exit: 0, or 1 if a dump could not be stored."
 )
@@ -56,6 +57,7 @@ def command(
     watching: Watching,
     s3: S3,
     remembering: Remembering,
+    keeping: Keeping,
     place: Place,
     runtime: Runtime,
     logging: Logging,
@@ -99,6 +101,7 @@ def command(
         tell=tell,
         stop=ending.stop,
         retention_days=remembering.state_retention_days,
+        retention=None if dry_run else Retention(keeping, root=root, store=store, ledger=ledger, tell=tell),
         claim=claim if watching.claim and not dry_run else None,
         progress=_bar,
     )
@@ -131,6 +134,7 @@ def _once(
             ledger.load()
             if not dry_run:
                 ledger.lock()
+                settle_all(loop.root, ledger.directory)
             outcome.append(loop.run_once(dry_run=dry_run))
         except BaseException as error:  # noqa: BLE001 - raised again below, by the main thread
             outcome.append(error)
@@ -190,6 +194,7 @@ def _daemon(
     while not ending.stop.is_set():
         try:
             ledger.lock()
+            settle_all(loop.root, ledger.directory)
             break
         except AnotherAgent as error:
             other.failed("lock", str(error), hint=error.hint)
@@ -249,7 +254,9 @@ class Bringer(threading.Thread):
         """Bring until a stop. What nobody foresaw ends the daemon, not its uploads alone."""
         try:
             while not self._ending.stop.is_set():
-                self._loop.bring_next(timeout_s=1.0)
+                brought = self._loop.bring_next(timeout_s=1.0)
+                if brought is None or isinstance(brought, Brought):
+                    self._loop.reclaim()
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             self._died_of = error
             self._ending.wake()

@@ -99,6 +99,27 @@ STATE_WRITABLE = _event("state_writable", "info", "Receipts can be written again
 RECEIPTS_PRUNED = _event(
     "receipts_pruned", "info", "Receipts of dumps that left the disk long ago were dropped."
 )
+DUMP_DELETED = _event(
+    "dump_deleted",
+    "info",
+    "A dump that the store had just confirmed was deleted from the volume (LOCAL_KEEP).",
+)
+DELETE_FAILED = _event(
+    "delete_failed", "warning", "Confirmed dumps cannot be deleted from the volume; they stay."
+)
+DELETE_RECOVERED = _event("delete_recovered", "info", "Confirmed dumps can be deleted again.")
+OBJECT_MISSING = _event(
+    "object_missing", "error", "The store no longer holds a dump that it had confirmed; it is uploaded again."
+)
+VOLUME_FULL = _event(
+    "volume_full",
+    "error",
+    "Less than LOCAL_MIN_FREE is free and nothing may be deleted; the next dump may not fit.",
+)
+VOLUME_ROOMY = _event("volume_roomy", "info", "There is room on the volume again.")
+AGENT_FAULTY = _event(
+    "agent_faulty", "error", "A fault of the agent's own; please report the trace. Other dumps go on."
+)
 PASS_FINISHED = _event("pass_finished", "info", "`--once` is done; how many dumps took which way.")
 PASS_INTERRUPTED = _event("pass_interrupted", "warning", "`--once` was stopped before it was done.")
 OTHER_AGENT_FOUND = _event(

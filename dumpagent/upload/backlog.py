@@ -163,6 +163,20 @@ class Backlog:
                 entry.stage = Stage.STORED
                 self._uploaded += 1
 
+    def stored(self) -> list[DumpFile]:
+        """Give the dumps on the volume that the store holds."""
+        with self._lock:
+            return [entry.dump for entry in self._entries.values() if entry.stage is Stage.STORED]
+
+    def is_missing(self, identity: Identity) -> None:
+        """Note that the store no longer holds this dump: it is seen anew."""
+        with self._lock:
+            for entry in self._entries.values():
+                if entry.stage is Stage.STORED and entry.dump.identity == identity:
+                    self._seen += 1
+                    entry.stage, entry.verdict, entry.attempts = Stage.WAITING, None, 0
+                    entry.waiting_since = self._monotonic()
+
     def retry(self, entry: Entry) -> float:
         """Put a dump back that could not be stored. Gives the seconds until it may be tried again: they double up to
         a minute, with jitter, so that many agents do not come back to a recovering store at the same moment."""

@@ -148,6 +148,11 @@ class Ledger:
         self._write("receipts", receipt.identity, asdict(receipt))
         self.forget_unfinished(receipt.identity)
 
+    def forget(self, identity: Identity) -> None:
+        """Drop a receipt that turned out to be wrong: the store does not hold the dump."""
+        if self._receipts.pop(identity, None) is not None:
+            self._remove("receipts", identity)
+
     def note_present(self, present: Iterable[Identity], *, retention_s: float) -> list[Receipt]:
         """Take note of which dumps lie on the disk, and drop the receipts of those gone for `retention_s`.
 

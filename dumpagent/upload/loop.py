@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from traceback import format_exc
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.model import DumpFacts, DumpFile, State, Verdict
@@ -22,10 +23,12 @@ from dumpagent.upload.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.judge import Judge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.names import companion_base
+from dumpagent.upload.retention import Retention, Stored
 from dumpagent.upload.scan import Scan, dump_file, scan
 from dumpagent.upload.send import Brought, Errand, Progress, Sender
 
 _DAY_S = 86400.0
+_RECLAIM_RETRY_S = 30.0
 _CLAIM_RECHECK_S = 0.25
 _NOT_READABLE = "run the agent as uid 0 with the capability DAC_READ_SEARCH: dumps are readable by their application alone"
 Claim = Callable[[DumpFile, DumpFacts | None], DumpFile]
@@ -66,16 +69,19 @@ class UploadLoop:
         stop: threading.Event,
         retention_days: float,
         claim: Claim | None = None,
+        retention: Retention | None = None,
         progress: ShowProgress = _no_progress,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backlog = Backlog(monotonic=monotonic)
-        self._root, self._store, self._ledger, self._sender, self._judge = root, store, ledger, sender, judge
+        self.root = root
+        self._store, self._ledger, self._sender, self._judge = store, ledger, sender, judge
         self._tell, self._stop, self._progress, self._monotonic = tell, stop, progress, monotonic
         self._retention_s = retention_days * _DAY_S
         self._store_trouble = Trouble(tell, ev.STORE_FAILED, ev.STORE_RECOVERED, monotonic=monotonic)
         self._dump_trouble = Trouble(tell, ev.UPLOAD_FAILED, ev.UPLOAD_RECOVERED, monotonic=monotonic)
         self._scan_trouble = Trouble(tell, ev.SCAN_FAILED, ev.SCAN_RECOVERED, monotonic=monotonic)
+        self._retention = retention
         self._claim = claim
         self._claim_trouble = Trouble(tell, ev.CLAIM_FAILED, ev.CLAIM_RECOVERED, monotonic=monotonic)
         self._store_pause = _Pause()
@@ -88,7 +94,7 @@ class UploadLoop:
     @property
     def root_trouble(self) -> str | None:
         """Say why the last scan could not look at the dump root; None if it could, or if there was none yet."""
-        return self._unreadable.get(self._root)
+        return self._unreadable.get(self.root)
 
     # -- finding ------------------------------------------------------------------------------------------------
 
@@ -97,7 +103,7 @@ class UploadLoop:
 
         Gives the seconds after which another look can tell more, None if only a change of the volume can.
         """
-        found = scan(self._root, skip=frozenset({self._ledger.directory}))
+        found = scan(self.root, skip=frozenset({self._ledger.directory}))
         for path in self._unreadable.keys() - found.unreadable.keys():
             self._scan_trouble.ended_for(path, path=path)
         self._unreadable = dict(found.unreadable)
@@ -120,7 +126,7 @@ class UploadLoop:
         dumps = []
         for relpath in relpaths:
             try:
-                dump = dump_file(self._root, relpath, os.lstat(f"{self._root}/{relpath}"))
+                dump = dump_file(self.root, relpath, os.lstat(f"{self.root}/{relpath}"))
             except OSError:
                 continue  # gone again, or unreadable: the next scan tells
             if dump:
@@ -155,7 +161,7 @@ class UploadLoop:
         """
         for entry in self.backlog.waiting():
             try:
-                dump = dump_file(self._root, entry.dump.relpath, os.lstat(entry.dump.path))
+                dump = dump_file(self.root, entry.dump.relpath, os.lstat(entry.dump.path))
             except OSError:
                 continue  # gone, renamed or unreadable: the next scan tells
             if dump:
@@ -256,6 +262,12 @@ class UploadLoop:
                 dump.identity.inode, reason, path=dump.path, hint=_NOT_READABLE, next_try_seconds=delay_s
             )
             return error
+        except Exception as error:  # noqa: BLE001 - a fault of ours with one dump must not end the others' uploads
+            self._tell(
+                ev.AGENT_FAULTY, path=dump.path, error=f"{type(error).__name__}: {error}", trace=format_exc()
+            )
+            self.backlog.retry(entry)
+            return DumpagentError(f"{type(error).__name__}: {error}")
         self.backlog.has_stored(entry)
         self._judge.forget(dump)
         self._store_pause.end()
@@ -312,6 +324,23 @@ class UploadLoop:
             "store", str(error), store=self._store.name, hint=error.hint or None, pending=self.counts.pending
         )
 
+    # -- making room --------------------------------------------------------------------------------------------
+
+    def reclaim(self) -> None:
+        """Delete what the policy allows to be deleted. Asks the store, so it belongs to the thread that brings."""
+        if self._retention is None or self._store_pause.left_s(self._monotonic()):
+            return
+        receipts = ((dump, self._ledger.receipt(dump.identity)) for dump in self.backlog.stored())
+        stored = [Stored(dump, receipt) for dump, receipt in receipts if receipt is not None]
+        try:
+            missing = self._retention.reclaim(stored, stopped=self._stop.is_set)
+        except Unreachable as error:
+            self._store_pause.begin(self._monotonic(), _RECLAIM_RETRY_S)
+            self.note_store(error)
+            return
+        for identity in missing:
+            self.backlog.is_missing(identity)
+
     # -- one pass -----------------------------------------------------------------------------------------------
 
     def run_once(self, *, dry_run: bool = False) -> Pass:
@@ -335,6 +364,8 @@ class UploadLoop:
                 failed += 1
         if self._stop.is_set():
             return Pass(uploaded, already_stored, failed=failed, left=self.counts.pending - failed)
+        if not dry_run:
+            self.reclaim()
         waiting = self.backlog.waiting()
         for entry in waiting:
             if entry.verdict:

@@ -1,0 +1,202 @@
+"""Nothing that the store has not just confirmed is deleted; what may go goes in an order that keeps the first of a crash loop."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dumpagent.errors import Unreachable
+from dumpagent.model import Identity
+from dumpagent.settings import Keep, Keeping, Place
+from dumpagent.store.memory import MemoryStore
+from dumpagent.store.protocol import Body, LookRefused, Store, StoredObject
+from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.retention import Retention, Space, Stored, in_order_of_deletion, settle_all, space_of
+from dumpagent.upload.send import Sender
+from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
+
+HOUR = 3600
+
+
+class Disk:
+    """A volume of 1000 bytes of which the dumps below `root` take their share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, path: str) -> Space:
+        assert path == str(self.root)
+        used = sum(file.stat().st_size for file in self.root.glob("**/*.hprof"))
+        return Space(1000, 1000 - used)
+
+
+class Scene:
+    """A volume with dumps that were brought to a store, and the retention over them."""
+
+    def __init__(
+        self, volume: Volume, store: Store, told: Told, keep: Keep, *, behind: Store | None = None
+    ) -> None:
+        self.volume, self.told = volume, told
+        self.ledger = Ledger(f"{volume.root}/.dumpagent", store=store.name)
+        self.ledger.load()
+        self.sender = Sender(behind or store, self.ledger, Place(node_name="n"), part_bytes=PART)
+        self.retention = Retention(
+            Keeping(local_keep=keep),
+            root=str(volume.root),
+            store=store,
+            ledger=self.ledger,
+            tell=told,
+            space=Disk(volume.root),
+        )
+        self.stored: list[Stored] = []
+
+    def bring(self, relpath: str, content: bytes, *, at: float) -> None:
+        self.volume.dump(relpath, content)
+        os.utime(self.volume.root / relpath, (at, at))
+        errand = self.volume.errand(relpath)
+        self.stored.append(Stored(errand.dump, self.sender.bring(errand).receipt))
+
+    def reclaim(self) -> list[Identity]:
+        return self.retention.reclaim(self.stored)
+
+    def left(self) -> list[str]:
+        return sorted(
+            path.relative_to(self.volume.root).as_posix() for path in self.volume.root.glob("**/*.hprof")
+        )
+
+
+def test_while_there_is_room_everything_stays(volume: Volume, store: MemoryStore, told: Told) -> None:
+    scene = Scene(volume, store, told, Keep.WHILE_SPACE)
+    scene.bring("a.hprof", some_bytes(700), at=1)
+    scene.reclaim()
+    assert scene.left() == ["a.hprof"]
+    assert told.events == []
+
+
+def test_the_oldest_go_until_there_is_room_enough_and_no_more(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    scene = Scene(volume, store, told, Keep.WHILE_SPACE)
+    for number in range(9):
+        scene.bring(f"{number}.hprof", some_bytes(100), at=1000.0 * number)
+    scene.reclaim()
+    assert scene.left() == [f"{number}.hprof" for number in range(2, 9)]
+    assert len(contents(store)) == 9
+    assert [str(deleted["key"]) for deleted in told.of("dump_deleted")] == ["0.hprof", "1.hprof"]
+
+
+@pytest.mark.parametrize(("keep", "left"), [(Keep.ALWAYS, ["a.hprof"]), (Keep.UNTIL_UPLOADED, [])])
+def test_the_two_plain_policies(
+    volume: Volume, store: MemoryStore, told: Told, keep: Keep, left: list[str]
+) -> None:
+    scene = Scene(volume, store, told, keep)
+    scene.bring("a.hprof", some_bytes(990 if keep is Keep.ALWAYS else 10), at=1)
+    scene.reclaim()
+    assert scene.left() == left
+
+
+def test_repeats_of_a_crash_loop_go_before_its_first_dump(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    scene = Scene(volume, store, told, Keep.WHILE_SPACE)
+    for number, at in enumerate([0, 600, 1200, 50 * HOUR]):
+        relpath = f"java_pid1.{number}.hprof"
+        scene.bring(relpath, some_bytes(10), at=float(at + 1))
+        last = scene.stored[-1]
+        scene.stored[-1] = Stored(last.dump, replace(last.receipt, path="java_pid1.hprof"))
+    assert [each.dump.relpath.split(".")[1] for each in in_order_of_deletion(scene.stored)] == [
+        "1",
+        "2",
+        "0",
+        "3",
+    ]
+
+
+def test_a_full_disk_of_unconfirmed_dumps_is_an_alarm_and_no_deletion(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    class Blind(MemoryStore):
+        def look(self, key: str) -> StoredObject | None:
+            raise LookRefused(f"looking at {key}: 403")
+
+    scene = Scene(volume, Blind(limits=SMALL_LIMITS), told, Keep.WHILE_SPACE)
+    scene.bring("a.hprof", some_bytes(900), at=1)
+    for _ in range(3):
+        scene.reclaim()
+    assert scene.left() == ["a.hprof"]
+    assert len(told.of("volume_full")) == 1
+    os.unlink(volume.root / "a.hprof")
+    scene.reclaim()
+    assert told.names()[-1] == "volume_roomy"
+
+
+def test_a_dump_whose_object_is_gone_stays_and_is_to_be_uploaded_again(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
+    scene.bring("a.hprof", some_bytes(10), at=1)
+    store.delete("a.hprof")
+    assert scene.reclaim() == [scene.stored[0].dump.identity]
+    assert scene.left() == ["a.hprof"]
+    assert scene.ledger.receipt(scene.stored[0].dump.identity) is None
+    assert told.names() == ["object_missing"]
+
+
+def test_a_dump_whose_object_was_replaced_stays(volume: Volume, store: MemoryStore, told: Told) -> None:
+    scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
+    scene.bring("a.hprof", some_bytes(10), at=1)
+    store.delete("a.hprof")
+    other = some_bytes(10)
+    store.put("a.hprof", Body(other, zlib.crc32(other)), {})
+    scene.reclaim()
+    assert scene.left() == ["a.hprof"]
+
+
+def test_a_store_that_cannot_be_asked_deletes_nothing(volume: Volume, store: MemoryStore, told: Told) -> None:
+    class Down(MemoryStore):
+        def look(self, key: str) -> StoredObject | None:
+            raise Unreachable("no answer")
+
+    scene = Scene(volume, Down(limits=SMALL_LIMITS), told, Keep.UNTIL_UPLOADED, behind=store)
+    scene.bring("a.hprof", some_bytes(10), at=1)
+    with pytest.raises(Unreachable):
+        scene.reclaim()
+    assert scene.left() == ["a.hprof"]
+
+
+def test_another_file_that_took_the_name_is_not_deleted(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    """It comes back under a dump's name, and is uploaded like any other."""
+    scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
+    scene.bring("a.hprof", some_bytes(10), at=1)
+    os.unlink(volume.root / "a.hprof")
+    volume.dump("a.hprof", b"another dump")
+    scene.reclaim()
+    (left,) = scene.left()
+    assert (volume.root / left).read_bytes() == b"another dump"
+    assert told.of("dump_deleted") == []
+
+
+def test_a_deletion_that_was_cut_off_is_finished_or_undone_at_the_next_start(volume: Volume) -> None:
+    aside = volume.root / ".dumpagent" / "deleting"
+    volume.dump("a.hprof", b"confirmed")
+    volume.dump("b.hprof", b"not the one")
+    dumps = {name: volume.errand(name).dump for name in ("a.hprof", "b.hprof")}
+    aside.mkdir(parents=True)
+    os.rename(volume.root / "a.hprof", aside / str(dumps["a.hprof"].identity))
+    os.rename(volume.root / "b.hprof", aside / "1-2-3")
+    settle_all(str(volume.root), f"{volume.root}/.dumpagent")
+    assert [path.read_bytes() for path in volume.root.glob("*.hprof")] == [b"not the one"]
+    assert list(aside.iterdir()) == []
+
+
+def test_room_is_counted_as_df_does(tmp_path: Path) -> None:
+    space = space_of(str(tmp_path))
+    found = os.statvfs(tmp_path)
+    assert 0 <= space.free_percent <= 100
+    assert space.total_bytes <= found.f_blocks * found.f_frsize
