@@ -56,14 +56,15 @@ def running(group: Group, *flags: str) -> Iterator[tuple[Node, Manager]]:
         shutil.rmtree(base)
 
 
-# Runs on the host: unmounts, then creates files through the path until one is on the volume's device.
+# Runs on the host: unmounts, then opens a file through the path until it is one on the volume's device.
 _LOSE = """
+name = f"{path}/java_pid{os.urandom(4).hex()}.hprof"
 wanted = os.stat(pv).st_dev
 import time
 began = time.monotonic()
 umount(path, 2)
 while True:
-    fd = os.open(f"{path}/probe-{time.monotonic_ns()}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT)
     os.write(fd, b"x")
     there = os.fstat(fd).st_dev == wanted
     os.close(fd)
@@ -81,10 +82,12 @@ def remounts(millicores: int | None) -> Iterator[Figure]:
     with Group(millicores) as group, running(group) as (node, manager):
         taken = []
         dice = random.Random(1)
+        before = group.used_s()
         for _ in range(losses):
             time.sleep(dice.uniform(0.3, 0.7))
             taken.append(1000 * node.host.run(_LOSE, path=f"{node.mnt}/dump", pv=node.pv))
-        detail = f"{losses} losses; p50 {percentile(taken, 50):.2f}, max {max(taken):.1f}"
+        each = 1000 * (group.used_s() - before) / losses
+        detail = f"{losses} losses; p50 {percentile(taken, 50):.2f}, max {max(taken):.1f}; {each:.1f} ms CPU each, all in all"
         yield Figure(
             f"umount to a write in the volume, p95, {limit}", percentile(taken, 95), "ms", 50, detail
         )
@@ -193,7 +196,8 @@ def probe() -> Iterator[Figure]:
         for name in list(kinds)[1:]:
             median = percentile(used[name], 50)
             detail = f"{median:.1f} ms against {bare:.1f} ms of CPU, medians of {len(used[name])}"
-            yield Figure(f"CPU of `{name}` over `python -c pass`", median / bare, "times", 1.5, detail)
+            promised = 1.5 if name == "dumpagent check" else None  # -m alone imports more than the probe does
+            yield Figure(f"CPU of `{name}` over `python -c pass`", median / bare, "times", promised, detail)
         in_namespace = ["nsenter", f"--mount=/proc/{manager.process.pid}/ns/mnt", "--"]
         with Group(100) as limited:
             enter = "; ".join(f"echo $$ > {file}" for file in limited.procs_files)

@@ -10,6 +10,7 @@ import click
 
 from dumpagent import __version__
 from dumpagent.cli.options import takes
+from dumpagent.errors import Refused
 from dumpagent.mount.keeper import Keeper
 from dumpagent.mount.start import lock_node, refuse_what_cannot_work, resolve
 from dumpagent.observe import events as ev
@@ -33,8 +34,13 @@ def command(mounting: Mounting, runtime: Runtime, place: Place, logging: Logging
         target=resolve(mounting.target, "MOUNT_TARGET"),
     )
     tell = log_to(None, logging)
-    refuse_what_cannot_work(mounting.source, mounting.target)
-    lock_fd = lock_node(mounting.target)
+    try:
+        refuse_what_cannot_work(mounting.source, mounting.target)
+        lock_fd = lock_node(mounting.target)
+    except OSError as error:
+        raise Refused(
+            f"cannot look at the mounts: {error}", hint=f"see that {error.filename} is there"
+        ) from error
     heartbeat = Heartbeat(runtime.runtime_dir, "mount", mounting.target)
     heartbeat.open()
     node = place.node_name or socket.gethostname()

@@ -92,6 +92,7 @@ class Keeper:
         self.rescuer = Rescuer(self.source, self.target, name, settings.quiet_s, tell, ours, monotonic)
         self.remount = self._trouble(ev.REMOUNT_FAILED, ev.REMOUNT_RECOVERED)
         self.unreadable = self._trouble(ev.TABLE_UNREADABLE, ev.TABLE_READABLE)
+        self.forking = self._trouble(ev.CHILD_REFUSED, ev.CHILD_STARTED)
         self.beating = self._trouble(ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
         self.backend = {kind: self._trouble(event, ev.BACKEND_RECOVERED) for kind, event in _BAD.items()}
         self.pace = Pace(burst=100, per_s=10)
@@ -130,9 +131,9 @@ class Keeper:
             self.ask(now)
         if self.rescuer.collect():
             again_s = _RESCUE_AGAIN_S if self.rescuer.waiting else self.settings.check_interval_s
-            self.rescue_at = now + again_s
+            self.rescue_at = min(self.rescue_at, now + again_s)
         if now >= self.rescue_at and self.may_rescue:
-            self.rescuer.start()
+            self.rescue(now)
         self.beat(now)
         reap()
 
@@ -226,7 +227,7 @@ class Keeper:
         return [f"{mount.fstype} {mount.device} {mount.root}" for mount in mounts]
 
     def _told_whole(self, view: View, now: float, *, bound: bool = False) -> None:
-        before, self.found = self.found, Shows.THE_SOURCE
+        before, self.found, self.aside = self.found, Shows.THE_SOURCE, False
         if before is Shows.THE_SOURCE:
             return
         if before is None:
@@ -243,9 +244,26 @@ class Keeper:
     def ask(self, now: float) -> None:
         """Have a write test made, through the target if it shows the source."""
         self.prove_at = now + self.settings.check_interval_s
-        if self.prober.fd is None:
-            self.asked = self.changes
+        if self.prober.fd is not None:
+            return
+        self.asked = self.changes
+        try:
             self.prober.start(through_target=self.found is Shows.THE_SOURCE, now=now)
+        except OSError as error:
+            self.forking.failed("write test", error.strerror or str(error), path=self.source)
+            self.prove_at = now + min(1.0, self.settings.check_interval_s)
+        else:
+            self.forking.ended_for("write test", path=self.source)
+
+    def rescue(self, now: float) -> None:
+        """Have what lies on the node's own disk moved into the volume."""
+        self.rescue_at = now + self.settings.check_interval_s  # unless a loss meanwhile makes it sooner
+        try:
+            self.rescuer.start()
+        except OSError as error:
+            self.forking.failed("rescue", error.strerror or str(error), path=self.target)
+        else:
+            self.forking.ended_for("rescue", path=self.target)
 
     def learn(self, now: float) -> None:
         """Take the write test's outcome in: told, and acted upon where staying on the target would lose dumps."""

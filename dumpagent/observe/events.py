@@ -212,6 +212,12 @@ RESCUE_RECOVERED = _event("rescue_recovered", "info", "Files can be rescued agai
 STALE_READY_REMOVED = _event(
     "stale_ready_removed", "warning", "The node's own directory held a .ready, which said what was not so."
 )
+CHILD_REFUSED = _event(
+    "child_refused",
+    "error",
+    "No process can be had for the write test or the rescue: raise the pod's pids limit.",
+)
+CHILD_STARTED = _event("child_started", "info", "Processes can be had again.")
 HEARTBEAT_FAILED = _event(
     "heartbeat_failed", "error", "RUNTIME_DIR cannot be written: `dumpagent check` will fail."
 )
