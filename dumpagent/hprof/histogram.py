@@ -126,7 +126,6 @@ class HeapScan:
         self._class_count = self._class_bytes = self._arrays = 0
         self.roots = 0
         self._class_of_classes = class_of_classes
-        self._stuck_at = 0
         self._samples: list[tuple[int, int, int]] = []  # gap, elements, element size (0: a reference)
         ids = {
             0xFF: size, 0x01: 2 * size, 0x02: size + 8, 0x03: size + 8, 0x04: size + 4, 0x05: size, 0x06: size + 4,
@@ -150,10 +149,7 @@ class HeapScan:
             last = offset + len(chunk) >= end
             if len(self._samples) < _SAMPLES_MOST:
                 self._sample(chunk)
-            try:
-                passed = self._pass(chunk, len(chunk) if last else len(chunk) - _FIXED_MOST_BYTES)
-            except (IndexError, struct.error, KeyError):
-                passed = self._stuck_at
+            passed = self._pass(chunk)
             if passed == 0:
                 if not last and len(chunk) < want:
                     raise Damaged(f"the dump ends at byte {offset + len(chunk)}, inside a segment")
@@ -167,25 +163,27 @@ class HeapScan:
         if offset != end:
             raise Damaged(f"an object reaches over the end of its segment at byte {end}")
 
-    def _pass(self, chunk: bytes, stop: int) -> int:
-        """Count the records that begin before `stop`; give where the next one begins."""
+    def _pass(self, chunk: bytes) -> int:
+        """Count the records in `chunk`; give where the first one begins that is not all there, or is none.
+
+        What is cut off at the end of the chunk has a key that is too short to be known, so nothing is compared for it.
+        """
         size, position = self._size, 0
-        instances, object_arrays, primitive_arrays = (
-            self._instances,
-            self._object_arrays,
-            self._primitive_arrays,
-        )
+        instances, object_arrays = self._instances, self._object_arrays
+        primitive_arrays = self._primitive_arrays
         from_, to, primitive_to = size + 5, 2 * size + 9, size + 10
         while True:
             try:
-                while position < stop:
+                while True:
                     tag = chunk[position]
-                    if tag == 0x21:  # INSTANCE; a literal, as this loop runs for each of millions of objects
-                        seen = instances[chunk[position + from_ : position + to]]
+                    if (
+                        tag == 0x23
+                    ):  # PRIMITIVE_ARRAY; literals, as this loop runs for each of millions of objects
+                        seen = primitive_arrays[chunk[position + from_ : position + primitive_to]]
                         seen.times += 1
                         position += seen.step
-                    elif tag == 0x23:  # PRIMITIVE_ARRAY
-                        seen = primitive_arrays[chunk[position + from_ : position + primitive_to]]
+                    elif tag == 0x21:  # INSTANCE
+                        seen = instances[chunk[position + from_ : position + to]]
                         seen.times += 1
                         position += seen.step
                     elif tag == 0x22:  # OBJECT_ARRAY
@@ -193,34 +191,36 @@ class HeapScan:
                         seen.times += 1
                         position += seen.step
                     else:
-                        self._stuck_at = position
                         position = self._pass_other(tag, chunk, position)
-                return position
             except KeyError:
-                self._stuck_at = position
-                self._meet(chunk[position], chunk, position)
+                if tag not in (INSTANCE, OBJECT_ARRAY, PRIMITIVE_ARRAY) or not self._meet(
+                    tag, chunk, position
+                ):
+                    return position
+            except (IndexError, struct.error):
+                return position
 
-    def _meet(self, tag: int, chunk: bytes, position: int) -> None:
-        """Learn how long records with this class and length are. Raises KeyError, struct.error for what is none."""
+    def _meet(self, tag: int, chunk: bytes, position: int) -> bool:
+        """Learn how long objects with this class and length are; say no if this is not all of one's head."""
         size = self._size
         at = position + size + 5
-        if tag == INSTANCE:
-            key = chunk[at : at + size + 4]
-            step, cache = 2 * size + 9 + _U4.unpack_from(chunk, at + size)[0], self._instances
-        elif tag == OBJECT_ARRAY:
-            key = chunk[at : at + size + 4]
-            step, cache = 2 * size + 9 + _U4.unpack_from(chunk, at)[0] * size, self._object_arrays
+        if tag == PRIMITIVE_ARRAY:
+            key, cache = chunk[at : at + 5], self._primitive_arrays
+            if len(key) < 5 or key[4] not in PRIMITIVES:
+                return False
+            step = size + 10 + _U4.unpack_from(key)[0] * PRIMITIVES[key[4]][1]
         else:
-            key = chunk[at : at + 5]
-            step, cache = (
-                size + 10 + _U4.unpack_from(chunk, at)[0] * PRIMITIVES[key[4]][1],
-                self._primitive_arrays,
-            )
-        if len(key) < (5 if tag == PRIMITIVE_ARRAY else size + 4):
-            raise IndexError(position)
+            key = chunk[at : at + size + 4]
+            if len(key) < size + 4:
+                return False
+            if tag == INSTANCE:
+                step, cache = 2 * size + 9 + _U4.unpack_from(key, size)[0], self._instances
+            else:
+                step, cache = 2 * size + 9 + _U4.unpack_from(key)[0] * size, self._object_arrays
         if len(cache) >= _CACHE_MOST:
             self._settle()
         cache[key] = _Seen(step)
+        return True
 
     def _pass_other(self, tag: int, chunk: bytes, position: int) -> int:
         """Pass a root or a class; give where the next record begins. Raises Damaged, IndexError, struct.error."""
@@ -442,19 +442,21 @@ def count_objects(
     if header is None or gathered is None or not gathered.heap_start:
         raise ValueError("the walk has not come to the heap")
     scan = HeapScan(source, header, class_of_classes=gathered.class_of_classes)
-    offset, damage = gathered.heap_start, ""
+    offset, damage, legacy = gathered.heap_start, "", False
     while True:
-        record = source.read_at(offset, records.RECORD_BYTES)
-        if len(record) < records.RECORD_BYTES:
-            damage = (
-                "" if not record and walk.gathered and offset == walk.offset else "the dump ends without END"
-            )
+        # From one byte before, to see whether the record before it is all there.
+        chunk = source.read_at(offset - 1, records.RECORD_BYTES + 1)
+        if len(chunk) == 1 and legacy:
             break
-        tag, length = records.RECORD.unpack(record)
+        if len(chunk) <= records.RECORD_BYTES:
+            damage = "the dump ends without END" if len(chunk) == 1 else "the dump ends inside a record"
+            break
+        tag, length = records.RECORD.unpack_from(chunk, 1)
         body = offset + records.RECORD_BYTES
         if tag == records.HEAP_DUMP_END:
             break
         if tag in (records.HEAP_DUMP_SEGMENT, records.HEAP_DUMP):
+            legacy = legacy or tag == records.HEAP_DUMP
             try:
                 scan.count(body, length, progress=progress)
             except Damaged as error:
