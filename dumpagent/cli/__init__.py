@@ -25,6 +25,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Say whether a heap dump is complete, who wrote it and why, and what is in it.",
     ),
     "rechunk": ("rechunk", "Rewrite a .hprof.gz so that Eclipse MAT opens it without unpacking."),
+    "ls": ("ls", "List the dumps in the store."),
+    "get": ("get", "Fetch a dump from the store: resumable, checked, never over another file."),
+    "verify": ("verify", "Prove that dumps in the store are what was sent; keep nothing."),
 }
 
 

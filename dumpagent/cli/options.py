@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import click
@@ -56,8 +56,10 @@ def _option(parameter: str, setting: Setting, default: Any) -> Callable[[_C], _C
     )
 
 
-def takes(*settings_classes: type) -> Callable[[_C], _C]:
+def takes(*settings_classes: type, without: Collection[str] = ()) -> Callable[[_C], _C]:
     """Give a command the options of these settings classes; it is called with one instance of each, in this order.
+
+    Fields named in `without` keep their defaults: the command has no use for them.
 
     Raises BadSettings at the command's start when a value is out of range or a required one is missing.
     """
@@ -69,6 +71,8 @@ def takes(*settings_classes: type) -> Callable[[_C], _C]:
             for number, settings_class in enumerate(settings_classes):
                 values = {}
                 for field, (setting, _default) in declared(settings_class).items():
+                    if field in without:
+                        continue
                     given = parameters.pop(_parameter(number, field))
                     if given is not None:
                         values[field] = given
@@ -84,7 +88,8 @@ def takes(*settings_classes: type) -> Callable[[_C], _C]:
         for number, settings_class in reversed(list(enumerate(settings_classes))):
             assert dataclasses.is_dataclass(settings_class)  # noqa: S101 - a programming error, not a user's
             for field, (setting, default) in reversed(declared(settings_class).items()):
-                decorated = _option(_parameter(number, field), setting, default)(decorated)
+                if field not in without:
+                    decorated = _option(_parameter(number, field), setting, default)(decorated)
         result: _C = decorated
         return result
 

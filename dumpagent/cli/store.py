@@ -37,6 +37,11 @@ def open_store(
     return S3Store(settings, stop=stop, profile=_remembered(remembered_in, which), learnt=learnt)
 
 
+def open_store_to_read(settings: S3) -> S3Store:
+    """Give the store of these settings for somebody who fetches dumps; no request is made yet."""
+    return S3Store(settings, reads_only=True)
+
+
 def _remembered(path: str | None, which: str) -> Profile:
     try:
         with open(path or "/dev/null", encoding="utf-8") as file:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 Advance = Callable[[int], None]
+Drawn = AbstractContextManager[Advance]
 
 
 def on_terminal() -> bool:
@@ -15,10 +16,10 @@ def on_terminal() -> bool:
 
 
 @contextmanager
-def bar(title: str, total_bytes: int) -> Iterator[Advance]:
+def bar(title: str, total_bytes: int, done_bytes: int = 0) -> Iterator[Advance]:
     """Draw a bar on stderr while the block runs; call what is given with the bytes done since the last call.
 
-    Draws nothing when stderr is no terminal.
+    `done_bytes` were done before, and do not count as speed. Draws nothing when stderr is no terminal.
     """
     if not on_terminal():
         yield lambda _bytes: None
@@ -41,5 +42,28 @@ def bar(title: str, total_bytes: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=total_bytes)
+        task = progress.add_task(title, total=total_bytes, completed=done_bytes)
         yield lambda done_bytes: progress.update(task, advance=done_bytes)
+
+
+@contextmanager
+def tally(title: str, total: int) -> Iterator[Advance]:
+    """Draw on stderr how many of `total` things are done while the block runs; call what is given with how many more.
+
+    Draws nothing when stderr is no terminal.
+    """
+    if not on_terminal():
+        yield lambda _count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.update(task, advance=count)

@@ -18,6 +18,7 @@ from dumpagent.store.protocol import (
     Occupied,
     OpenUpload,
     Part,
+    Replaced,
     StoredObject,
 )
 
@@ -123,10 +124,14 @@ class MemoryStore:
                 stored.key, stored.size_bytes, stored.etag, stored.modified, None, stored.crc32
             )
 
-    def read(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def read(
+        self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None
+    ) -> Iterator[bytes]:
         with self._lock:
             if key not in self._objects:
                 raise Refused(f"reading {key}: the store answered 404 NoSuchKey")
+            if etag not in (None, self._objects[key].etag):
+                raise Replaced(f"reading {key}: the store answered 412 PreconditionFailed")
             content = self._objects[key].content
         yield content[start : None if length is None else start + length]
 

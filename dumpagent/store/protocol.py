@@ -27,6 +27,10 @@ class LookRefused(Refused):
     """The store does not tell whether the key is there: the credentials may write, but not look."""
 
 
+class Replaced(Refused):
+    """The object under the key is not the one that was asked for: another was put in its place."""
+
+
 class Corrupted(Refused):
     """The store received other bytes than were sent and threw them away; sending again can help."""
 
@@ -162,8 +166,13 @@ class Store(Protocol):
     def objects(self, prefix: str) -> Iterator[StoredObject]:
         """Give the objects whose keys begin with `prefix`, in key order, without their metadata."""
 
-    def read(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Give an object's bytes from `start` in chunks. Raises Refused if there is none."""
+    def read(
+        self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None
+    ) -> Iterator[bytes]:
+        """Give an object's bytes from `start` in chunks. Raises Refused if there is none.
+
+        With `etag`, of that very object: raises Replaced if the store holds another one.
+        """
 
     def delete(self, key: str) -> None:
         """Delete the object. No error if there is none."""

@@ -23,7 +23,20 @@ _HINTS: dict[str, str] = {
     "RequestTimeTooSkewed": "the clocks of this node and the store differ by more than 15 minutes: mend NTP on the node",
     "InvalidBucketName": "correct S3_BUCKET: 3 to 63 lower-case letters, digits, dots and hyphens",
     "QuotaExceeded": "the store's quota is used up: raise it or delete old dumps; nothing is deleted here meanwhile",
+    "NoSuchKey": "`dumpagent ls` shows what is there",
     "MissingContentLength": "the store cannot take chunked requests; please report this with the name of the store",
+}
+_NO_CONNECTION = "check S3_ENDPOINT_URL (scheme, host, port), DNS and network policies from this pod to the store; dumps wait meanwhile"
+# What a person at the other end of the road does instead.
+_READER_HINTS = {
+    _HINTS[
+        "AccessDenied"
+    ]: "these credentials need s3:ListBucket on the bucket and s3:GetObject on its objects",
+    _HINTS["NoSuchBucket"]: "correct S3_BUCKET (and S3_ENDPOINT_URL: the bucket is looked for there)",
+    _HINTS[
+        "RequestTimeTooSkewed"
+    ]: "this machine's clock and the store's differ by more than 15 minutes: correct yours",
+    _NO_CONNECTION: "check S3_ENDPOINT_URL (scheme, host, port), and that this machine reaches it (VPN, proxy)",
 }
 _SAME_HINT = {
     "403": "AccessDenied",
@@ -72,11 +85,18 @@ _CORRUPTED = {
 _OCCUPIED = {"PreconditionFailed", "412"}
 
 
-def translate(error: Exception, *, doing: str, where: str) -> DumpagentError:
-    """Give the error of ours that `error` of the SDK means. `doing` and `where` begin the message."""
+def translate(error: Exception, *, doing: str, where: str, reads_only: bool = False) -> DumpagentError:
+    """Give the error of ours that `error` of the SDK means. `doing` and `where` begin the message.
+
+    `reads_only`: to somebody who fetches dumps, from wherever he is, and needs no right to write.
+    """
     if isinstance(error, sdk.ClientError):
-        return _from_answer(error, f"{doing} in {where}")
-    return _from_connection(error, f"{doing} in {where}")
+        translated = _from_answer(error, f"{doing} in {where}")
+    else:
+        translated = _from_connection(error, f"{doing} in {where}")
+    if reads_only:
+        translated.hint = _READER_HINTS.get(translated.hint, translated.hint)
+    return translated
 
 
 def code_and_status(error: sdk.ClientError) -> tuple[str, int]:
@@ -140,10 +160,7 @@ def _from_connection(error: Exception, what: str) -> DumpagentError:
     ):
         return Refused(f"{what}: {text}", hint="check S3_BUCKET and S3_ENDPOINT_URL")
     if isinstance(error, sdk.EndpointConnectionError | sdk.ConnectTimeoutError | sdk.ConnectionClosedError):
-        return Unreachable(
-            f"{what}: {text}",
-            hint="check S3_ENDPOINT_URL (scheme, host, port), DNS and network policies from this pod to the store; dumps wait meanwhile",
-        )
+        return Unreachable(f"{what}: {text}", hint=_NO_CONNECTION)
     if isinstance(
         error, sdk.CredentialRetrievalError | sdk.MetadataRetrievalError | sdk.UnauthorizedSSOTokenError
     ):

@@ -24,8 +24,10 @@ from dumpagent.store.protocol import (
     Limits,
     LookRefused,
     NoSuchUpload,
+    Occupied,
     OpenUpload,
     Part,
+    Replaced,
     StoredObject,
 )
 
@@ -35,12 +37,14 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 _READ_BYTES = 1 * MIB
+_CONNECTIONS = 16  # kept open for the threads that ask at once
 
 
 class S3Store:
     """One bucket of an S3-compatible store; see `Store` for what the calls do.
 
     `stop` ends waits between attempts. `profile` is what an earlier run learnt; `learnt` is told every change of it.
+    `reads_only` is for somebody who fetches dumps: hints ask for no more rights than that takes.
     """
 
     def __init__(
@@ -51,12 +55,14 @@ class S3Store:
         profile: Profile | None = None,
         learnt: Callable[[Profile, Profile], None] = lambda _before, _now: None,
         attempts: int = 4,
+        reads_only: bool = False,
     ) -> None:
         self.limits = Limits()
         self.profile = profile or Profile()
         self._settings = settings
         self._learnt = learnt
         self._attempts = attempts
+        self._reads_only = reads_only
         self._stop = stop or threading.Event()
         self._lock = threading.RLock()
         self._client: S3Client | None = None
@@ -114,10 +120,29 @@ class S3Store:
                 return
             more = {"ContinuationToken": answer["NextContinuationToken"]}
 
-    def read(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def read(
+        self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None
+    ) -> Iterator[bytes]:
         last = "" if length is None else str(start + length - 1)
-        span = {} if start == 0 and length is None else {"Range": f"bytes={start}-{last}"}
-        answer = self._call(f"reading {key}", "get_object", Key=key, **span)
+        asked: dict[str, Any] = {} if etag is None else {"IfMatch": f'"{etag}"'}
+        if start or length is not None:
+            asked["Range"] = f"bytes={start}-{last}"
+        try:
+            answer = self._call(f"reading {key}", "get_object", Key=key, **asked)
+        except Occupied as error:  # 412 means "another object stands there" to a reader too
+            raise Replaced(str(error)) from error
+        try:
+            # Neither condition nor range is honoured by every store; gluing other bytes on would go unnoticed.
+            if etag is not None and answer["ETag"].strip('"') != etag:
+                raise Replaced(f"reading {key} in {self.name}: it is another object now")
+            if "Range" in asked and not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
+                raise Refused(
+                    f"reading {key} in {self.name}: the store gives no part of an object, only all of it",
+                    hint="delete the .part file to fetch it from its beginning",
+                )
+        except Refused:
+            answer["Body"].close()
+            raise
         try:
             yield from answer["Body"].iter_chunks(_READ_BYTES)
         except Exception as error:  # the SDK raises its own, urllib3's and the socket's errors from a body
@@ -349,7 +374,7 @@ class S3Store:
             return getattr(self._connected(), operation)(Bucket=self._settings.bucket, **parameters)
         except (BotoCoreError, ClientError, HTTPError, OSError, ValueError) as error:
             # ValueError: what the SDK raises for an endpoint URL or a region that it cannot parse.
-            raise translate(error, doing=doing, where=self.name) from error
+            raise translate(error, doing=doing, where=self.name, reads_only=self._reads_only) from error
 
     def _connected(self) -> S3Client:
         with self._lock:
@@ -366,6 +391,7 @@ class S3Store:
                     region_name=session.region_name or ("us-east-1" if own_endpoint else None),
                     config=Config(
                         connect_timeout=CONNECT_TIMEOUT_S,
+                        max_pool_connections=_CONNECTIONS,
                         read_timeout=READ_TIMEOUT_S,
                         retries={"total_max_attempts": 1},
                         tcp_keepalive=True,

@@ -72,8 +72,10 @@ class FaultyStore:
     def objects(self, prefix: str) -> Iterator[StoredObject]:
         return iter(self._pass_on("objects", prefix))
 
-    def read(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        return iter(self._pass_on("read", key, start=start, length=length))
+    def read(
+        self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None
+    ) -> Iterator[bytes]:
+        return iter(self._pass_on("read", key, start=start, length=length, etag=etag))
 
     def delete(self, key: str) -> None:
         self._pass_on("delete", key)

@@ -1,0 +1,131 @@
+"""Which one dump a person means by a key, or by a part of it."""
+
+from __future__ import annotations
+
+import difflib
+
+from dumpagent.errors import DumpagentError, Refused
+from dumpagent.fetch.listing import find_objects, look_at
+from dumpagent.fetch.stored import StoredDump, Wanted, below
+from dumpagent.store.protocol import LookRefused, Store
+
+_NEAR_MOST = 5
+_NEAR = 0.6  # of 1; a typing error or two in a word
+
+
+class NoSuchDump(DumpagentError):
+    """Nothing in the store is what was asked for; the hint names what comes near."""
+
+
+class Ambiguous(DumpagentError):
+    """Several dumps are what was asked for: `candidates`, oldest first, at most as many as were asked about."""
+
+    def __init__(self, message: str, candidates: list[StoredDump], *, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.candidates = candidates
+
+
+def key_in(text: str, bucket: str) -> str:
+    """Give the key in what a person typed: a key, or s3://bucket/key. Raises NoSuchDump for another bucket."""
+    if not text.startswith("s3://"):
+        return text.removeprefix("/")
+    named, _, key = text.removeprefix("s3://").partition("/")
+    if named != bucket:
+        raise NoSuchDump(
+            f"{text} is in the bucket {named}, and S3_BUCKET is {bucket}",
+            hint=f"--s3-bucket {named} looks there",
+        )
+    return key
+
+
+def choose(store: Store, wanted: Wanted, *, prefix: str = "", candidates: int = 10) -> StoredDump:
+    """Give the one dump whose key, or path below the prefix, is `wanted.part`, or has it somewhere in it.
+
+    Raises NoSuchDump, Ambiguous; Refused, Unreachable.
+    """
+    exact, refusal = _exactly(store, wanted.part, prefix)
+    if exact:
+        return exact
+    try:
+        objects = find_objects(store, wanted, prefix=prefix)
+    except Refused as error:
+        # 403 for a key that is not there is what S3 gives to those who may not list.
+        raise (refusal or error) from error
+    # Each must be asked if metadata decide; of too many only some, to show them.
+    sifted = bool(wanted.node or wanted.since is not None)
+    found = look_at(store, objects, wanted, prefix=prefix, limit=None if sifted else candidates)
+    if not found:
+        raise _none(store, wanted, prefix)
+    if len(found) > 1:
+        count = len(found) if sifted else len(objects)
+        raise Ambiguous(
+            f"{count} dumps have {wanted.part!r} in their path",
+            found[-candidates:],
+            hint="give more of the path, or --latest for the newest of them",
+        )
+    return found[0]
+
+
+def newest(store: Store, wanted: Wanted, *, prefix: str = "") -> StoredDump:
+    """Give the newest dump that is wanted. Raises NoSuchDump; Refused, Unreachable."""
+    objects = find_objects(store, wanted, prefix=prefix)
+    found = look_at(store, objects, wanted, prefix=prefix, limit=1)
+    if not found:
+        raise _none(store, wanted, prefix)
+    return found[-1]
+
+
+def _exactly(store: Store, text: str, prefix: str) -> tuple[StoredDump | None, LookRefused | None]:
+    """Give the dump under exactly this key or path, and the refusal of a store that does not say."""
+    root, refusal = below(prefix), None
+    for key in dict.fromkeys([text if text.startswith(root) else root + text, text]):
+        try:
+            found = store.look(key) if key else None
+        except LookRefused as error:
+            refusal = error
+            continue
+        if found:
+            return StoredDump(found, key.removeprefix(root)), None
+    return None, refusal
+
+
+def _none(store: Store, wanted: Wanted, prefix: str) -> NoSuchDump:
+    everything = find_objects(store, Wanted(), prefix=prefix)
+    where = f"{store.name} below {below(prefix)}" if below(prefix) else store.name
+    if not everything:
+        return NoSuchDump(
+            f"{where} is empty", hint="check S3_BUCKET and S3_PREFIX; they must be those of the uploader"
+        )
+    paths = [stored.key.removeprefix(below(prefix)) for stored in everything]
+    near = _near(wanted.part, paths) if wanted.part else []
+    meant = (
+        f"did you mean {near[0]}?" if len(near) == 1 else "\n    ".join(["did you mean one of these?", *near])
+    )
+    hint = meant if near else "`dumpagent ls` shows what is there"
+    asked = [
+        f"with {wanted.part!r} in its path" if wanted.part else "",
+        f"below {wanted.app}" if wanted.app else "",
+        f"from a node {wanted.node}" if wanted.node else "",
+        "of that time" if wanted.since is not None else "",
+    ]
+    return NoSuchDump(f"{where} has no dump {', '.join(filter(None, asked))}".rstrip(), hint=hint)
+
+
+def _near(text: str, paths: list[str]) -> list[str]:
+    """Give the paths that look like `text`, by the whole or by one of their parts."""
+    matcher = difflib.SequenceMatcher(b=text.lower())
+    scored = []
+    for path in paths:
+        lower = path.lower()
+        likeness = max(_likeness(matcher, piece) for piece in {lower, *lower.split("/")})
+        if likeness >= _NEAR:
+            scored.append((-likeness, path))
+    return [path for _, path in sorted(scored)[:_NEAR_MOST]]
+
+
+def _likeness(matcher: difflib.SequenceMatcher[str], piece: str) -> float:
+    """Give how much `piece` is like the matcher's text, 0 to 1; 0 for what is not worth the whole comparison."""
+    matcher.set_seq1(piece)
+    if matcher.real_quick_ratio() < _NEAR or matcher.quick_ratio() < _NEAR:
+        return 0.0
+    return matcher.ratio()

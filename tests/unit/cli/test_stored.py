@@ -1,0 +1,65 @@
+"""The words of `ls`, `get` and `verify`: hostile names cannot steer a terminal, and every slip gets a way out."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dumpagent.cli import cli
+from dumpagent.cli.stored import Since, shown, table
+from dumpagent.fetch.stored import StoredDump
+from dumpagent.store.protocol import StoredObject
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli, list(words), env={"S3_BUCKET": "dumps"})
+
+
+def stored(path: str, **labels: str) -> StoredDump:
+    return StoredDump(StoredObject(path, 1 << 30, "etag", 1_767_268_800.0, labels), path)
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2Jb", "a\nb", "a\u202eb", "a\udcffb", "a\x9bb"])
+def test_a_name_cannot_steer_the_terminal(text: str) -> None:
+    assert shown(text).isprintable()
+    assert "\\" in shown(text)
+    assert shown("häuser/日本.hprof") == "häuser/日本.hprof"
+
+
+def test_a_narrow_terminal_cuts_the_node_and_never_the_path() -> None:
+    path = "shop/checkout/java_pid1.hprof"
+    dump = stored(path, node="ip-10-0-132-77.eu-central-1.compute.internal", verdict="complete")
+    for width in (200, 100, 80, 20):
+        _, line = table([dump], width=width, colours=False)
+        assert path in line
+        assert width < 90 or len(line) <= width
+    assert "compute.internal" in table([dump], width=None, colours=False)[1]
+
+
+@pytest.mark.parametrize("since", ["yesterday", "7x", "2026-02-30", ""])
+def test_a_time_that_is_none_is_refused_with_examples(since: str) -> None:
+    result = run("ls", "--since", since)
+    assert result.exit_code == 2
+    assert "2026-01-31" in result.output
+
+
+@pytest.mark.parametrize("command", ["get", "verify"])
+def test_without_a_name_nothing_is_fetched(command: str) -> None:
+    result = run(command)
+    assert result.exit_code == 2
+    assert "--latest" in result.output
+
+
+def test_another_bucket_than_the_configured_one_is_pointed_out() -> None:
+    result = run("get", "s3://other/shop/x.hprof")
+    assert result.exit_code == 1
+    assert "--s3-bucket other" in result.output
+
+
+def test_dates_and_durations_are_both_times() -> None:
+    read = Since().convert
+    assert read("2026-01-01T12:00", None, None) == 1_767_268_800
+    assert read("2026-01-01T13:00+01:00", None, None) == 1_767_268_800
+    assert abs(time.time() - 7200 - read("2h", None, None)) < 60
