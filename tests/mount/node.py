@@ -35,6 +35,7 @@ class Manager:
 
     def __init__(self, node: Node, container: Container, flags: tuple[str, ...], env: dict[str, str]) -> None:
         self.container = container
+        self.heartbeat = node.base / "run/mount.heartbeat"
         self.log_path = node.base / f"manager-{time.monotonic_ns()}.log"
         words = [
             sys.executable, "-m", "dumpagent", "mount",
@@ -69,8 +70,9 @@ class Manager:
             raise AssertionError(f"{error}\n{self.log_path.read_text()}") from None
 
     def ready(self) -> Manager:
-        """Wait until it has proven that writes arrive."""
+        """Wait until it has proven that writes arrive, and has left word of it for the probes."""
         self.told("write_proven")
+        eventually(lambda: "verdict ready" in self.heartbeat.read_text())
         return self
 
     def end(self, number: int = signal.SIGTERM, within_s: float = 10.0) -> int:
