@@ -46,6 +46,7 @@ from dumpagent.upload.names import original_name
 IN_MEMORY_BYTES = 32 * MIB  # larger parts (dumps beyond 300 GiB) are read while they are sent
 # Measured against a 100 ms round trip at 0.2 CPU: 2 x 16 MiB is the fastest that fits a 256 MiB limit.
 PART_BYTES = 16 * MIB
+_PARTS_EVERYWHERE = 1000
 WORKERS = 2
 _SAVE_EVERY_S = 1.0
 
@@ -87,6 +88,8 @@ Progress = Callable[[int], None]
 def part_size(size_bytes: int, *, limits: Limits, least_bytes: int = PART_BYTES) -> int:
     """Give the bytes per part: `least_bytes`, or the smallest multiple of it with which the parts suffice.
 
+    A thousand parts if they can hold the dump, which every store takes (OpenStack Swift no more: its
+    max_upload_part_num); else as many as S3 takes.
     Source: S3 User Guide, "Amazon S3 multipart upload limits": 10,000 parts, 5 MiB to 5 GiB each, 5 TiB in all.
     Raises Refused for a dump that no S3 object can hold.
     """
@@ -95,8 +98,11 @@ def part_size(size_bytes: int, *, limits: Limits, least_bytes: int = PART_BYTES)
             f"the dump has {size_bytes} bytes, the largest object {limits.object_max_bytes}",
             hint="no S3 store takes it in one object; compress it by hand",
         )
-    multiple = -(-size_bytes // (limits.parts * least_bytes)) or 1
-    return multiple * least_bytes
+    for most_parts in (min(_PARTS_EVERYWHERE, limits.parts), limits.parts):
+        part_bytes = (-(-size_bytes // (most_parts * least_bytes)) or 1) * least_bytes
+        if part_bytes <= limits.part_max_bytes:
+            break
+    return part_bytes
 
 
 class Sender:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -53,10 +54,19 @@ def every_jdk(request: pytest.FixtureRequest) -> Jdk:
     return pinned_jdk(request.param)
 
 
+_PREFIX = "dumpagent-store-"
+
+
 @contextmanager
 def _folder() -> Iterator[Path]:
+    """Give a new folder for a server's data; remove those of runs that were killed, whose process id is in the name."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
     # Not pytest's tmp_path_factory: that keeps what servers stored for three more runs.
-    with tempfile.TemporaryDirectory(prefix="dumpagent-store-", ignore_cleanup_errors=True) as folder:
+    prefix = f"{_PREFIX}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
