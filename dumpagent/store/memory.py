@@ -83,7 +83,15 @@ class MemoryStore:
         with self._lock:
             return [part for _, (part, _) in sorted(self._upload(key, upload_id).parts.items())]
 
-    def complete(self, key: str, upload_id: str, parts: list[Part], *, crc32: int) -> None:
+    def complete(
+        self,
+        key: str,
+        upload_id: str,
+        parts: list[Part],
+        *,
+        crc32: int,
+        over_reservation: bool = False,  # noqa: ARG002 - this store never needs one
+    ) -> None:
         with self._lock:
             upload = self._upload(key, upload_id)
             self._refuse_occupied(key)

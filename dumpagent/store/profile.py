@@ -26,13 +26,15 @@ class Profile:
     """One store's ways; None: not tried yet.
 
     `storage_class`: takes the configured one. `whole_checksum`: keeps one CRC32 over all parts of a multipart
-    upload. `conditional`: knows If-None-Match on writes (False: refuses the header).
+    upload. `conditional`: knows If-None-Match on writes (False: refuses the header). `conditional_complete`: heeds it
+    when a multipart upload is completed (False: takes the header and overwrites all the same, as Ceph RGW 16 does).
     """
 
     digest: Digest | None = None
     storage_class: bool | None = None
     whole_checksum: bool | None = None
     conditional: bool | None = None
+    conditional_complete: bool | None = None
 
     def to_json(self, *, store: str) -> str:
         """Give the text that `from_json` reads; `store` says of which store and configuration this was learnt."""

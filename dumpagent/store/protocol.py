@@ -40,7 +40,8 @@ class StoredObject:
     """What the store tells of one object. `crc32` is the store's own checksum of the whole object, where it keeps one.
 
     `metadata` is what was given at its upload, names in lower case; None where the call that made this answer
-    does not carry it (a listing).
+    does not carry it (a listing). `reserved`: not an object yet, but the mark of somebody who is uploading it, on a
+    store that would let two uploads of one key overwrite each other.
     """
 
     key: str
@@ -50,6 +51,7 @@ class StoredObject:
     metadata: Mapping[str, str] | None = None
     crc32: int | None = None
     storage_class: str = "STANDARD"
+    reserved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,11 @@ class Store(Protocol):
         """Store an object in one request, if the key is free. Raises Occupied, Corrupted."""
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> str:
-        """Begin a multipart upload and give its upload id."""
+        """Begin a multipart upload and give its upload id.
+
+        Where the store cannot be relied on to refuse the later of two uploads of one key, the key is reserved first:
+        an empty object with these metadata marks it. Raises Occupied if another object or mark is there.
+        """
 
     def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         """Store part `number` (from 1), in place of one that has this number. Raises NoSuchUpload, Corrupted."""
@@ -151,9 +157,12 @@ class Store(Protocol):
     def parts(self, key: str, upload_id: str) -> list[Part]:
         """Give the parts that the store holds, by number. Raises NoSuchUpload."""
 
-    def complete(self, key: str, upload_id: str, parts: list[Part], *, crc32: int) -> None:
+    def complete(
+        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, over_reservation: bool = False
+    ) -> None:
         """Make the object out of its parts, if the key is free; `crc32` is that of the whole object.
 
+        `over_reservation`: what stands under the key is the caller's own mark, to be replaced.
         Raises Occupied (the upload stays open), NoSuchUpload.
         """
 

@@ -38,6 +38,8 @@ CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 _READ_BYTES = 1 * MIB
 _CONNECTIONS = 16  # kept open for the threads that ask at once
+_RESERVED = "reserved"
+_TELLS_APART = ("crc32", "original-size")  # metadata by which a mark of ours is known again
 
 
 class S3Store:
@@ -66,6 +68,7 @@ class S3Store:
         self._stop = stop or threading.Event()
         self._lock = threading.RLock()
         self._client: S3Client | None = None
+        self._marks: dict[str, tuple[str | None, ...]] = {}  # by upload id: what our mark under its key says
 
     @property
     def name(self) -> str:
@@ -91,6 +94,7 @@ class S3Store:
             if _code(error) in ("403", "AccessDenied", "Forbidden"):
                 raise LookRefused(str(error), hint=error.hint) from error
             raise
+        metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
         checksum = None
         if answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
             checksum = _crc32_of(answer.get("ChecksumCRC32"))
@@ -99,9 +103,10 @@ class S3Store:
             size_bytes=answer["ContentLength"],
             etag=answer["ETag"].strip('"'),
             modified=answer["LastModified"].timestamp(),
-            metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
+            metadata=metadata,
             crc32=checksum,
             storage_class=answer.get("StorageClass", "STANDARD"),
+            reserved=answer["ContentLength"] == 0 and _RESERVED in metadata,
         )
 
     def objects(self, prefix: str) -> Iterator[StoredObject]:
@@ -165,7 +170,12 @@ class S3Store:
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> str:
         self._digest(key)
-        return self._begin(key, metadata)
+        if not self._must_reserve():
+            return self._begin(key, metadata)
+        self._reserve(key, metadata)
+        upload_id = self._begin(key, metadata)
+        self._marks[upload_id] = _apart(metadata)
+        return upload_id
 
     def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         answer = self._call(
@@ -204,7 +214,9 @@ class S3Store:
                 return found
             more = {"PartNumberMarker": answer["NextPartNumberMarker"]}
 
-    def complete(self, key: str, upload_id: str, parts: list[Part], *, crc32: int) -> None:
+    def complete(
+        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, over_reservation: bool = False
+    ) -> None:
         listed: list[dict[str, Any]] = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
         whole: dict[str, Any] = {}
         if self.profile.whole_checksum:
@@ -212,14 +224,24 @@ class S3Store:
                 if part.crc32 is not None:
                     entry["ChecksumCRC32"] = _base64_of(part.crc32)
             whole = {"ChecksumCRC32": _base64_of(crc32), "ChecksumType": "FULL_OBJECT"}
-        self._conditionally(
-            f"completing {key}",
-            "complete_multipart_upload",
-            Key=key,
-            UploadId=upload_id,
-            MultipartUpload={"Parts": listed},
-            **whole,
-        )
+        request = {"Key": key, "UploadId": upload_id, "MultipartUpload": {"Parts": listed}, **whole}
+        doing, operation = f"completing {key}", "complete_multipart_upload"
+        over_reservation = over_reservation or upload_id in self._marks
+        if over_reservation and self.profile.conditional_complete is not None:
+            self._call(doing, operation, **request)
+            self._marks.pop(upload_id, None)
+            return
+        try:
+            self._conditionally(doing, operation, **request)
+        except Occupied:
+            self._learn(conditional_complete=True)
+            if not over_reservation:
+                raise
+            self._call(doing, operation, **request)
+        else:
+            if over_reservation:  # there was our mark under the key, and the condition did not stop us
+                self._learn(conditional_complete=False)
+        self._marks.pop(upload_id, None)
 
     def abort(self, key: str, upload_id: str) -> None:
         try:
@@ -229,6 +251,11 @@ class S3Store:
         except Refused as error:
             if _code(error) not in ("404", "NoSuchKey"):
                 raise
+        mark = self._marks.pop(upload_id, None)
+        if mark is not None:
+            there = self.look(key)
+            if there and there.reserved and _apart(there.metadata) == mark:
+                self.delete(key)
 
     def open_uploads(self, prefix: str) -> list[OpenUpload]:
         found: list[OpenUpload] = []
@@ -266,6 +293,23 @@ class S3Store:
                 found = Digest.CRC32 if not self._settings.endpoint_url else self._try_digests(key)
                 self._learn(digest=found)
             return self.profile.digest or Digest.NONE
+
+    def _must_reserve(self) -> bool:
+        return bool(self._settings.endpoint_url) and self.profile.conditional_complete is not True
+
+    def _reserve(self, key: str, metadata: Mapping[str, str]) -> None:
+        """Mark the key as ours by an empty object, which the upload will replace. Raises Occupied if it is another's.
+
+        Stores that ignore the condition on completing heed it on a single PUT (Ceph RGW 16 does), so of two agents
+        one gets the mark. On a store of which nothing is known yet, the first completion tells whether that was needed.
+        """
+        mark = {**metadata, _RESERVED: "an upload of this object is under way"}
+        try:
+            self._create(f"reserving {key}", "put_object", Key=key, Body=b"", Metadata=mark)
+        except Occupied:
+            found = self.look(key)
+            if not (found and found.reserved and _apart(found.metadata) == _apart(metadata)):
+                raise
 
     def _try_digests(self, key: str) -> Digest:
         upload_id = self._begin(key, {})
@@ -356,7 +400,7 @@ class S3Store:
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((Unreachable, Corrupted)),
             stop=tenacity.stop_after_attempt(self._attempts) | tenacity.stop_when_event_set(self._stop),
-            wait=tenacity.wait_exponential_jitter(initial=0.2, max=5),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=5),
             sleep=tenacity.sleep_using_event(self._stop),
             reraise=True,
         ):
@@ -408,6 +452,10 @@ class S3Store:
                     ),
                 )
             return self._client
+
+
+def _apart(metadata: Mapping[str, str] | None) -> tuple[str | None, ...]:
+    return tuple((metadata or {}).get(name) for name in _TELLS_APART)
 
 
 def _code(error: DumpagentError) -> str:

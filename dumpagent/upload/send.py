@@ -165,6 +165,8 @@ class Sender:
             found = self._store.look(key)
             if found is None or _is_whole(found, contents):
                 return key, found is not None
+            if found.reserved and label.holds(found.metadata, contents):
+                return key, False
         raise _all_taken(errand)
 
     def _keys(self, errand: Errand, crc32: int) -> Iterable[str]:
@@ -189,6 +191,8 @@ class Sender:
     ) -> Brought:
         for key in self._keys(errand, contents.crc32):
             found = self._look(key)
+            if found and found.reserved and label.holds(found.metadata, contents):
+                found = None  # our own mark: the upload goes on
             if found and label.holds(found.metadata, contents):
                 if found.size_bytes == contents.size_bytes:
                     return self._already(errand, key, found, contents)
@@ -335,9 +339,12 @@ class Sender:
         sent_bytes = self._send_missing(errand, upload, held, fd, fingerprint, progress)
         confirm_unchanged(fd, errand.dump.identity)
         try:
-            self._store.complete(
-                key, upload.upload_id, [part for _, part in sorted(held.items())], crc32=contents.crc32
-            )
+            there = self._look(key)
+            ours = there is not None and there.reserved and label.holds(there.metadata, contents)
+            if there and not ours:
+                raise Occupied(f"{key} in {self._store.name} was taken meanwhile")
+            parts = [part for _, part in sorted(held.items())]
+            self._store.complete(key, upload.upload_id, parts, crc32=contents.crc32, over_reservation=ours)
         except Occupied:
             self._store.abort(key, upload.upload_id)
             self._ledger.forget_unfinished(errand.dump.identity)
@@ -461,10 +468,18 @@ class Sender:
                     future.cancel()
                 wait(under_way)
                 self._store.abort(upload.key, upload.upload_id)
+                self._release(upload)
                 raise
             except BaseException:
                 self._save(upload, held)
                 raise
+
+    def _release(self, upload: Unfinished) -> None:
+        """Take our mark from a key whose upload was given up."""
+        there = self._look(upload.key)
+        contents = label.Contents(upload.identity.size_bytes, upload.crc32)
+        if there and there.reserved and label.holds(there.metadata, contents):
+            self._store.delete(upload.key)
 
     def _save(self, upload: Unfinished, held: dict[int, Part]) -> None:
         self._ledger.note_unfinished(

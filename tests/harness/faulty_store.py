@@ -60,8 +60,10 @@ class FaultyStore:
     def parts(self, key: str, upload_id: str) -> list[Part]:
         return list(self._pass_on("parts", key, upload_id))
 
-    def complete(self, key: str, upload_id: str, parts: list[Part], *, crc32: int) -> None:
-        self._pass_on("complete", key, upload_id, parts, crc32=crc32)
+    def complete(
+        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, over_reservation: bool = False
+    ) -> None:
+        self._pass_on("complete", key, upload_id, parts, crc32=crc32, over_reservation=over_reservation)
 
     def abort(self, key: str, upload_id: str) -> None:
         self._pass_on("abort", key, upload_id)

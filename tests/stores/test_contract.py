@@ -171,6 +171,9 @@ def test_an_object_is_made_of_its_parts(store: Store) -> None:
 def test_nothing_is_under_the_key_before_the_upload_is_complete(store: Store) -> None:
     upload_id = store.begin("k", {})
     store.send_part("k", upload_id, 1, body(LAST))
+    there = store.look("k")
+    assert there is None or (there.reserved and there.size_bytes == 0), "at most a mark that the key is taken"
+    store.abort("k", upload_id)
     assert store.look("k") is None
     assert list(store.objects("")) == []
 
@@ -184,7 +187,14 @@ def test_an_upload_goes_on_from_the_parts_that_the_store_holds(under_test: Under
     (held,) = store.parts("k", upload_id)
     assert (held.number, held.size_bytes) == (1, len(FIRST))
     last = store.send_part("k", upload_id, 2, body(LAST))
-    store.complete("k", upload_id, [held, last], crc32=zlib.crc32(WHOLE))
+    mark = store.look("k")
+    store.complete(
+        "k",
+        upload_id,
+        [held, last],
+        crc32=zlib.crc32(WHOLE),
+        over_reservation=mark is not None and mark.reserved,
+    )
     assert content(store, "k") == WHOLE
 
 
@@ -231,20 +241,44 @@ def test_a_part_for_an_upload_that_is_gone_is_refused(under_test: UnderTest) -> 
         store.send_part("k", upload_id, 1, body(LAST))
 
 
-def test_completing_does_not_overwrite_where_the_store_can_help_it(under_test: UnderTest) -> None:
-    """Ceph RGW ignores the condition: there the agent's own look before is all there is."""
-    store = under_test.store
-    upload_id = store.begin("k", {})
-    part = store.send_part("k", upload_id, 1, body(LAST))
-    store.put("k", body(b"of another node"), {})
-    if under_test.quirks.conditional_complete:
-        with pytest.raises(Occupied):
-            store.complete("k", upload_id, [part], crc32=zlib.crc32(LAST))
-        assert content(store, "k") == b"of another node"
-        assert [held.number for held in store.parts("k", upload_id)] == [1]
+def test_of_two_nodes_that_write_one_key_neither_overwrites_the_other(under_test: UnderTest) -> None:
+    """Ceph RGW heeds no condition on completing: there the mark under the key keeps the other away."""
+    ours, theirs = under_test.store, under_test.again()
+    upload_id = ours.begin("k", METADATA)
+    part = ours.send_part("k", upload_id, 1, body(LAST))
+    try:
+        theirs.put("k", body(b"of another node"), {})
+    except Occupied:
+        ours.complete("k", upload_id, [part], crc32=zlib.crc32(LAST))
+        assert content(ours, "k") == LAST
     else:
-        store.complete("k", upload_id, [part], crc32=zlib.crc32(LAST))
-        assert content(store, "k") == LAST
+        with pytest.raises(Occupied):
+            ours.complete("k", upload_id, [part], crc32=zlib.crc32(LAST))
+        assert content(ours, "k") == b"of another node"
+        assert [held.number for held in ours.parts("k", upload_id)] == [1]
+
+
+def test_of_two_nodes_that_begin_one_key_one_gets_it_and_the_other_is_told(under_test: UnderTest) -> None:
+    nodes = {"a": under_test.store, "b": under_test.again()}
+    stored, told = [], []
+    begun = {}
+    for name, store in nodes.items():
+        try:
+            begun[name] = store.begin(
+                "k", {"crc32": f"{zlib.crc32(LAST + name.encode()):08x}", "original-size": name}
+            )
+        except Occupied:
+            told.append(name)
+    for name, upload_id in begun.items():
+        part = nodes[name].send_part("k", upload_id, 1, body(LAST + name.encode()))
+        try:
+            nodes[name].complete("k", upload_id, [part], crc32=zlib.crc32(LAST + name.encode()))
+            stored.append(name)
+        except Occupied:
+            told.append(name)
+    assert len(stored) == 1
+    assert sorted(stored + told) == ["a", "b"]
+    assert content(under_test.store, "k") == LAST + stored[0].encode()
 
 
 def test_completing_again_changes_nothing(store: Store) -> None:

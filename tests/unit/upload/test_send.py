@@ -167,9 +167,11 @@ class _Overtaken(MemoryStore):
         self._overtake(key)
         super().put(key, body, metadata)  # type: ignore[arg-type]  # passed on as it came
 
-    def complete(self, key: str, upload_id: str, parts: list[Part], *, crc32: int) -> None:
+    def complete(
+        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, over_reservation: bool = False
+    ) -> None:
         self._overtake(key)
-        super().complete(key, upload_id, parts, crc32=crc32)
+        super().complete(key, upload_id, parts, crc32=crc32, over_reservation=over_reservation)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
