@@ -319,3 +319,26 @@ class Waiting:
     timeout_s: float = setting(
         0.0, "WAIT_TIMEOUT", Kind.DURATION, "give up after so long; 0: never", low=0, high=604800
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Where Prometheus and HTTP probes ask a daemon how it is."""
+
+    metrics_port: int = setting(
+        9095, "METRICS_PORT", Kind.COUNT, "port of /metrics, /healthz and /readyz; 0: none", low=0, high=65535
+    )
+    metrics_address: str = setting(
+        "", "METRICS_ADDRESS", Kind.TEXT, "the address to listen on; empty: all of them, IPv6 and IPv4"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How often a store that is not needed just now is asked whether it can be used."""
+
+    store_check_interval_s: float = setting(
+        600.0, "STORE_CHECK_INTERVAL", Kind.DURATION,
+        "time between questions to the store that have nothing to do with a dump; each costs half a CPU second",
+        low=1, high=86400,
+    )  # fmt: skip

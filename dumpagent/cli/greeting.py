@@ -1,12 +1,18 @@
-"""Asks the store once at a daemon's start, in a child of its own: the SDK would stay in the daemon's memory."""
+"""Asks the store whether it can be used, in a process of its own: the SDK would stay in the daemon's memory.
+
+A new process and not a fork: the daemon has threads, and what they hold locked would stay locked in a fork for ever.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import sys
+import threading
 
 from dumpagent.errors import DumpagentError, Refused
+from dumpagent.settings import S3, declared
 from dumpagent.store.protocol import LookRefused, Store
 
 _MOST_BYTES = 4096  # fits a pipe's buffer, so that the child never waits for us
@@ -19,17 +25,23 @@ class Unanswered(Exception):
 class Greeting:
     """The question under way. `fd` becomes readable with the answer; `hear` gives it and ends the child."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, settings: S3) -> None:
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-        self._child = os.fork()
-        if self._child == 0:
-            try:
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    signal.signal(number, signal.SIG_DFL)
-                os.write(write_fd, _ask(store)[:_MOST_BYTES])
-            finally:
-                os._exit(0)
-        os.close(write_fd)
+        # Flags beat variables, here as in the daemon.
+        ours = {setting.env: str(getattr(settings, name)) for name, (setting, _) in declared(S3).items()}
+        try:
+            self._child = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-m", "dumpagent.cli.greeting"],
+                {**os.environ, **ours},
+                file_actions=[(os.POSIX_SPAWN_DUP2, write_fd, 1)],
+                setsigdef=[signal.SIGTERM, signal.SIGINT],
+            )
+        except OSError:
+            os.close(read_fd)
+            raise
+        finally:
+            os.close(write_fd)
         self.fd: int | None = read_fd
 
     def hear(self) -> DumpagentError | None:
@@ -55,7 +67,8 @@ class Greeting:
             os.waitpid(self._child, 0)
 
 
-def _ask(store: Store) -> bytes:
+def ask(store: Store) -> bytes:
+    """Give the answer as it goes through the pipe: an empty object if the store can be used."""
     try:
         store.check()
     except LookRefused:
@@ -63,3 +76,14 @@ def _ask(store: Store) -> bytes:
     except DumpagentError as error:
         return json.dumps({"error": str(error)[:2000], "hint": error.hint[:1000]}).encode()
     return b"{}"
+
+
+def _be_the_child() -> None:
+    from dumpagent.store.s3 import S3Store
+
+    found = {name: os.environ.get(setting.env, "") for name, (setting, _) in declared(S3).items()}
+    os.write(1, ask(S3Store(S3(**found), stop=threading.Event()))[:_MOST_BYTES])
+
+
+if __name__ == "__main__":
+    _be_the_child()

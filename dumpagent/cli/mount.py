@@ -10,18 +10,20 @@ import click
 
 from dumpagent import __version__
 from dumpagent.cli.options import takes
+from dumpagent.cli.status import open_status
 from dumpagent.errors import Refused
 from dumpagent.mount.keeper import Keeper
 from dumpagent.mount.start import lock_node, refuse_what_cannot_work, resolve
 from dumpagent.observe import events as ev
 from dumpagent.observe.heartbeat import Heartbeat
-from dumpagent.observe.log import log_to
-from dumpagent.settings import Logging, Mounting, Place, Runtime
+from dumpagent.observe.log import log_to, tell_all
+from dumpagent.observe.server import StatusServer
+from dumpagent.settings import Logging, Metrics, Mounting, Place, Runtime
 
 
 @click.command("mount", short_help="Keep the volume bound to the node's dump directory (daemon).")
-@takes(Mounting, Runtime, Place, Logging)
-def command(mounting: Mounting, runtime: Runtime, place: Place, logging: Logging) -> None:
+@takes(Mounting, Runtime, Metrics, Place, Logging)
+def command(mounting: Mounting, runtime: Runtime, metrics: Metrics, place: Place, logging: Logging) -> None:
     """Keep the volume at MOUNT_SOURCE bound to the node's dump directory at MOUNT_TARGET.
 
     Binds at once when the mount is lost, proves that writes arrive, keeps .ready on the volume while they do, and
@@ -43,8 +45,23 @@ def command(mounting: Mounting, runtime: Runtime, place: Place, logging: Logging
         ) from error
     heartbeat = Heartbeat(runtime.runtime_dir, "mount", mounting.target)
     heartbeat.open()
+    status: StatusServer | None = None
+    if metrics.metrics_port:
+        from dumpagent.observe.metrics import MountMetrics
+
+        counted = MountMetrics()
+        counted.add_process()
+        tell = tell_all(tell, counted)
+        status = open_status(
+            metrics,
+            metrics=counted.page,
+            why_not_live=lambda: "",  # the loop that serves is the loop that works
+            why_not_ready=lambda: "" if keeper.ready else keeper.beaten,
+            tell=tell,
+        )
     node = place.node_name or socket.gethostname()
     tell(ev.AGENT_STARTED, mode="mount", version=__version__, node=node, **dataclasses.asdict(mounting))
-    Keeper(mounting, node=node, lock_fd=lock_fd, heartbeat=heartbeat, tell=tell).run()
+    keeper = Keeper(mounting, node=node, lock_fd=lock_fd, heartbeat=heartbeat, tell=tell, status=status)
+    keeper.run()
     tell(ev.AGENT_STOPPED, mode="mount", unmounted=mounting.unmount_on_exit)
     os.close(lock_fd)

@@ -17,22 +17,34 @@ from dumpagent import __version__
 from dumpagent.cli.greeting import Greeting, Unanswered
 from dumpagent.cli.options import takes
 from dumpagent.cli.signals import Ending
+from dumpagent.cli.status import open_status
 from dumpagent.cli.store import open_store
 from dumpagent.errors import BadSettings
 from dumpagent.model import DumpFile
 from dumpagent.observe import events as ev
 from dumpagent.observe import progress
-from dumpagent.observe.events import Tell
+from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.heartbeat import Health, Heartbeat, Pulse
-from dumpagent.observe.log import log_to
+from dumpagent.observe.log import log_to, tell_all
 from dumpagent.observe.trouble import Trouble
-from dumpagent.settings import S3, Keeping, Logging, Place, Remembering, Runtime, Volume, Watching
+from dumpagent.settings import (
+    S3,
+    Asking,
+    Keeping,
+    Logging,
+    Metrics,
+    Place,
+    Remembering,
+    Runtime,
+    Volume,
+    Watching,
+)
 from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.upload.claim import claim
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
-from dumpagent.upload.retention import Retention, settle_all
+from dumpagent.upload.retention import Retention, settle_all, space_of
 from dumpagent.upload.send import Brought, Progress, Sender
 from dumpagent.upload.watch import Woken, open_watch
 
@@ -45,7 +57,7 @@ _BEAT_BELIEVED_S = 120.0
 
 
 @click.command("upload", short_help="Bring finished heap dumps to S3.")
-@takes(Volume, Watching, S3, Remembering, Keeping, Place, Runtime, Logging)
+@takes(Volume, Watching, S3, Asking, Remembering, Keeping, Place, Runtime, Metrics, Logging)
 @click.option(
     "--once", is_flag=True, help="One pass over DUMP_ROOT, then exit: 0, or 1 if a dump could not be stored."
 )
@@ -56,10 +68,12 @@ def command(
     volume: Volume,
     watching: Watching,
     s3: S3,
+    asking: Asking,
     remembering: Remembering,
     keeping: Keeping,
     place: Place,
     runtime: Runtime,
+    metrics: Metrics,
     logging: Logging,
     once: bool,
     dry_run: bool,
@@ -80,7 +94,9 @@ def command(
         )
     host = socket.gethostname()
     place = dataclasses.replace(place, node_name=place.node_name or host, pod_name=place.pod_name or host)
-    tell = log_to(None, logging)
+    as_daemon = not (once or dry_run)
+    audience = Audience(log_to(None, logging))
+    tell: Tell = audience
     ending = Ending()
     store = open_store(s3, tell=tell, stop=ending.stop, remembered_in=f"{state_dir}/store.json")
     state = Trouble(tell, ev.STATE_UNWRITABLE, ev.STATE_WRITABLE)
@@ -106,13 +122,15 @@ def command(
         progress=_bar,
     )
     with ending:
-        if once or dry_run:
+        if not as_daemon:
             code = _once(loop, ledger, store, tell, ending, dry_run=dry_run)
         else:
             pulse = Pulse(
                 Heartbeat(runtime.runtime_dir, "upload", _as_mounted(root)), tell, good_for_s=_BEAT_BELIEVED_S
             )
-            code = _daemon(loop, ledger, store, tell, ending, watching, s3, place, root, pulse)
+            if metrics.metrics_port:
+                _serve_metrics(metrics, loop, pulse, audience, ending)
+            code = _daemon(loop, ledger, tell, ending, watching, asking, s3, place, root, pulse)
     if ending.stop.is_set():
         # A part that hangs on the network must not hold the end up; nothing that it could still do counts.
         sys.stdout.flush()
@@ -168,10 +186,10 @@ def _once(
 def _daemon(
     loop: UploadLoop,
     ledger: Ledger,
-    store: Store,
     tell: Tell,
     ending: Ending,
     watching: Watching,
+    asking: Asking,
     s3: S3,
     place: Place,
     root: str,
@@ -201,7 +219,8 @@ def _daemon(
             pulse.beat(Health.NOT_READY, str(error))
             ending.wait(_LOCK_RETRY_S)
     other.ended_for("lock")
-    greeting = Greeting(store)  # before there are threads: it forks
+    greeting = Greeting(s3)
+    next_greeting = time.monotonic() + asking.store_check_interval_s
     bringer = Bringer(loop, ending)
     bringer.start()
     watch = open_watch(root, tell=tell, skip=frozenset({ledger.directory}))
@@ -212,6 +231,7 @@ def _daemon(
             if watch:
                 watch.cover()  # before the scan: what is finished between the two is seen by one of them
             recheck_s = loop.look()
+            _measure_space(root, tell)
         elif woken.relpaths:
             recheck_s = loop.look_at(woken.relpaths)
         else:
@@ -231,6 +251,10 @@ def _daemon(
         if greeting.fd in ready:
             with contextlib.suppress(Unanswered):
                 loop.note_store(greeting.hear())
+        if time.monotonic() >= next_greeting:
+            # A store that nobody needs just now must not be found broken by the next dump.
+            greeting.close()
+            greeting, next_greeting = Greeting(s3), time.monotonic() + asking.store_check_interval_s
     if watch:
         watch.close()
     loop.backlog.wake()
@@ -265,6 +289,61 @@ class Bringer(threading.Thread):
         """Raise what ended the thread, if anything did."""
         if self._died_of is not None:
             raise self._died_of
+
+
+class Audience:
+    """Everybody who is told of events; more can join while the daemon is put together."""
+
+    def __init__(self, *listeners: Tell) -> None:
+        self._tell = tell_all(*listeners)
+
+    def join(self, listener: Tell) -> None:
+        """Tell `listener` too from now on."""
+        self._tell = tell_all(self._tell, listener)
+
+    def __call__(self, event: Event, /, **fields: object) -> None:
+        self._tell(event, **fields)
+
+
+def _serve_metrics(
+    settings: Metrics, loop: UploadLoop, pulse: Pulse, audience: Audience, ending: Ending
+) -> None:
+    from dumpagent.observe.metrics import DumpCounts, UploadMetrics  # 4 MiB, for those who ask
+
+    def counts() -> DumpCounts:
+        now = loop.counts
+        waiting = {
+            "writing": now.writing,
+            "queued": now.queued,
+            "sending": now.sending,
+            "retrying": now.retrying,
+        }
+        return DumpCounts(now.seen, now.uploaded, now.failed, now.pending, now.oldest_pending_s, waiting)
+
+    counted = UploadMetrics(counts)
+    counted.add_process()
+    audience.join(counted)
+    server = open_status(
+        settings,
+        metrics=counted.page,
+        why_not_live=pulse.why_not_live,
+        why_not_ready=pulse.why_not_ready,
+        tell=audience,
+    )
+    threading.Thread(target=server.serve, args=(ending.stop.is_set,), name="status", daemon=True).start()
+
+
+def _measure_space(root: str, tell: Tell) -> None:
+    try:
+        space = space_of(root)
+    except OSError:
+        return  # the scan tells what is wrong with it
+    tell(
+        ev.SPACE_MEASURED,
+        path=root,
+        free_bytes=space.free_bytes,
+        size_bytes=space.total_bytes,
+    )
 
 
 def _as_mounted(root: str) -> str:

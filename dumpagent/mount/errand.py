@@ -7,12 +7,24 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dumpagent.kernel.children import die_with_parent
 
 Say = Callable[[dict[str, object]], None]
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """The descriptors that a child must not keep, looked up when it is forked: connections come and go."""
+
+    now: Callable[[], Iterable[int]]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.now())
+
+
 CRASHED = "crashed"
 
 

@@ -15,7 +15,7 @@ from dumpagent.kernel.mount import make_private
 from dumpagent.kernel.mountinfo import open_mountinfo
 from dumpagent.mount.backend import Backend, Proof, withdraw_ready
 from dumpagent.mount.bind import clear, settle
-from dumpagent.mount.errand import Errand, Say
+from dumpagent.mount.errand import Descriptors, Errand, Say
 from dumpagent.mount.pace import Pace
 from dumpagent.mount.prober import Prober
 from dumpagent.mount.rescuer import Rescuer
@@ -24,6 +24,7 @@ from dumpagent.mount.wakeups import Wakeups
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.heartbeat import Health, Heartbeat
+from dumpagent.observe.server import StatusServer
 from dumpagent.observe.trouble import Trouble
 from dumpagent.settings import Mounting
 
@@ -75,9 +76,11 @@ class Keeper:
         lock_fd: int,
         heartbeat: Heartbeat,
         tell: Tell,
+        status: StatusServer | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
+        self.status = status
         self.source, self.target = settings.source, settings.target
         self.table = Table(self.target, self.source)
         self.heartbeat, self.tell, self.monotonic = heartbeat, tell, monotonic
@@ -85,7 +88,7 @@ class Keeper:
         self.wakeups = Wakeups(self.mountinfo_fd, monotonic=monotonic)
         self.wakeups.open()
         name = re.sub(r"[^A-Za-z0-9._-]", "_", node)[:100]
-        ours = (lock_fd, *self.wakeups.fds)
+        ours = Descriptors(lambda: (lock_fd, *self.wakeups.fds, *(status.fds if status else ())))
         self.prober = Prober(
             self.source, self.target, f".dumpagent-write-test.{name}", settings.hung_after_s, ours
         )
@@ -135,6 +138,8 @@ class Keeper:
         if now >= self.rescue_at and self.may_rescue:
             self.rescue(now)
         self.beat(now)
+        if self.status:
+            self.status.turn()
         reap()
 
     @property
@@ -275,7 +280,13 @@ class Keeper:
             self.prove_at = now  # it was about a mount that is gone
             return
         first, was_ready, self.proof = self.proof is None, self.ready, proof
-        self.tell(ev.WRITE_TESTED, outcome=proof.backend.value, step=proof.step, seconds=seconds)
+        self.tell(
+            ev.WRITE_TESTED,
+            outcome=proof.backend.value,
+            step=proof.step,
+            seconds=seconds,
+            through_target=proof.through_target,
+        )
         if first and self.found is None and proof.backend in (Backend.DEAD, Backend.MISSING):
             raise Refused(
                 f"MOUNT_SOURCE {self.source!r} cannot be used: {proof.step}: {proof.error}",
@@ -358,7 +369,8 @@ class Keeper:
             times.append(self.prober.deadline)
         if self.may_rescue:
             times.append(self.rescue_at)
-        self.wakeups.wait(min(times), [self.prober.fd, self.rescuer.fd])
+        status_fd = self.status.fd if self.status else None
+        self.wakeups.wait(min(times), [self.prober.fd, self.rescuer.fd, status_fd])
 
     def stop(self) -> None:
         """End in good order within two seconds, whatever hangs: nothing here waits for the volume for longer."""
@@ -370,6 +382,8 @@ class Keeper:
                 self._withdraw_ready()
             self.tell(ev.MOUNT_RELEASED, path=self.target, layers=clear(self.target))
         self.heartbeat.stop()
+        if self.status:
+            self.status.close()
 
     def _withdraw_ready(self) -> None:
         def withdraw(_: Say) -> None:

@@ -36,6 +36,25 @@ def _event(name: str, level: str, meaning: str) -> Event:
 AGENT_STARTED = _event("agent_started", "info", "The daemon runs; its settings stand beside it.")
 AGENT_STOPPED = _event("agent_stopped", "info", "The daemon ended in good order after SIGTERM or SIGINT.")
 
+# Metrics and notifications
+METRICS_SERVED = _event(
+    "metrics_served", "info", "/metrics, /healthz and /readyz are answered on METRICS_PORT."
+)
+STORE_CHECKED = _event(
+    "store_checked", "debug", "The store was asked, without a dump, whether it can be used."
+)
+SCAN_FINISHED = _event(
+    "scan_finished", "debug", "One scan of the dump directory ended; what it took and found."
+)
+SPACE_MEASURED = _event(
+    "space_measured", "debug", "How much space the volume has, and how much of it is free."
+)
+ATTEMPT_FAILED = _event(
+    "attempt_failed",
+    "debug",
+    "One attempt to store a dump failed; the first of a row is told as a trouble too.",
+)
+
 # Upload mode
 DUMP_FOUND = _event("dump_found", "info", "A heap dump was seen for the first time.")
 DUMP_WAITING = _event("dump_waiting", "info", "`--once` leaves this dump for later, and says why.")

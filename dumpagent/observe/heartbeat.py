@@ -108,6 +108,7 @@ class Pulse:
 
     def __init__(self, heartbeat: Heartbeat, tell: Tell, *, good_for_s: float) -> None:
         self._heartbeat, self._good_for_s = heartbeat, good_for_s
+        self._last = (Health.NOT_READY, "the daemon is starting", heartbeat.boottime())
         self._trouble = Trouble(tell, ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
 
     def begin(self) -> None:
@@ -120,12 +121,23 @@ class Pulse:
 
     def beat(self, verdict: Health, reason: str) -> None:
         """Say how the daemon is, and why."""
+        self._last = (verdict, reason, self._heartbeat.boottime())
         try:
             self._heartbeat.beat(verdict, reason, self._good_for_s)
         except OSError as error:
             self._trouble.failed("heartbeat", error.strerror or str(error), path=self._heartbeat.path)
         else:
             self._trouble.ended_for("heartbeat", path=self._heartbeat.path)
+
+    def why_not_live(self) -> str:
+        """Say why the daemon is not alive; empty if it is."""
+        age_s = self._heartbeat.boottime() - self._last[2]
+        return f"the loop has not turned for {age_s:.0f} s" if age_s > self._good_for_s else ""
+
+    def why_not_ready(self) -> str:
+        """Say why the daemon is not ready; empty if it is."""
+        verdict, reason, _ = self._last
+        return self.why_not_live() or ("" if verdict is Health.READY else reason)
 
     def stop(self) -> None:
         """Remove the word: the daemon ends in good order."""

@@ -47,6 +47,10 @@ class Counts:
     failed: int = 0
     pending: int = 0
     oldest_pending_s: float = 0.0
+    writing: int = 0  # pending: not finished, as far as is known
+    queued: int = 0  # pending: finished, and its turn comes
+    sending: int = 0
+    retrying: int = 0  # pending: an attempt failed, and there will be another
 
 
 @dataclass(slots=True)
@@ -205,4 +209,16 @@ class Backlog:
         with self._lock:
             pending = [entry for entry in self._entries.values() if entry.stage is not Stage.STORED]
             oldest = min((entry.waiting_since for entry in pending), default=self._monotonic())
-            return Counts(self._seen, self._uploaded, self._failed, len(pending), self._monotonic() - oldest)
+            stages = [entry.stage for entry in pending]
+            retrying = sum(1 for entry in pending if entry.stage is Stage.READY and entry.attempts)
+            return Counts(
+                self._seen,
+                self._uploaded,
+                self._failed,
+                len(pending),
+                self._monotonic() - oldest,
+                writing=stages.count(Stage.WAITING),
+                queued=stages.count(Stage.READY) - retrying,
+                sending=stages.count(Stage.SENDING),
+                retrying=retrying,
+            )

@@ -103,12 +103,20 @@ class UploadLoop:
 
         Gives the seconds after which another look can tell more, None if only a change of the volume can.
         """
+        began = self._monotonic()
         found = scan(self.root, skip=frozenset({self._ledger.directory}))
         for path in self._unreadable.keys() - found.unreadable.keys():
             self._scan_trouble.ended_for(path, path=path)
         self._unreadable = dict(found.unreadable)
         for path, reason in found.unreadable.items():
             self._scan_trouble.failed(path, reason, path=path, hint=_scan_hint(reason))
+        self._tell(
+            ev.SCAN_FINISHED,
+            path=self.root,
+            dumps=len(found.dumps),
+            unreadable=len(found.unreadable),
+            seconds=self._monotonic() - began,
+        )
         if found.parts:
             self._take_over(found.dumps, everything=False)  # whose parts they are must be known first
         dumps = [*found.dumps, *self._orphans(found)]
@@ -258,6 +266,7 @@ class UploadLoop:
         except OSError as error:
             delay_s = self.backlog.retry(entry)
             reason = f"cannot be read: {error.strerror}"
+            self._tell(ev.ATTEMPT_FAILED, path=dump.path, fault="dump", error=reason)
             self._dump_trouble.failed(
                 dump.identity.inode, reason, path=dump.path, hint=_NOT_READABLE, next_try_seconds=delay_s
             )
@@ -282,6 +291,7 @@ class UploadLoop:
             size_bytes=dump.size_bytes,
             sent_bytes=brought.sent_bytes,
             seconds=self._monotonic() - began,
+            delay_seconds=receipt.uploaded_at - dump.mtime,
             verdict=verdict.state.value,
             reason=verdict.reason,
             crc32=f"{receipt.crc32:08x}",
@@ -302,6 +312,7 @@ class UploadLoop:
             self._store_failed(entry, of_the_store)
             return
         delay_s = self.backlog.retry(entry)
+        self._tell(ev.ATTEMPT_FAILED, path=entry.dump.path, fault="dump", error=str(error))
         self._dump_trouble.failed(
             entry.dump.identity.inode,
             str(error),
@@ -312,6 +323,7 @@ class UploadLoop:
 
     def note_store(self, error: DumpagentError | None) -> None:
         """Take note of how the store answered a question that was not about a dump."""
+        self._tell(ev.STORE_CHECKED, store=self._store.name, usable=error is None)
         if error:
             self._store_trouble.failed("store", str(error), store=self._store.name, hint=error.hint or None)
         elif not self._store_trouble.ended_for("store", store=self._store.name):
@@ -320,6 +332,7 @@ class UploadLoop:
     def _store_failed(self, entry: Entry, error: DumpagentError) -> None:
         delay_s = self.backlog.retry(entry)
         self._store_pause.begin(self._monotonic(), delay_s)
+        self._tell(ev.ATTEMPT_FAILED, path=entry.dump.path, fault="store", error=str(error))
         self._store_trouble.failed(
             "store", str(error), store=self._store.name, hint=error.hint or None, pending=self.counts.pending
         )

@@ -22,6 +22,7 @@ def forget_own_settings() -> None:
         os.environ.pop(name, None)
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     # Daemons of parallel tests would write into one another's, and a developer may not write to /run.
+    os.environ["METRICS_PORT"] = "0"
     os.environ["RUNTIME_DIR"] = tempfile.mkdtemp(prefix="dumpagent-run-")
     atexit.register(shutil.rmtree, os.environ["RUNTIME_DIR"], ignore_errors=True)
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"

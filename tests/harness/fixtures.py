@@ -31,6 +31,7 @@ STORES = {
 # Programs that some tests need and a developer's machine may lack -> the Debian packages that have them.
 DEBIAN_PACKAGES = {
     "javac": "openjdk-17-jdk-headless",
+    **dict.fromkeys(("promtool", "prometheus"), "prometheus"),
     **dict.fromkeys(PROGRAMS, "ceph-mon ceph-osd radosgw"),
 }
 

@@ -25,12 +25,13 @@ SMALL_LIMITS = Limits(parts=10_000, part_min_bytes=1, part_max_bytes=1 << 20, ob
 
 @dataclass
 class Told:
-    """A listener that keeps what it was told."""
+    """A listener that keeps what it was told, as a person reads it: without debug events."""
 
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
     def __call__(self, event: Event, /, **fields: object) -> None:
-        self.events.append((event.name, fields))
+        if event.level != "debug":
+            self.events.append((event.name, fields))
 
     def names(self) -> list[str]:
         return [name for name, _ in self.events]

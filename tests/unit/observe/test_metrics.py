@@ -1,0 +1,120 @@
+"""The whole text of /metrics, compared line by line with what the docs and the dashboards rely on."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dumpagent import __version__
+from dumpagent.observe import events as ev
+from dumpagent.observe.metrics import DumpCounts, MountMetrics, UploadMetrics
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _counts() -> DumpCounts:
+    waiting = {"writing": 1, "queued": 1, "sending": 1, "retrying": 0}
+    return DumpCounts(seen=12, uploaded=8, failed=1, pending=3, oldest_pending_s=77.5, waiting=waiting)
+
+
+def _stored(verdict: str, cause: str | None) -> dict[str, object]:
+    return {
+        "path": "/mnt/dump/a.hprof", "size_bytes": 1000, "sent_bytes": 1000, "seconds": 3.0, "delay_seconds": 4.5,
+        "verdict": verdict, "cause": cause,
+    }  # fmt: skip
+
+
+def upload_metrics() -> UploadMetrics:
+    """Give the metrics of an uploader that has lived through everything once."""
+    metrics = UploadMetrics(_counts, now=lambda: 1_790_000_000.0, monotonic=Clock())
+    metrics(ev.SCAN_FINISHED, path="/mnt/dump", dumps=3, unreadable=0, seconds=0.25)
+    metrics(ev.SCAN_FINISHED, path="/mnt/dump", dumps=3, unreadable=2, seconds=0.5)
+    metrics(ev.SPACE_MEASURED, path="/mnt/dump", free_bytes=4 << 30, size_bytes=10 << 30)
+    metrics(ev.DUMP_FOUND, path="/mnt/dump/big.hprof", size_bytes=2 << 30)
+    metrics(ev.DUMP_UPLOADED, **_stored("complete", "oom"))
+    metrics(ev.DUMP_UPLOADED, **_stored("truncated", None))
+    metrics(ev.DUMP_ALREADY_STORED, **_stored("complete", "oom") | {"sent_bytes": 0})
+    metrics(ev.ATTEMPT_FAILED, fault="store")
+    metrics(ev.ATTEMPT_FAILED, fault="dump")
+    metrics(ev.STORE_FAILED, error="away")
+    metrics(ev.WATCH_LIMITED, reason="no more watches")
+    metrics(ev.STATE_UNWRITABLE, error="full")
+    metrics(ev.STATE_WRITABLE)
+    return metrics
+
+
+def mount_metrics() -> MountMetrics:
+    """Give the metrics of a manager that has lived through everything once."""
+    clock = Clock()
+    metrics = MountMetrics(monotonic=clock)
+    metrics(ev.MOUNT_BOUND)
+    metrics(ev.MOUNT_LOST)
+    metrics(ev.REMOUNT_FAILED, error="busy")
+    metrics(ev.REMOUNT_RECOVERED)
+    metrics(ev.MOUNT_RESTORED, finding="nothing", seconds=1.0)
+    metrics(ev.WRITE_TESTED, outcome="full", step="write", seconds=0.5, through_target=False)
+    metrics(ev.WRITE_TESTED, outcome="writable", step="all", seconds=0.0234, through_target=True)
+    metrics(ev.FILE_RESCUED)
+    metrics(ev.RESCUE_FAILED, error="in use")
+    clock.now += 12
+    return metrics
+
+
+@pytest.mark.parametrize("mode", ["upload", "mount"])
+def test_the_text_is_this(mode: str) -> None:
+    """After a change on purpose: python -m tests.unit.observe.test_metrics writes the files anew."""
+    assert _text(mode) == (GOLDEN / f"{mode}.txt").read_text()
+
+
+def _text(mode: str) -> str:
+    metrics = upload_metrics() if mode == "upload" else mount_metrics()
+    return metrics.page().body.decode().replace(f'version="{__version__}"', 'version="X"')
+
+
+@pytest.mark.needs("promtool")
+@pytest.mark.parametrize("mode", ["upload", "mount"])
+def test_promtool_finds_nothing_to_say_about_names_and_help(mode: str) -> None:
+    said = subprocess.run(
+        ["promtool", "check", "metrics"], input=_text(mode), capture_output=True, text=True, check=False
+    )
+    assert (said.returncode, said.stdout + said.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("mode", ["upload", "mount"])
+def test_before_anything_has_happened_every_name_is_there(mode: str) -> None:
+    """An alert on a metric that comes into being with the fault would miss the first one."""
+    fresh = UploadMetrics(_counts) if mode == "upload" else MountMetrics()
+    names = {
+        (sample.name, *sorted(sample.labels.items()))
+        for family in text_string_to_metric_families(fresh.page().body.decode())
+        for sample in family.samples
+    }
+    golden = (GOLDEN / f"{mode}.txt").read_text().replace('version="X"', f'version="{__version__}"')
+    later = {
+        (sample.name, *sorted(sample.labels.items()))
+        for family in text_string_to_metric_families(golden)
+        for sample in family.samples
+    }
+    assert later == names
+
+
+def test_process_figures_are_told_too() -> None:
+    metrics = MountMetrics()
+    metrics.add_process()
+    assert b"process_resident_memory_bytes" in metrics.page().body
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for each in ("upload", "mount"):
+        (GOLDEN / f"{each}.txt").write_text(_text(each))
