@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from dumpagent.errors import DumpagentError, Refused
+from dumpagent.errors import DumpagentError
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted, below
 from dumpagent.store.protocol import LookRefused, Store
@@ -43,14 +43,9 @@ def choose(store: Store, wanted: Wanted, *, prefix: str = "", candidates: int = 
 
     Raises NoSuchDump, Ambiguous; Refused, Unreachable.
     """
-    exact, refusal = _exactly(store, wanted.part, prefix)
-    if exact:
+    if exact := _exactly(store, wanted.part, prefix):
         return exact
-    try:
-        objects = find_objects(store, wanted, prefix=prefix)
-    except Refused as error:
-        # 403 for a key that is not there is what S3 gives to those who may not list.
-        raise (refusal or error) from error
+    objects = find_objects(store, wanted, prefix=prefix)
     # Each must be asked if metadata decide; of too many only some, to show them.
     sifted = bool(wanted.node or wanted.since is not None)
     found = look_at(store, objects, wanted, prefix=prefix, limit=None if sifted else candidates)
@@ -75,18 +70,21 @@ def newest(store: Store, wanted: Wanted, *, prefix: str = "") -> StoredDump:
     return found[-1]
 
 
-def _exactly(store: Store, text: str, prefix: str) -> tuple[StoredDump | None, LookRefused | None]:
-    """Give the dump under exactly this key or path, and the refusal of a store that does not say."""
-    root, refusal = below(prefix), None
+def _exactly(store: Store, text: str, prefix: str) -> StoredDump | None:
+    """Give the dump under exactly this key or path; None also where the store does not say.
+
+    S3 answers 403 for a key that is not there to those who may not list. Why, the listing's refusal tells: the answer
+    to a HEAD has no body, so no reason either.
+    """
+    root = below(prefix)
     for key in dict.fromkeys([text if text.startswith(root) else root + text, text]):
         try:
             found = store.look(key) if key else None
-        except LookRefused as error:
-            refusal = error
+        except LookRefused:
             continue
         if found:
-            return StoredDump(found, key.removeprefix(root)), None
-    return None, refusal
+            return StoredDump(found, key.removeprefix(root))
+    return None
 
 
 def _none(store: Store, wanted: Wanted, prefix: str) -> NoSuchDump:

@@ -63,10 +63,14 @@ class Fetch:
     force: bool = False
     gunzip: bool = False
 
-    def part_path(self, store_name: str) -> str:
-        """Give the name of the unfinished file: another object, or another content of it, gives another name."""
+    @property
+    def part_path(self) -> str:
+        """Give the name of the unfinished file: another object, or another content of it, gives another name.
+
+        The store is left out: through the VPN it may have another address.
+        """
         stored = self.dump.stored
-        which = "\0".join([store_name, stored.key, stored.etag, str(stored.size_bytes)])
+        which = "\0".join([stored.key, stored.etag, str(stored.size_bytes)])
         return f"{self.target}.{hashlib.sha256(os.fsencode(which)).hexdigest()[:8]}.part"
 
 
@@ -95,7 +99,7 @@ def fetch(store: Store, wish: Fetch, *, bar: Bar, note: Note, pause: Pause) -> F
     there = _already(wish, bar)
     if there:
         return there
-    part_path = wish.part_path(store.name)
+    part_path = wish.part_path
     _note_other_parts(wish.target, part_path, note)
     with _locked(part_path) as fd:
         return _fetch(store, wish, part_path, fd, bar=bar, note=note, pause=pause)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 _READ_BYTES = 1 * MIB
+_ALWAYS_ANSWERED = dict.fromkeys(["head_object", "get_object"], ("ContentLength", "ETag", "LastModified"))
 _CONNECTIONS = 16  # kept open for the threads that ask at once
 _RESERVED = "reserved"
 _TELLS_APART = ("crc32", "original-size")  # metadata by which a mark of ours is known again
@@ -415,10 +416,14 @@ class S3Store:
         from dumpagent.store.refusals import translate
 
         try:
-            return getattr(self._connected(), operation)(Bucket=self._settings.bucket, **parameters)
+            answer = getattr(self._connected(), operation)(Bucket=self._settings.bucket, **parameters)
         except (BotoCoreError, ClientError, HTTPError, OSError, ValueError) as error:
             # ValueError: what the SDK raises for an endpoint URL or a region that it cannot parse.
             raise translate(error, doing=doing, where=self.name, reads_only=self._reads_only) from error
+        # The standard library takes headers that the connection's end cut off for all of them.
+        if any(field not in answer for field in _ALWAYS_ANSWERED.get(operation, ())):
+            raise Unreachable(f"{doing} in {self.name}: the answer was cut off")
+        return answer
 
     def _connected(self) -> S3Client:
         with self._lock:

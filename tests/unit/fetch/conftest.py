@@ -87,8 +87,8 @@ class Getter:
     def files(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.folder.iterdir()}
 
-    def part(self, store: Store, dump: StoredDump, name: str = "x.hprof") -> Path:
-        return Path(Fetch(dump, str(self.folder / name)).part_path(store.name))
+    def part(self, dump: StoredDump, name: str = "x.hprof") -> Path:
+        return Path(Fetch(dump, str(self.folder / name)).part_path)
 
 
 def _no_bar(_title: str, _total: int, _done: int) -> AbstractContextManager[Callable[[int], None]]:

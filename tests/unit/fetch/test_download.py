@@ -51,7 +51,7 @@ def test_a_store_that_gives_no_byte_any_more_ends_the_fetch_and_the_next_one_goe
     dump = bucket.put("x.hprof")
     with pytest.raises(Unreachable):
         getter.get(BreakingStore(bucket.store, 7000, *[0] * ATTEMPTS), dump)
-    assert getter.files() == {getter.part(bucket.store, dump).name: DUMP[:7000]}
+    assert getter.files() == {getter.part(dump).name: DUMP[:7000]}
     store = BreakingStore(bucket.store)
     fetched = getter.get(store, dump)
     assert store.reads == [7000]
@@ -62,7 +62,7 @@ def test_a_store_that_gives_no_byte_any_more_ends_the_fetch_and_the_next_one_goe
 @pytest.mark.parametrize("size", [0, 1, 999, len(DUMP) - 1, len(DUMP), len(DUMP) + 1])
 def test_a_fetch_goes_on_from_any_byte(bucket: Bucket, getter: Getter, size: int) -> None:
     dump = bucket.put("x.hprof")
-    getter.part(bucket.store, dump).write_bytes((DUMP + b"more")[:size])
+    getter.part(dump).write_bytes((DUMP + b"more")[:size])
     assert getter.get(bucket.store, dump).checked
     assert getter.files() == {"x.hprof": DUMP}
 
@@ -71,7 +71,7 @@ def test_a_part_that_a_power_cut_left_full_of_zeros_is_found_out_and_fetched_ane
     bucket: Bucket, getter: Getter
 ) -> None:
     dump = bucket.put("x.hprof")
-    getter.part(bucket.store, dump).write_bytes(bytes(5000))
+    getter.part(dump).write_bytes(bytes(5000))
     fetched = getter.get(bucket.store, dump)
     assert (fetched.resumed_bytes, fetched.checked) == (0, True)
     assert getter.files() == {"x.hprof": DUMP}
@@ -82,7 +82,7 @@ def test_what_arrives_damaged_never_gets_the_name(bucket: Bucket, getter: Getter
     dump = bucket.put("x.hprof", crc32="00000001")
     with pytest.raises(Damaged, match="CRC32"):
         getter.get(bucket.store, dump)
-    assert list(getter.files()) == [getter.part(bucket.store, dump).name]
+    assert list(getter.files()) == [getter.part(dump).name]
 
 
 def test_an_object_without_a_checksum_is_fetched_and_said_to_be_unchecked(
@@ -112,11 +112,11 @@ def test_a_part_of_an_object_that_was_replaced_since_is_not_used_and_is_named(
     bucket: Bucket, getter: Getter
 ) -> None:
     before = bucket.put("x.hprof")
-    getter.part(bucket.store, before).write_bytes(DUMP[:5000])
+    getter.part(before).write_bytes(DUMP[:5000])
     now = bucket.put("x.hprof", DUMP[::-1])
     getter.get(bucket.store, now)
     assert getter.files()["x.hprof"] == DUMP[::-1]
-    assert getter.part(bucket.store, before).name in getter.notes[0]
+    assert getter.part(before).name in getter.notes[0]
 
 
 def test_an_object_that_is_deleted_meanwhile_is_said_to_be_gone(bucket: Bucket, getter: Getter) -> None:
@@ -140,7 +140,7 @@ def test_a_file_that_appears_during_the_fetch_is_not_replaced_either(bucket: Buc
     store = BreakingStore(bucket.store, 500, then=lambda: (getter.folder / "x.hprof").write_bytes(b"mine"))
     with pytest.raises(TargetTaken):
         getter.get(store, dump)
-    assert getter.files() == {"x.hprof": b"mine", getter.part(store, dump).name: DUMP}
+    assert getter.files() == {"x.hprof": b"mine", getter.part(dump).name: DUMP}
 
 
 def test_a_dump_that_is_here_already_is_not_fetched_again(bucket: Bucket, getter: Getter) -> None:
@@ -167,7 +167,7 @@ def test_what_is_no_file_is_never_replaced(bucket: Bucket, getter: Getter, kind:
 
 def test_two_fetches_of_one_dump_do_not_write_the_same_part(bucket: Bucket, getter: Getter) -> None:
     dump = bucket.put("x.hprof")
-    with open(getter.part(bucket.store, dump), "wb") as other:
+    with open(getter.part(dump), "wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(DumpagentError, match="another `dumpagent get`"):
             getter.get(bucket.store, dump)
