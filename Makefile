@@ -8,9 +8,9 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help test test-fast lint docs demo bench bench-quick bench-mount java-fixtures lock clean fuzz
+.PHONY: help test test-fast e2e lint docs demo bench bench-quick bench-mount java-fixtures lock clean fuzz
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 $(STAMP): pyproject.toml requirements/dev.txt
 	@$(MAKE_VENV)
@@ -29,10 +29,13 @@ demo: $(DEMO_STAMP)  ## see a real heap dump travel into a bucket (ARGS=--keep: 
 	$(BIN)/python -m demo $(ARGS)
 
 test: $(STAMP)  ## every test, with real JVMs, real mounts and real S3 servers
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -m 'not e2e' -n 3 --dist loadgroup
 
 test-fast: $(STAMP)  ## the tests that take milliseconds
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m 'not slow and not e2e' -n 2 --dist loadgroup
+
+e2e: $(STAMP)  ## the manifests on a real kubelet, following the guide; on any cluster with KUBECONFIG
+	$(BIN)/python -m pytest -m e2e tests/e2e -rP --durations=20
 
 lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

@@ -43,7 +43,7 @@ from dumpagent.upload.keys import candidates
 from dumpagent.upload.ledger import Ledger, Receipt, Unfinished
 from dumpagent.upload.names import original_name
 
-IN_MEMORY_BYTES = 32 * MIB  # larger parts (dumps beyond 300 GiB) are read while they are sent
+IN_MEMORY_BYTES = 32 * MIB  # larger parts (dumps beyond 31 GiB) are read while they are sent
 # Measured against a 100 ms round trip at 0.2 CPU: 2 x 16 MiB is the fastest that fits a 256 MiB limit.
 PART_BYTES = 16 * MIB
 _PARTS_EVERYWHERE = 1000

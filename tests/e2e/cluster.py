@@ -1,7 +1,7 @@
 """The cluster that the tests run on: kubectl, a shell on the node, and an S3 server that the node can reach.
 
 With KUBECONFIG, any cluster: the images must be where the manifests (or E2E_REGISTRY) say, and the store is named by
-E2E_S3_ENDPOINT, E2E_S3_BUCKET and the AWS variables. Without it, a kubelet on this machine: see `LocalCluster`.
+E2E_S3_ENDPOINT, E2E_S3_BUCKET, E2E_S3_ACCESS_KEY and E2E_S3_SECRET_KEY. Without it, a kubelet on this machine: see `LocalCluster`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _CLONE_NEWNET = 0x40000000  # Source: linux/sched.h
+_OF_ANY_CLUSTER = ("E2E_S3_ENDPOINT", "E2E_S3_BUCKET", "E2E_S3_ACCESS_KEY", "E2E_S3_SECRET_KEY")
 _NODE_SHELL = "node-shell"
 
 
@@ -269,6 +270,11 @@ class LocalCluster(Cluster):
 def running(folder: Path, build_images: Callable[[], Sequence[Path]]) -> Iterator[Cluster]:
     """Give the cluster to test on; one that was started here is ended, whatever happens."""
     if os.environ.get("KUBECONFIG"):
+        missing = [name for name in _OF_ANY_CLUSTER if name not in os.environ]
+        if missing:  # nobody's cluster is drained by mistake
+            raise Failed(
+                f"KUBECONFIG is set, so also set {', '.join(missing)}; or unset it for a cluster of our own"
+            )
         cluster = AnyCluster()
         cluster.start_node_shell()
         try:

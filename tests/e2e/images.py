@@ -21,6 +21,7 @@ from tests.harness.cache import cache_root, cached_folder
 from tests.harness.manifests import PROJECT, cluster_scripts
 
 _STORE = cache_root() / "images"
+_MOST_IMAGES = 25
 _VERSION = "1"  # raise it when a base must be made anew
 # The machine's Python makes the wheels, so it must be of the version that Debian's images have.
 _PYTHON = (3, 11)
@@ -29,15 +30,21 @@ _JDK = (*_JRE, "openjdk-17-jdk-headless")
 _PATH = "/opt/app-root/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+class CommandFailed(RuntimeError):
+    """A program failed with exit code `code`; `said` is what it printed."""
+
+    def __init__(self, argv: Sequence[object], code: int, said: str) -> None:
+        super().__init__(f"{' '.join(map(str, argv))}: exit {code}\n{said[-4000:]}")
+        self.code, self.said = code, said
+
+
 def run(argv: Sequence[str | Path], **options: object) -> str:
-    """Give what a program printed. Raises RuntimeError with its last words when it fails."""
+    """Give what a program printed. Raises CommandFailed."""
     done = subprocess.run(
         argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **options
     )  # type: ignore[call-overload]
     if done.returncode:
-        raise RuntimeError(
-            f"{' '.join(map(str, argv))}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        )
+        raise CommandFailed(argv, done.returncode, done.stdout + done.stderr)
     return str(done.stdout)
 
 
@@ -60,7 +67,9 @@ def buildah(*words: str | Path) -> str:
 def build(folder: Path, dumpagent: str, app: str) -> list[Path]:
     """Build the images under these names; give the archives, in `folder`, that a container runtime loads."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked():
+    with locked():
+        if len(buildah("images", "--quiet", "--all").split()) > _MOST_IMAGES:
+            buildah("rmi", "--prune")  # what earlier states of the code left
         build_dumpagent(dumpagent)
         build_app(app)
         archives = []
@@ -108,11 +117,17 @@ def container(image: str) -> Iterator[str]:
 
 def size_bytes(image: str) -> int:
     """Give what the image's files take up, all layers together."""
-    return int(buildah("inspect", "--type", "image", "--format", "{{.Docker.Size}}", image))
+    with container(image) as name:
+        root = buildah("mount", name).strip()
+        try:
+            return int(run(["du", "--summarize", "--bytes", "--one-file-system", root]).split()[0])
+        finally:
+            buildah("umount", name)
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
+def locked() -> Iterator[None]:
+    """Keep others from building meanwhile."""
     _STORE.mkdir(parents=True, exist_ok=True)
     with open(_STORE / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -169,7 +184,7 @@ def _python_as_in_ubi(root: Path) -> None:
 def _unpack(package: str, root: Path, folder: Path) -> None:
     try:
         run(["apt-get", "download", "--quiet", package], cwd=folder)
-    except RuntimeError:  # a machine that has never updated
+    except CommandFailed:  # a machine that has never updated
         run(["apt-get", "update", "--quiet"])
         run(["apt-get", "download", "--quiet", package], cwd=folder)
     (archive,) = folder.glob(f"{package}_*.deb")

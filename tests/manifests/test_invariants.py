@@ -18,7 +18,8 @@ import dumpagent.settings
 from dumpagent import __version__
 from dumpagent.cli import cli
 from dumpagent.settings import PLACEHOLDER, Setting, declared
-from tests.harness import manifests
+from tests.e2e.chain import GUIDE, SECTIONS
+from tests.harness import guide, manifests
 from tests.harness.manifests import Container, Object
 
 CONTAINERS = [pytest.param(container, id=str(container)) for container in manifests.containers()]
@@ -408,3 +409,10 @@ def test_containerfiles_have_no_findings(path: str) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     said = subprocess.run([hadolint, manifests.PROJECT / path], capture_output=True, text=True, check=False)
     assert (said.returncode, said.stdout) == (0, "")
+
+
+def test_every_command_of_the_guide_is_run_or_says_why_not() -> None:
+    """Who follows the guide word by word never meets a command that nobody ran."""
+    runnable = [b.section for b in guide.blocks(GUIDE) if not b.why_not]
+    assert tuple(dict.fromkeys(runnable)) == SECTIONS
+    assert len(guide.blocks(GUIDE)) == GUIDE.read_text().count("```sh")

@@ -1,0 +1,53 @@
+"""One cluster for all tests here, brought up by the guide; the tests run in the file's order."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.e2e import images
+from tests.e2e.chain import NAMESPACE, REGISTRY, Chain
+from tests.e2e.cluster import Cluster, Failed, running
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Give the cluster that KUBECONFIG names, else one that is started here from nothing."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with running(
+        folder,
+        lambda: images.build(folder, f"{REGISTRY}/dumpagent:0.1.0", f"{REGISTRY}/memory-leak-app:0.1.0"),
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def chain(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """Give the chain as the guide brings it up."""
+    chain = Chain(cluster, tmp_path_factory.mktemp("guide"))
+    for section in ("Your values", "The images", "Apply", "Verify"):
+        print(chain.follow_guide(section))
+    return chain
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the pods say to the report of a test that failed."""
+    report = yield
+    chain = getattr(item, "funcargs", {}).get("chain")
+    if report.failed and call.when == "call" and chain is not None:
+        for words in (
+            ("get", "pods", "-A", "-o", "wide"),
+            ("get", "events", "-n", NAMESPACE, "--sort-by=.lastTimestamp"),
+            ("logs", "-n", NAMESPACE, "dump-volume-manager-0", "-c", "dump-volume-manager", "--tail=40"),
+            ("logs", "-n", NAMESPACE, "heap-dump-s3-uploader-0", "-c", "s3-uploader", "--tail=40"),
+        ):
+            try:
+                said = chain.cluster.kubectl(*words)
+            except Failed as failed:
+                said = str(failed)
+            report.sections.append((f"kubectl {' '.join(words)}", said[-6000:]))
+    return report

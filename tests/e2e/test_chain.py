@@ -1,0 +1,292 @@
+"""The whole chain on a real kubelet: no heap dump is lost, whatever happens to the pods around it.
+
+The tests build on one another: each leaves a chain that works, and the last one uninstalls it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.chain import MANAGER, NAMESPACE, PREFIX, UPLOADER, Chain, Stored, is_ready, restarts
+from tests.e2e.cluster import Failed, wait_for
+from tests.harness import manifests
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+
+
+def _assert_whole(found: list[Stored], pod: str, *, namespace: str = NAMESPACE) -> None:
+    """The dump is in the store once, under its own name, and says where it came from."""
+    (stored,) = found
+    assert stored.key == f"{PREFIX}{namespace}_{pod}.hprof"
+    assert stored.metadata["verdict"] == "complete"
+    assert stored.metadata["cause"] == "oom"
+    assert stored.metadata["pod"] == UPLOADER
+    assert stored.metadata["namespace"] == NAMESPACE
+    assert stored.metadata["original-path"] == f"{namespace}_{pod}.hprof"
+    assert stored.size_bytes == int(stored.metadata["original-size"])
+
+
+def test_every_template_is_a_pod_that_the_server_takes(chain: Chain) -> None:
+    """The API server looks at a pod more closely than at a template."""
+    for workload in manifests.workloads():
+        template = workload["spec"]["template"]
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "template", "namespace": NAMESPACE, **template["metadata"]},
+            "spec": template["spec"],
+        }
+        for claim in workload["spec"].get("volumeClaimTemplates", []):
+            name = claim["metadata"]["name"]
+            volumes = [*pod["spec"]["volumes"], {"name": name, "persistentVolumeClaim": {"claimName": name}}]
+            pod["spec"] = {**pod["spec"], "volumes": volumes}
+        chain.cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+
+
+def test_kustomize_makes_the_same_objects(chain: Chain) -> None:
+    """`oc apply -k` after the guide would change nothing in kind or name."""
+    made = chain.cluster.kubectl(
+        "apply", "--dry-run=client", "-o", "name", "-k", str(chain.folder / "manifests")
+    )
+    assert len(made.split()) == len(manifests.objects(*manifests.FILES))
+
+
+def test_a_dump_travels_into_the_bucket(chain: Chain, tmp_path: Path) -> None:
+    """OutOfMemoryError in a pod, the dump in S3: whole, from this node, readable; the application runs again."""
+    pod = chain.app_pod()
+    before = restarts(chain.pod(pod))
+    print(chain.follow_guide("See a dump travel"))
+    found = chain.wait_stored(pod)
+    _assert_whole(found, pod)
+    assert found[0].metadata["node"] == chain.pod(pod)["spec"]["nodeName"]
+    chain.download(found[0].key, tmp_path / "dump.hprof")
+    inspected = subprocess.run(
+        [sys.executable, "-m", "dumpagent", "inspect", tmp_path / "dump.hprof"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert inspected.returncode == 0, inspected.stdout + inspected.stderr
+    wait_for("restarted: the application", lambda: restarts(chain.pod(pod)) == before + 1)
+
+
+def test_the_same_pod_can_dump_again(chain: Chain) -> None:
+    """The first dump was claimed: its name was free for the second, which has a key of its own."""
+    pod = chain.app_pod()
+    assert len(chain.stored(pod)) == 1
+    chain.leak()
+    first, second = chain.wait_stored(pod, 2)
+    assert {first.metadata["verdict"], second.metadata["verdict"]} == {"complete"}
+    assert first.metadata["crc32"] != second.metadata["crc32"]
+
+
+def test_a_volume_that_is_unmounted_comes_back_at_once(chain: Chain) -> None:
+    """Somebody unmounts it on the node, by force since it is in use: neither the manager nor an application is restarted for it."""
+    app = chain.app_pod()
+    before = restarts(chain.pod(MANAGER)), restarts(chain.pod(app))
+    chain.cluster.on_node("umount -l /mnt/dump")
+    wait_for("mounted again", chain.is_mounted, timeout_s=10, every_s=0.1)
+    chain.cluster.kubectl(
+        "exec", "-n", NAMESPACE, app, "-c", "memory-leak-app", "--", "ls", "/mnt/dump/.ready"
+    )
+    assert (restarts(chain.pod(MANAGER)), restarts(chain.pod(app))) == before
+
+
+def test_a_dump_written_while_the_volume_is_away_is_not_lost(chain: Chain) -> None:
+    """Not ready while the mount is gone; ready again after the remount; what went to the node's own disk is in S3."""
+    app = chain.app_pod()
+    count = len(chain.stored(app))
+    with chain.stopped("bin/dumpagent mount"):  # else it would be mounted again before anybody could see it
+        chain.cluster.on_node("umount -l /mnt/dump")
+        chain.wait_ready(MANAGER, ready=False, timeout_s=40)
+        chain.leak()
+        assert chain.cluster.on_node("cd /mnt/dump && ls -A").strip(), "the dump is on the node's own disk"
+    wait_for("mounted again", chain.is_mounted, timeout_s=20, every_s=0.2)
+    chain.wait_ready(MANAGER)
+    found = chain.wait_stored(app, count + 1)
+    assert len(found) == count + 1
+    assert {stored.metadata["verdict"] for stored in found} == {"complete"}
+
+
+def test_a_dump_survives_the_deletion_of_the_manager(chain: Chain) -> None:
+    """The manager's pod goes while a JVM is in the middle of its dump: the dump is whole and in S3."""
+    cluster, app = chain.cluster, _fresh_app(chain)
+    path = f"/mnt/dump/{NAMESPACE}_{app}.hprof"
+    java = chain.pids("memory-leak-app.jar")
+    catch = f"until [ -s {path} ]; do :; done; kill -STOP {java}; stat -c %s {path}"
+    cut: list[str] = []
+    catcher = threading.Thread(target=lambda: cut.append(cluster.on_node(f"timeout 60 sh -c '{catch}'")))
+    catcher.start()
+    time.sleep(1)
+    leaker = threading.Thread(target=chain.leak)
+    leaker.start()
+    catcher.join(90)
+    assert cut, "the JVM was not caught in the middle of its dump"
+    uid = chain.pod(MANAGER)["metadata"]["uid"]
+    try:
+        cluster.kubectl("delete", "pod", "-n", NAMESPACE, MANAGER, "--wait=false")
+        chain.wait_ready(MANAGER, not_uid=uid)
+    finally:
+        cluster.on_node(f"kill -CONT {java}")
+    leaker.join(150)
+    found = chain.wait_stored(app)
+    _assert_whole(found, app)
+    assert int(cut[0]) < found[0].size_bytes
+
+
+def test_an_uploader_killed_in_mid_upload_goes_on(chain: Chain) -> None:
+    """Killed with parts under way: stored once and whole after the restart, and no unfinished upload is left."""
+    app = _fresh_app(chain)
+    before = restarts(chain.pod(UPLOADER))
+    with chain.cluster.held_uploads():
+        chain.leak()
+        wait_for("begun: the upload", lambda: any(app in key for key in chain.open_uploads()), timeout_s=120)
+        chain.cluster.on_node(f"kill -9 {chain.pids('bin/dumpagent upload')}")
+        wait_for("restarted: the uploader", lambda: restarts(chain.pod(UPLOADER)) == before + 1)
+        assert not chain.stored(app)
+    _assert_whole(chain.wait_stored(app), app)
+    wait_for("none left: unfinished uploads", lambda: not chain.open_uploads(), timeout_s=30)
+
+
+def test_applications_of_two_namespaces_share_a_node(chain: Chain) -> None:
+    """Both JVMs have pid 1; neither dump takes the other's name, and each is stored under its own."""
+    chain.follow_guide("Applications of another namespace")
+    ours, theirs = _fresh_app(chain), chain.app_pod("team-b")
+    leaks = [threading.Thread(target=chain.leak, args=(namespace,)) for namespace in (NAMESPACE, "team-b")]
+    for leak in leaks:
+        leak.start()
+    for leak in leaks:
+        leak.join(150)
+    _assert_whole(chain.wait_stored(ours), ours)
+    _assert_whole(chain.wait_stored(theirs), theirs, namespace="team-b")
+    chain.cluster.kubectl("delete", "namespace", "team-b", "--wait=false")
+
+
+def test_a_drained_node_has_no_mount_and_comes_back(chain: Chain) -> None:
+    """Drained: the volume can be detached. Uncordoned: everything is there again, and nothing was sent twice."""
+    cluster = chain.cluster
+    node = chain.pod(MANAGER)["spec"]["nodeName"]
+    before = len(chain.stored(NAMESPACE))
+    cluster.kubectl(
+        "drain", node, "--delete-emptydir-data", "--pod-selector=app", "--timeout=120s", timeout_s=150
+    )
+    try:
+        assert not chain.is_mounted()
+    finally:
+        cluster.kubectl("uncordon", node)
+    chain.wait_ready(MANAGER, timeout_s=120)
+    chain.wait_ready(UPLOADER, timeout_s=120)
+    chain.app_pod()
+    assert chain.is_mounted()
+    assert len(chain.stored(NAMESPACE)) == before
+
+
+# Container -> (requested bytes, millicores), as in the manifests.
+_REQUESTS = {(MANAGER, "dump-volume-manager"): (64 << 20, 50), (UPLOADER, "s3-uploader"): (128 << 20, 100)}
+# cgroup v2, then v1: the container's own, as it sees it.
+_CGROUP_FILES = (
+    "cpu.stat", "memory.stat", "memory.peak", "memory.events",
+    "cpuacct/cpuacct.usage", "memory/memory.stat", "memory/memory.max_usage_in_bytes", "memory/memory.oom_control",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container has used: CPU seconds so far, memory of its own, the most with page cache, OOM kills."""
+
+    cpu_s: float
+    own_bytes: int
+    peak_bytes: int
+    oom_kills: int
+
+
+def _usage(chain: Chain, pod: str, container: str) -> Usage:
+    files = {}
+    for file in _CGROUP_FILES:
+        with contextlib.suppress(Failed):
+            words = ("-n", NAMESPACE, pod, "-c", container, "--", "cat", f"/sys/fs/cgroup/{file}")
+            files[file] = chain.cluster.kubectl("exec", *words)
+
+    def entry(file: str, name: str) -> int:
+        return next(int(line.split()[1]) for line in files[file].splitlines() if line.startswith(f"{name} "))
+
+    if "memory.peak" in files:
+        return Usage(
+            entry("cpu.stat", "usage_usec") / 1e6,
+            entry("memory.stat", "anon"),
+            int(files["memory.peak"]),
+            entry("memory.events", "oom_kill"),
+        )
+    return Usage(
+        int(files["cpuacct/cpuacct.usage"]) / 1e9,
+        entry("memory/memory.stat", "total_rss"),
+        int(files["memory/memory.max_usage_in_bytes"]),
+        entry("memory/memory.oom_control", "oom_kill"),
+    )
+
+
+def test_daemons_keep_within_what_they_request(
+    chain: Chain, record_property: Callable[[str, object], None]
+) -> None:
+    """At work and at rest, read from their cgroups: no OOM kill, memory below the request, idle CPU with all probes too."""
+    chain.leak()
+    chain.wait_stored(chain.app_pod())
+    before = {daemon: (time.monotonic(), _usage(chain, *daemon)) for daemon in _REQUESTS}
+    time.sleep(30)
+    for daemon, (request_bytes, request_millicores) in _REQUESTS.items():
+        now, (then, first) = _usage(chain, *daemon), before[daemon]
+        millicores = (now.cpu_s - first.cpu_s) * 1000 / (time.monotonic() - then)
+        figures = (
+            f"{millicores:.1f}m CPU at rest with its probes, {now.own_bytes / 2**20:.1f} MiB of its own,"
+            f" {now.peak_bytes / 2**20:.1f} MiB at most with page cache"
+        )
+        record_property(daemon[1], figures)
+        print(f"{daemon[1]}: {figures}")
+        assert now.oom_kills == 0, f"{daemon[1]} was killed for its memory"
+        assert now.own_bytes <= request_bytes, figures
+        assert millicores <= request_millicores, figures
+
+
+def test_a_probe_answers_within_the_kubelets_default_timeout(chain: Chain) -> None:
+    """In the manager's own container, which has a tenth of a core."""
+    words = "TIMEFORMAT=%R; for i in 1 2 3 4 5; do sleep 1; time dumpagent check ready; done"
+    said = subprocess.run(
+        [*map(str, chain.cluster.kubectl_argv), "exec", "-n", NAMESPACE, MANAGER, "-c", "dump-volume-manager", "--", "bash", "-c", words],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    seconds = sorted(float(line) for line in said.stderr.split() if line[:1].isdigit())
+    print(f"dumpagent check ready: {seconds} s")
+    assert seconds[2] < 1.0
+
+
+def test_uninstalling_leaves_nothing_on_the_node(chain: Chain) -> None:
+    """No mount, no directory, no pod, no cluster-wide object; the objects in the bucket stay."""
+    before = len(chain.stored(""))
+    print(chain.follow_guide("Uninstalling"))
+    assert not chain.is_mounted()
+    assert chain.cluster.on_node("ls -A /mnt").strip() == ""
+    for kind in ("scc", "clusterrole", "clusterrolebinding", "priorityclass"):
+        if kind == "scc":
+            kind = "securitycontextconstraints.security.openshift.io"
+        assert "dump" not in chain.cluster.kubectl("get", kind, "-o", "name")
+    assert len(chain.stored("")) == before
+
+
+def _fresh_app(chain: Chain) -> str:
+    """Replace the application's pod by one that has no dumps yet; give its name."""
+    old = chain.app_pod()
+    chain.cluster.kubectl("delete", "pod", "-n", NAMESPACE, old, "--wait=true")
+    wait_for("replaced: the application", lambda: chain.app_pod() != old)
+    new = chain.app_pod()
+    assert is_ready(chain.pod(new))
+    return new

@@ -1,0 +1,96 @@
+"""The agent's image: what is in it, how big it is, and that it runs as any user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e import images
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+_NAME = "localhost/dumpagent:tested"
+_MOST_BYTES = 200 * 1000 * 1000
+
+
+@pytest.fixture(scope="module")
+def base() -> str:
+    """Build the image; give the name of its base."""
+    with images.locked():
+        return images.build_dumpagent(_NAME)
+
+
+@pytest.fixture
+def container(base: str) -> Iterator[str]:
+    """Give a container of the image."""
+    with images.container(_NAME) as name:
+        yield name
+
+
+def _in(container: str, *words: str, user: str = "10001", **env: str) -> tuple[int, str]:
+    """Give exit code and output of a program in the container."""
+    settings = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
+    try:
+        said = images.buildah(
+            "run", "--isolation", "chroot", "--user", user, *settings, container, "--", *words
+        )
+    except images.CommandFailed as failed:
+        return failed.code, failed.said
+    return 0, said
+
+
+def test_it_is_less_than_200_mb_above_its_base(base: str) -> None:
+    """What a node pulls beside a base that it has already."""
+    added = images.size_bytes(_NAME) - images.size_bytes(base)
+    print(f"{added / 1e6:.0f} MB above the base")
+    assert 0 < added < _MOST_BYTES
+
+
+@pytest.mark.parametrize("user", ["10001", "0", "1000650000:0"])
+def test_it_runs_as_any_user(container: str, user: str) -> None:
+    """OpenShift gives each namespace its own range of users, of which no image knows."""
+    code, said = _in(container, "dumpagent", "--help", user=user)
+    assert code == 0
+    assert "upload" in said
+
+
+def test_check_says_that_no_daemon_runs(container: str) -> None:
+    """The probe works, and fails with a reason."""
+    code, said = _in(container, "dumpagent", "check")
+    assert code == 1
+    assert "no daemon" in said
+
+
+def test_upload_names_the_placeholder(container: str) -> None:
+    """The manifests applied unread."""
+    code, said = _in(container, "dumpagent", "upload", "--once", S3_BUCKET="REPLACE_ME")
+    assert code == 2
+    assert "S3_BUCKET still has REPLACE_ME" in said
+
+
+def test_upload_once_reaches_for_the_store(container: str) -> None:
+    """The SDK is there, and what is wrong is said: nothing listens on that port."""
+    code, said = _in(
+        container, "dumpagent", "upload", "--once", S3_BUCKET="b", S3_ENDPOINT_URL="http://127.0.0.1:9",
+        AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s",
+    )  # fmt: skip
+    assert code == 1
+    assert "127.0.0.1:9" in said
+
+
+@pytest.mark.parametrize("tool", ["pip", "setuptools", "wheel"])
+def test_it_has_no_tools_to_install_more(container: str, tool: str) -> None:
+    """What is not there cannot be used, nor be found by a scanner."""
+    for python in ("python3", "/opt/app-root/bin/python3"):
+        code, _ = _in(container, python, "-c", f"import {tool}")
+        assert code != 0
+    assert _in(container, "sh", "-c", f"command -v {tool} gcc cc")[0] != 0
+
+
+def test_bytecode_is_compiled(container: str) -> None:
+    """Nothing can be written at run time, and a probe without bytecode costs three times as much."""
+    sources, compiled = (
+        int(_in(container, "sh", "-c", f"find /opt/dumpagent/lib -name '{pattern}' | wc -l")[1])
+        for pattern in ("*.py", "*.pyc")
+    )
+    assert sources == compiled > 100
