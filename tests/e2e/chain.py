@@ -26,6 +26,7 @@ SECTIONS = (
     "Verify",
     "See a dump travel",
     "Applications of another namespace",
+    "Monitoring",
     "Uninstalling",
 )
 MANAGER, UPLOADER = "dump-volume-manager-0", "heap-dump-s3-uploader-0"

@@ -172,6 +172,16 @@ def test_applications_of_two_namespaces_share_a_node(chain: Chain) -> None:
     chain.cluster.kubectl("delete", "namespace", "team-b", "--wait=false")
 
 
+def test_both_daemons_are_monitored(chain: Chain) -> None:
+    """What the PodMonitor selects answers on its port, each daemon with metrics of its own."""
+    chain.follow_guide("Monitoring")
+    for pod, metric in ((MANAGER, "dumpagent_mount_up 1"), (UPLOADER, "dumpagent_dumps_uploaded_total")):
+        scraped = chain.cluster.kubectl(
+            "get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9095/proxy/metrics"
+        )
+        assert f"\n{metric}" in scraped
+
+
 def test_a_drained_node_has_no_mount_and_comes_back(chain: Chain) -> None:
     """Drained: the volume can be detached. Uncordoned: everything is there again, and nothing was sent twice."""
     cluster = chain.cluster
