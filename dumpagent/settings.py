@@ -58,6 +58,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     made: Callable[[str], Any] = str  # makes the value of a choice
     required: bool = False
+    secret: bool = False  # its value is never shown
 
     @property
     def accepted(self) -> str:
@@ -94,7 +95,7 @@ class Setting:
     def refusal(self, text: str) -> BadSettings:
         """Build the error for a `text` that is not accepted."""
         return BadSettings(
-            f"{self.env} is {text!r}; accepted: {self.accepted}",
+            f"{self.env} is {'not shown here' if self.secret else repr(text)}; accepted: {self.accepted}",
             hint=f"set the variable {self.env} or the flag {flag(self.env)}; `dumpagent COMMAND --help` shows all settings",
         )
 
@@ -341,4 +342,23 @@ class Asking:
         600.0, "STORE_CHECK_INTERVAL", Kind.DURATION,
         "time between questions to the store that have nothing to do with a dump; each costs half a CPU second",
         low=1, high=86400,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notifying:
+    """Who is told of stored dumps, and of a store that stays away."""
+
+    notify_url: str = setting(
+        "", "NOTIFY_URL", Kind.URL, "a webhook that is told of every stored dump; treat it as a secret; empty: nobody",
+        secret=True,
+    )  # fmt: skip
+    notify_format: str = setting(
+        "slack", "NOTIFY_FORMAT", Kind.CHOICE,
+        "slack: {\"text\": ...}, for Slack, Mattermost and their like; json: text and all facts",
+        choices=("slack", "json"),
+    )  # fmt: skip
+    notify_store_after_s: float = setting(
+        300.0, "NOTIFY_STORE_AFTER", Kind.DURATION, "how long the store must have been away before that is told",
+        low=0, high=86400,
     )  # fmt: skip

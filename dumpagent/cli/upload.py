@@ -33,6 +33,7 @@ from dumpagent.settings import (
     Keeping,
     Logging,
     Metrics,
+    Notifying,
     Place,
     Remembering,
     Runtime,
@@ -57,7 +58,7 @@ _BEAT_BELIEVED_S = 120.0
 
 
 @click.command("upload", short_help="Bring finished heap dumps to S3.")
-@takes(Volume, Watching, S3, Asking, Remembering, Keeping, Place, Runtime, Metrics, Logging)
+@takes(Volume, Watching, S3, Asking, Remembering, Keeping, Place, Runtime, Metrics, Notifying, Logging)
 @click.option(
     "--once", is_flag=True, help="One pass over DUMP_ROOT, then exit: 0, or 1 if a dump could not be stored."
 )
@@ -74,6 +75,7 @@ def command(
     place: Place,
     runtime: Runtime,
     metrics: Metrics,
+    notifying: Notifying,
     logging: Logging,
     once: bool,
     dry_run: bool,
@@ -130,6 +132,16 @@ def command(
             )
             if metrics.metrics_port:
                 _serve_metrics(metrics, loop, pulse, audience, ending)
+            if notifying.notify_url:
+                _notify(
+                    notifying,
+                    audience,
+                    ending,
+                    root=root,
+                    outbox=f"{state_dir}/outbox",
+                    node=place.node_name,
+                    s3=s3,
+                )
             code = _daemon(loop, ledger, tell, ending, watching, asking, s3, place, root, pulse)
     if ending.stop.is_set():
         # A part that hangs on the network must not hold the end up; nothing that it could still do counts.
@@ -331,6 +343,31 @@ def _serve_metrics(
         tell=audience,
     )
     threading.Thread(target=server.serve, args=(ending.stop.is_set,), name="status", daemon=True).start()
+
+
+def _notify(
+    settings: Notifying,
+    audience: Audience,
+    ending: Ending,
+    *,
+    root: str,
+    outbox: str,
+    node: str,
+    s3: S3,
+) -> None:
+    from dumpagent.observe.notify import Notifier, webhook
+
+    notifier = Notifier(
+        settings,
+        outbox=outbox,
+        node=node,
+        root=root,
+        bucket=s3.bucket,
+        tell=audience,
+        post=webhook(settings.notify_url),
+    )
+    audience.join(notifier)
+    notifier.start(ending.stop.is_set)
 
 
 def _measure_space(root: str, tell: Tell) -> None:

@@ -40,6 +40,10 @@ AGENT_STOPPED = _event("agent_stopped", "info", "The daemon ended in good order 
 METRICS_SERVED = _event(
     "metrics_served", "info", "/metrics, /healthz and /readyz are answered on METRICS_PORT."
 )
+NOTIFY_FAILED = _event(
+    "notify_failed", "warning", "NOTIFY_URL takes no message; what is to be told waits in the outbox."
+)
+NOTIFY_RECOVERED = _event("notify_recovered", "info", "NOTIFY_URL takes messages again.")
 STORE_CHECKED = _event(
     "store_checked", "debug", "The store was asked, without a dump, whether it can be used."
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import threading
 import time
@@ -30,6 +31,7 @@ from dumpagent.upload.send import Brought, Errand, Progress, Sender
 _DAY_S = 86400.0
 _RECLAIM_RETRY_S = 30.0
 _CLAIM_RECHECK_S = 0.25
+_STACK_TOLD = 5  # frames: enough to know the code, short enough for a line of the log
 _NOT_READABLE = "run the agent as uid 0 with the capability DAC_READ_SEARCH: dumps are readable by their application alone"
 Claim = Callable[[DumpFile, DumpFacts | None], DumpFile]
 ShowProgress = Callable[[DumpFile], AbstractContextManager[Progress]]
@@ -297,6 +299,8 @@ class UploadLoop:
             crc32=f"{receipt.crc32:08x}",
             jvm=facts.jvm if facts else None,
             cause=facts.cause.value if facts else None,
+            dump_time=_iso(facts.dump_time_ms) if facts and facts.dump_time_ms else None,
+            oom_stack=list(facts.oom_stack[:_STACK_TOLD]) or None if facts else None,
             resumed=True if brought.resumed else None,
             verified=receipt.verified,
         )
@@ -413,6 +417,13 @@ class _Pause:
 
     def left_s(self, now: float) -> float:
         return max(0.0, self._until - now)
+
+
+def _iso(milliseconds: int) -> str | None:
+    try:
+        return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def _scan_hint(reason: str) -> str | None:

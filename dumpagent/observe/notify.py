@@ -1,0 +1,325 @@
+"""Tells a webhook of every stored dump and of a store that stays away, from a thread for which nobody waits.
+
+What is to be told lies in an outbox on disk until the webhook has taken it: a restart loses and repeats nothing, but
+for the moment between an answer and the removal of its file. The outbox is a cache: it may vanish at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.kernel.files import replace_file
+from dumpagent.observe import events as ev
+from dumpagent.observe.events import Event, Tell
+from dumpagent.observe.log import printable
+from dumpagent.observe.trouble import Trouble
+from dumpagent.settings import GIB, KIB, MIB, Notifying
+
+_VERSION = 1
+_MOST_WAITING = 500  # then the oldest go: a webhook that is away for weeks must not fill the volume
+_BURST, _EVERY_S = 10, 30.0  # messages at once, then one per so long; what waits longer goes as one
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0
+_TIMEOUT_S = 10.0
+_STACK_LINES = 3
+
+Post = Callable[[bytes], None]  # raises Refused (the message is dropped) or Unreachable (it is tried again)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One thing that a person is told; `name` is the same for the same thing, `facts` are for programs."""
+
+    name: str
+    text: str
+    facts: dict[str, Any]
+
+
+def webhook(url: str) -> Post:
+    """Give what posts to `url`. No error of it shows the URL, which is a secret where it is Slack's."""
+
+    def post(body: bytes) -> None:
+        import urllib.error
+        import urllib.request
+
+        class _NoRedirects(urllib.request.HTTPRedirectHandler):
+            def redirect_request(self, *_: Any) -> None:
+                return None
+
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - http(s) by Kind.URL
+        try:
+            urllib.request.build_opener(_NoRedirects).open(request, timeout=_TIMEOUT_S).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+            said = f"NOTIFY_URL answered {error.code}"
+            if error.code >= 500 or error.code in (408, 429):
+                raise Unreachable(said) from None
+            raise Refused(said, hint="is the webhook still there, and does it take NOTIFY_FORMAT?") from None
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise Unreachable(
+                f"NOTIFY_URL cannot be reached: {type(reason).__name__}: {getattr(reason, 'strerror', None) or 'no answer'}",
+                hint="check NOTIFY_URL, DNS, HTTPS_PROXY and network policies; nothing else waits for it",
+            ) from None
+        except ValueError:  # http.client's errors show what they got
+            raise Unreachable("NOTIFY_URL gave an answer that is not HTTP") from None
+
+    return post
+
+
+class Notifier:
+    """Listens to events, and tells `post` what is worth a person's while. `turn` is one step of its thread."""
+
+    def __init__(
+        self,
+        settings: Notifying,
+        *,
+        outbox: str,
+        node: str,
+        root: str,
+        bucket: str,
+        tell: Tell,
+        post: Post,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._outbox, self._post = settings, outbox, post
+        self._node, self._root, self._bucket = node, root, bucket
+        self._now, self._monotonic = now, monotonic
+        self._trouble = Trouble(tell, ev.NOTIFY_FAILED, ev.NOTIFY_RECOVERED, monotonic=monotonic)
+        self._heard: queue.SimpleQueue[tuple[Event, dict[str, object]] | None] = queue.SimpleQueue()
+        self._store = _StoreAway()
+        self._waiting: dict[str, Message] = {}
+        self._tokens, self._filled_at = float(_BURST), monotonic()
+        self._not_before, self._failures = 0.0, 0
+
+    def __call__(self, event: Event, /, **fields: object) -> None:
+        """Take note of an event; costs a few microseconds."""
+        if event in _OF_INTEREST:
+            self._heard.put((event, fields))
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Tell until `stopped()`."""
+        self.load()
+        while not stopped():
+            self.turn(wait_s=1.0)
+
+    def start(self, stopped: Callable[[], bool]) -> threading.Thread:
+        """Tell in a thread of its own until `stopped()`."""
+        thread = threading.Thread(target=self.run, args=(stopped,), name="notify", daemon=True)
+        thread.start()
+        return thread
+
+    def load(self) -> None:
+        """Read what an earlier run could not tell any more."""
+        try:
+            os.makedirs(self._outbox, mode=0o700, exist_ok=True)
+            names = sorted(os.listdir(self._outbox))
+        except OSError:
+            return
+        for name in names:
+            try:
+                with open(f"{self._outbox}/{name}", encoding="utf-8") as file:
+                    values = dict(json.loads(file.read(1 << 16)))
+                if values.pop("version") != _VERSION:
+                    continue
+                if name == _StoreAway.NAME:
+                    self._store = _StoreAway(values["since"], bool(values["told"]), str(values["error"]))
+                else:
+                    message = Message(str(values["name"]), str(values["text"]), dict(values["facts"]))
+                    self._waiting[message.name] = message
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+
+    def turn(self, *, wait_s: float = 0.0) -> None:
+        """Hear what has come, waiting up to `wait_s` for it, and tell what is due."""
+        try:
+            heard = self._heard.get(timeout=wait_s) if wait_s else self._heard.get_nowait()
+            while heard:
+                self._take(*heard)
+                heard = self._heard.get_nowait()
+        except queue.Empty:
+            pass
+        self._look_at_store()
+        while self._waiting and self._may_send():
+            self._send()
+
+    # -- what is worth telling ----------------------------------------------------------------------------------
+
+    def _take(self, event: Event, fields: dict[str, object]) -> None:
+        if event is ev.DUMP_UPLOADED:
+            self._put(self._of_dump(fields))
+        if event is ev.STORE_FAILED:
+            if self._store.since is None:
+                self._store = _StoreAway(self._now(), False, str(fields.get("error", "")))
+                self._keep_store()
+        elif self._store.since is not None:
+            if self._store.told:
+                self._put(
+                    self._of_store(f"can be used again from {self._node}; waiting dumps follow", "back")
+                )
+            self._store = _StoreAway()
+            self._keep_store()
+
+    def _look_at_store(self) -> None:
+        away = self._store
+        if away.since is not None and not away.told:
+            away_s = self._now() - away.since
+            if not 0 <= away_s < self._settings.notify_store_after_s:  # below 0: the clock was set back
+                self._store = _StoreAway(away.since, True, away.error)
+                self._put(
+                    self._of_store(
+                        f"cannot be used from {self._node} for {max(0.0, away_s) / 60:.0f} min now; dumps wait on the volume: {away.error}",
+                        "away",
+                    )
+                )
+                self._keep_store()
+
+    def _of_store(self, text: str, what: str) -> Message:
+        since = self._store.since or self._now()
+        facts = {"event": f"store_{what}", "node": self._node, "bucket": self._bucket, "since": since}
+        return Message(_name(what, since), f"The bucket {self._bucket} {text}", facts)
+
+    def _of_dump(self, fields: dict[str, object]) -> Message:
+        path = str(fields["path"]).removeprefix(self._root + "/")
+        size = float(str(fields["size_bytes"]))
+        stack = [str(frame) for frame in _list(fields.get("oom_stack"))][:_STACK_LINES]
+        key, verdict = str(fields["key"]), str(fields["verdict"])
+        application = path.rpartition("/")[0] or path
+        text = f"Heap dump of {application} on {self._node}, {_human(size)}, {fields.get('dump_time') or 'time unknown'}, {verdict}"
+        if verdict == "truncated":
+            text = f"TRUNCATED: {text} ({fields.get('reason')})"
+        if fields.get("cause"):
+            text += {"oom": ", out of memory", "request": ", made on request"}.get(str(fields["cause"]), "")
+        text += "".join(f"\n    at {frame}" for frame in stack)
+        command = f"dumpagent get {_quoted(key)}"
+        text += f"\n{command}"
+        facts = {
+            "event": "dump_stored", "application": application, "node": self._node, "path": path, "key": key,
+            "bucket": self._bucket, "size_bytes": int(size), "dump_time": fields.get("dump_time"), "verdict": verdict,
+            "reason": fields.get("reason"), "cause": fields.get("cause"), "jvm": fields.get("jvm"),
+            "oom_stack": stack, "command": command,
+        }  # fmt: skip
+        return Message(_name("dump", key, str(fields.get("crc32"))), text, facts)
+
+    # -- the outbox ---------------------------------------------------------------------------------------------
+
+    def _put(self, message: Message) -> None:
+        self._waiting[message.name] = message
+        while len(self._waiting) > _MOST_WAITING:
+            self._remove(next(iter(self._waiting)))
+        self._write(
+            message.name, {"name": message.name, "text": message.text, "facts": printable(message.facts)}
+        )
+
+    def _keep_store(self) -> None:
+        if self._store.since is None:
+            self._unlink(_StoreAway.NAME)
+        else:
+            away = self._store
+            self._write(_StoreAway.NAME, {"since": away.since, "told": away.told, "error": away.error})
+
+    def _write(self, name: str, values: dict[str, Any]) -> None:
+        try:
+            os.makedirs(self._outbox, mode=0o700, exist_ok=True)
+            content = json.dumps({"version": _VERSION, **values}).encode("utf-8", "backslashreplace")
+            replace_file(f"{self._outbox}/{name}", content, mode=0o600)
+        except OSError:
+            pass  # memory remembers it until the end of this process
+
+    def _remove(self, name: str) -> None:
+        del self._waiting[name]
+        self._unlink(name)
+
+    def _unlink(self, name: str) -> None:
+        try:
+            os.unlink(f"{self._outbox}/{name}")
+        except OSError:
+            pass
+
+    # -- sending ------------------------------------------------------------------------------------------------
+
+    def _may_send(self) -> bool:
+        now = self._monotonic()
+        self._tokens = min(_BURST, self._tokens + (now - self._filled_at) / _EVERY_S)
+        self._filled_at = now
+        return now >= self._not_before and self._tokens >= 1
+
+    def _send(self) -> None:
+        batch = list(self._waiting.values())
+        # The last token carries all that still waits: a crash loop is one message, not a hundred.
+        batch = batch if self._tokens < 2 and len(batch) > 1 else batch[:1]
+        try:
+            self._post(self._body(batch))
+        except Unreachable as error:
+            self._failed(error)
+            self._not_before = self._monotonic() + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**self._failures)
+            self._failures += 1
+            return
+        except DumpagentError as error:
+            self._failed(error)  # the same message cannot help: it goes, and the log has said why
+        else:
+            self._trouble.ended_for("webhook")
+        self._failures = 0
+        self._tokens -= 1
+        for message in batch:
+            self._remove(message.name)
+
+    def _failed(self, error: DumpagentError) -> None:
+        self._trouble.failed("webhook", str(error), hint=error.hint or None, waiting=len(self._waiting))
+
+    def _body(self, batch: list[Message]) -> bytes:
+        text = str(printable("\n\n".join(message.text for message in batch)))
+        if self._settings.notify_format == "json":
+            events = [{"id": message.name, "text": message.text, **message.facts} for message in batch]
+            return json.dumps(printable({"text": text, "events": events})).encode()
+        # Source: Slack, "Formatting text for app surfaces": these three are control characters.
+        for character, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+            text = text.replace(character, written)
+        return json.dumps({"text": text}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _StoreAway:
+    """Since when the store cannot be used (seconds since the epoch; None: it can), and whether that was told."""
+
+    since: float | None = None
+    told: bool = False
+    error: str = ""
+
+    NAME = "store-away"
+
+
+_OF_INTEREST = {
+    ev.DUMP_UPLOADED, ev.DUMP_ALREADY_STORED, ev.STORE_FAILED, ev.STORE_RECOVERED, ev.STORE_ANSWERED,
+}  # fmt: skip
+
+
+def _name(*parts: object) -> str:
+    """Give a file name that the same thing always gets, in order of time."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _human(size_bytes: float) -> str:
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.1f} {name}"
+    return f"{size_bytes:.0f} bytes"
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)
