@@ -43,9 +43,11 @@ lint: $(STAMP)  ## ruff, mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/reference.py --check
+	$(BIN)/python -m tools.dashboard --check
 
 docs: $(STAMP)  ## write the reference pages in docs/ from the code
 	$(BIN)/python tools/reference.py
+	$(BIN)/python -m tools.dashboard
 
 lock: ## pin what tests and linters install, in requirements/dev.txt
 	rm -rf .cache/lock && $(PYTHON) -m venv .cache/lock

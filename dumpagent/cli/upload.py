@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import socket
 import sys
@@ -20,6 +21,7 @@ from dumpagent.cli.signals import Ending
 from dumpagent.cli.status import open_status
 from dumpagent.cli.store import open_store
 from dumpagent.errors import BadSettings
+from dumpagent.kernel.files import replace_file
 from dumpagent.model import DumpFile
 from dumpagent.observe import events as ev
 from dumpagent.observe import progress
@@ -365,6 +367,7 @@ def _notify(
         bucket=s3.bucket,
         tell=audience,
         post=webhook(settings.notify_url),
+        save=functools.partial(replace_file, mode=0o600),
     )
     audience.join(notifier)
     notifier.start(ending.stop.is_set)

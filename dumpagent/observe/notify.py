@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
-from dumpagent.kernel.files import replace_file
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.log import printable
@@ -31,6 +30,9 @@ _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0
 _TIMEOUT_S = 10.0
 _STACK_LINES = 3
 
+Save = Callable[
+    [str, bytes], None
+]  # makes the file of this path hold that, whole or not at all; raises OSError
 Post = Callable[[bytes], None]  # raises Refused (the message is dropped) or Unreachable (it is tried again)
 
 
@@ -88,10 +90,11 @@ class Notifier:
         bucket: str,
         tell: Tell,
         post: Post,
+        save: Save,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._outbox, self._post = settings, outbox, post
+        self._settings, self._outbox, self._post, self._save = settings, outbox, post, save
         self._node, self._root, self._bucket = node, root, bucket
         self._now, self._monotonic = now, monotonic
         self._trouble = Trouble(tell, ev.NOTIFY_FAILED, ev.NOTIFY_RECOVERED, monotonic=monotonic)
@@ -231,7 +234,7 @@ class Notifier:
         try:
             os.makedirs(self._outbox, mode=0o700, exist_ok=True)
             content = json.dumps({"version": _VERSION, **values}).encode("utf-8", "backslashreplace")
-            replace_file(f"{self._outbox}/{name}", content, mode=0o600)
+            self._save(f"{self._outbox}/{name}", content)
         except OSError:
             pass  # memory remembers it until the end of this process
 

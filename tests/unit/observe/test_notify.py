@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dumpagent.errors import BadSettings, DumpagentError, Refused, Unreachable
+from dumpagent.kernel.files import replace_file
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event
 from dumpagent.observe.notify import Notifier, Post, webhook
@@ -40,7 +41,7 @@ class World:
     def start(self) -> Notifier:
         self.notifier = Notifier(
             self.settings, outbox=str(self.outbox), node="worker-1", root="/mnt/dump", bucket="dumps",
-            tell=self.told, post=self.post, now=lambda: self.time, monotonic=lambda: self.time,
+            tell=self.told, post=self.post, save=replace_file, now=lambda: self.time, monotonic=lambda: self.time,
         )  # fmt: skip
         self.notifier.load()
         return self.notifier

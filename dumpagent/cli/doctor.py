@@ -1,0 +1,81 @@
+"""`dumpagent doctor`: says what keeps a dump from reaching the store, and what to do about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterable
+
+import click
+
+from dumpagent.cli.options import takes
+from dumpagent.cli.store import open_store
+from dumpagent.observe.log import log_to, printable
+from dumpagent.settings import S3, Logging, Place, Remembering, Runtime, Volume, Watching
+from dumpagent.store.credentials import find_credentials
+from dumpagent.upload.doctor import Doctor, Finding, Patient, Result
+
+
+@click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")
+@takes(Volume, Watching, S3, Remembering, Runtime, Place)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per finding.")
+def command(
+    volume: Volume,
+    watching: Watching,
+    s3: S3,
+    remembering: Remembering,
+    runtime: Runtime,
+    place: Place,
+    as_json: bool,
+) -> None:
+    """Go through settings, volume, mount, rights, wake-ups, network, clock, credentials and bucket, then send a small
+    heap dump through the whole path and remove it. Exit 1 if anything failed; a warning alone does not.
+
+    Run it in the uploader's container: it looks with that container's eyes. It changes nothing that it does not undo.
+    """
+    root = volume.dump_root.rstrip("/") or "/"
+    state_dir = remembering.state_dir or f"{root}/.dumpagent"
+    quiet = log_to(None, Logging(log_level="error"))
+    store = open_store(s3, tell=quiet, stop=threading.Event())
+    place = dataclasses.replace(place, node_name=place.node_name or socket.gethostname())
+    patient = Patient(
+        root=root, state_dir=state_dir, runtime_dir=runtime.runtime_dir, place=place, prefix=s3.prefix,
+        endpoint_url=s3.endpoint_url, ca_bundle=os.environ.get("AWS_CA_BUNDLE", ""),
+        storage_class=s3.storage_class, quiet_s=watching.file_stable_time_s,
+    )  # fmt: skip
+
+    def profile() -> tuple[bool | None, str | None]:
+        return store.profile.storage_class, store.profile.digest.value if store.profile.digest else None
+
+    doctor = Doctor(patient, store, find_credentials=find_credentials, profile=profile)
+    findings: list[Finding] = []
+    for finding in doctor.examine():
+        findings.append(finding)
+        if as_json:
+            click.echo(json.dumps(printable({**dataclasses.asdict(finding), "result": finding.result.value})))
+    if not as_json:
+        _show(findings)
+    sys.stdout.flush()
+    # A check that hangs in the kernel must not hold up the end.
+    os._exit(1 if any(finding.result is Result.FAILED for finding in findings) else 0)
+
+
+def _show(findings: Iterable[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {Result.OK: "green", Result.WARNING: "yellow", Result.FAILED: "bold red", Result.SKIPPED: "dim"}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("Check", "Result", "Seen", "What to do"):
+        table.add_column(title, overflow="fold")
+    for finding in findings:
+        seen, fix = (str(printable(text)) for text in (finding.seen, finding.fix))
+        table.add_row(
+            finding.name, Text(finding.result.value, colours[finding.result]), Text(seen), Text(fix)
+        )
+    Console().print(table)

@@ -1,0 +1,42 @@
+"""Which credentials the SDK has found, and for how long they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dumpagent.errors import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Where credentials come from, in the SDK's words; `expires_in_s` is None for those without an end."""
+
+    source: str
+    expires_in_s: float | None
+
+
+def find_credentials() -> Credentials:
+    """Give what the SDK's chain finds. Raises Refused when it finds none.
+
+    Source: boto3 guide, "Credentials": variables, web identity, profiles, instance metadata.
+    """
+    import datetime as dt
+
+    import botocore.session
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        found = botocore.session.get_session().get_credentials()
+        if found is None:
+            raise Refused(
+                "the SDK found no credentials",
+                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_ROLE_ARN with AWS_WEB_IDENTITY_TOKEN_FILE",
+            )
+        found.get_frozen_credentials()
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise Refused(
+            f"no credentials can be had: {error}", hint="check AWS_ROLE_ARN and its token file"
+        ) from error
+    expiry = getattr(found, "_expiry_time", None)
+    left_s = (expiry - dt.datetime.now(dt.UTC)).total_seconds() if isinstance(expiry, dt.datetime) else None
+    return Credentials(str(found.method), left_s)
