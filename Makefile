@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help test test-fast e2e lint docs demo bench bench-quick bench-mount java-fixtures lock clean fuzz
+.PHONY: help test test-fast e2e lint docs demo bench bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -77,6 +77,9 @@ java-fixtures:  ## the Java programs that tests and the bench run, built anew (n
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/LeakyApp.java tests/harness/java/leaky-app.jar
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/Unpack.java tests/harness/java/unpack.jar
 	$(PYTHON) tests/harness/java/build.py bench/java/Shop.java bench/java/shop.jar
+
+torture: $(STAMP)  ## kill the agent and break the store again and again: make torture STORE=ceph CYCLES=1000 SEED=1
+	$(BIN)/python -m tests.torture --store $(or $(STORE),swift) --cycles $(or $(CYCLES),1000) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(STAMP)  ## 100,000 mutated heap dumps for everything that reads dumps
 	$(BIN)/python -m tests.fuzz --dumps 100000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,13 @@ class S3Store:
 
     def look(self, key: str) -> StoredObject | None:
         try:
-            answer = self._call(f"looking at {key}", "head_object", Key=key, ChecksumMode="ENABLED")
+            answer = self._call(
+                f"looking at {key}",
+                "head_object",
+                needs=("ContentLength", "ETag", "LastModified"),
+                Key=key,
+                ChecksumMode="ENABLED",
+            )
         except Refused as error:
             if _code(error) in ("404", "NoSuchKey", "NotFound"):
                 return None
@@ -182,6 +188,7 @@ class S3Store:
         answer = self._call(
             f"writing part {number} of {key}",
             "upload_part",
+            needs=("ETag",),
             Key=key,
             UploadId=upload_id,
             PartNumber=number,
@@ -347,6 +354,7 @@ class S3Store:
                 answer = self._classed(
                     f"beginning {key}",
                     "create_multipart_upload",
+                    needs=("UploadId",),
                     ChecksumAlgorithm="CRC32",
                     ChecksumType="FULL_OBJECT",
                     **parameters,
@@ -358,7 +366,9 @@ class S3Store:
                 # A store that does not know checksums leaves them out of its answer.
                 self._learn(whole_checksum=answer.get("ChecksumType") == "FULL_OBJECT")
                 return str(answer["UploadId"])
-        answer = self._classed(f"beginning {key}", "create_multipart_upload", **parameters)
+        answer = self._classed(
+            f"beginning {key}", "create_multipart_upload", needs=("UploadId",), **parameters
+        )
         self._learn(whole_checksum=False)
         return str(answer["UploadId"])
 
@@ -396,8 +406,12 @@ class S3Store:
 
     # -- one request --------------------------------------------------------------------------------------------
 
-    def _call(self, doing: str, operation: str, **parameters: Any) -> Any:
-        """Send until there is an answer, a refusal, or the attempts are used up. Raises Refused, Unreachable."""
+    def _call(self, doing: str, operation: str, *, needs: Sequence[str] = (), **parameters: Any) -> Any:
+        """Send until there is an answer, a refusal, or the attempts are used up. Raises Refused, Unreachable.
+
+        An answer without one of the fields that it `needs` is none: its headers were cut off on the way, which
+        http.client takes for their end.
+        """
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((Unreachable, Corrupted)),
             stop=tenacity.stop_after_attempt(self._attempts) | tenacity.stop_when_event_set(self._stop),
@@ -406,7 +420,11 @@ class S3Store:
             reraise=True,
         ):
             with attempt:
-                return self._once(doing, operation, **parameters)
+                answer = self._once(doing, operation, **parameters)
+                missing = [name for name in needs if name not in answer]
+                if missing:
+                    raise Unreachable(f"{doing} in {self.name}: the answer was cut off (no {missing[0]})")
+                return answer
         raise AssertionError("tenacity ends by returning or raising")
 
     def _once(self, doing: str, operation: str, **parameters: Any) -> Any:

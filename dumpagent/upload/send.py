@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
-from dumpagent.errors import DumpagentError, Refused
+from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.model import DumpFile, Verdict
 from dumpagent.settings import MIB, Place
 from dumpagent.store.protocol import (
@@ -199,7 +199,7 @@ class Sender:
                 # What an earlier run was told is stored, and is not: our own, and worth nothing to anybody.
                 self._store.delete(key)
                 found = None
-            if found:
+            if found and self._is_foreign(key, contents):
                 continue
             try:
                 sent_bytes, resumed = self._send(errand, fd, fingerprint, contents, part_bytes, key, progress)
@@ -228,6 +228,15 @@ class Sender:
             return self._store.look(key)
         except LookRefused:
             return None
+
+    def _is_foreign(self, key: str, contents: label.Contents) -> bool:
+        """Look again before believing that another object has the key: an answer whose headers were cut off on the
+        way says so too, and the dump would be stored twice. Raises Unreachable if the two answers differ.
+        """
+        again = self._look(key)
+        if again is None or label.holds(again.metadata, contents):
+            raise Unreachable(f"{self._store.name} gave two answers about {key}", hint="it is asked again")
+        return True
 
     def _already(self, errand: Errand, key: str, found: StoredObject, contents: label.Contents) -> Brought:
         return self._receive(errand, found.key or key, contents, sent_bytes=0, verified=True, resumed=False)
