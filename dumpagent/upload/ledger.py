@@ -24,7 +24,8 @@ _DAY_S = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One dump is in the store. `verified`: the store confirmed length and metadata when it was asked afterwards.
+    """One dump is in the store. `verified`: the store confirmed length and metadata when it was asked afterwards;
+    `rechecked`: and once more some time later.
 
     `store` names the bucket; a receipt counts only there. `gone_since` is when the dump was first missed on disk.
     """
@@ -38,6 +39,7 @@ class Receipt:
     uploaded_at: float
     verified: bool
     gone_since: float | None = None
+    rechecked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

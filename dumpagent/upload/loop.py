@@ -24,7 +24,8 @@ from dumpagent.upload.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.judge import Judge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.names import companion_base
-from dumpagent.upload.retention import Retention, Stored
+from dumpagent.upload.recheck import Recheck, Stored
+from dumpagent.upload.retention import Retention
 from dumpagent.upload.scan import Scan, dump_file, scan
 from dumpagent.upload.send import Brought, Errand, Progress, Sender
 
@@ -84,6 +85,7 @@ class UploadLoop:
         self._dump_trouble = Trouble(tell, ev.UPLOAD_FAILED, ev.UPLOAD_RECOVERED, monotonic=monotonic)
         self._scan_trouble = Trouble(tell, ev.SCAN_FAILED, ev.SCAN_RECOVERED, monotonic=monotonic)
         self._retention = retention
+        self._recheck = Recheck(store, ledger, tell, monotonic=monotonic)
         self._claim = claim
         self._claim_trouble = Trouble(tell, ev.CLAIM_FAILED, ev.CLAIM_RECOVERED, monotonic=monotonic)
         self._store_pause = _Pause()
@@ -344,13 +346,17 @@ class UploadLoop:
     # -- making room --------------------------------------------------------------------------------------------
 
     def reclaim(self) -> None:
-        """Delete what the policy allows to be deleted. Asks the store, so it belongs to the thread that brings."""
+        """Look once more at what was stored, and delete what the policy allows to be deleted.
+
+        Asks the store, so it belongs to the thread that brings.
+        """
         if self._retention is None or self._store_pause.left_s(self._monotonic()):
             return
         receipts = ((dump, self._ledger.receipt(dump.identity)) for dump in self.backlog.stored())
         stored = [Stored(dump, receipt) for dump, receipt in receipts if receipt is not None]
         try:
-            missing = self._retention.reclaim(stored, stopped=self._stop.is_set)
+            stored, missing = self._recheck.look(stored, stopped=self._stop.is_set)
+            missing += self._retention.reclaim(stored, stopped=self._stop.is_set)
         except Unreachable as error:
             self._store_pause.begin(self._monotonic(), _RECLAIM_RETRY_S)
             self.note_store(error)

@@ -6,27 +6,18 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from dumpagent.errors import Refused, Unreachable
 from dumpagent.kernel.rename import rename_noreplace
-from dumpagent.model import DumpFile, Identity
+from dumpagent.model import Identity
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.trouble import Trouble
 from dumpagent.settings import Keep, Keeping
 from dumpagent.store.protocol import Store
-from dumpagent.upload import label
 from dumpagent.upload.ledger import Ledger, Receipt
+from dumpagent.upload.recheck import Stored, is_there
 
 # Dumps of one name that follow each other within this time are one crash loop.
 _CRASH_LOOP_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A dump on the volume with the receipt that says that the store has it."""
-
-    dump: DumpFile
-    receipt: Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +60,10 @@ def in_order_of_deletion(stored: Iterable[Stored]) -> list[Stored]:
     return repeats + firsts
 
 
+def _may_go(receipt: Receipt) -> bool:
+    return receipt.verified and receipt.rechecked
+
+
 class Retention:
     """Deletes what `keeping` allows to be deleted, one dump at a time, each after a fresh look at its object."""
 
@@ -103,10 +98,10 @@ class Retention:
         """
         missing = []
         if self.wanted():
-            for each in in_order_of_deletion(one for one in stored if one.receipt.verified):
+            for each in in_order_of_deletion(one for one in stored if _may_go(one.receipt)):
                 if stopped() or not self.wanted():
                     break
-                confirmed = self._confirmed(each)
+                confirmed = is_there(self._store, each.receipt)
                 if confirmed is None:
                     continue
                 if confirmed:
@@ -140,19 +135,6 @@ class Retention:
             return self._space(self._root).free_percent < self._keeping.local_min_free_percent
         except OSError:
             return False  # unknown: deleting is what could lose something
-
-    def _confirmed(self, each: Stored) -> bool | None:
-        """Say whether the store holds the dump now; None if it does not tell. Raises Unreachable."""
-        try:
-            found = self._store.look(each.receipt.key)
-        except Unreachable:
-            raise
-        except Refused:
-            return None
-        contents = label.Contents(each.receipt.identity.size_bytes, each.receipt.crc32)
-        if found is None or not label.holds(found.metadata, contents):
-            return False
-        return found.size_bytes == each.receipt.stored_bytes
 
     def _delete(self, each: Stored) -> None:
         """Delete the file that the receipt is about, and no other that may have its name by now.

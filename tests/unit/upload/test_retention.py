@@ -15,7 +15,8 @@ from dumpagent.settings import Keep, Keeping, Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, LookRefused, Store, StoredObject
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.retention import Retention, Space, Stored, in_order_of_deletion, settle_all, space_of
+from dumpagent.upload.recheck import Recheck, Stored
+from dumpagent.upload.retention import Retention, Space, in_order_of_deletion, settle_all, space_of
 from dumpagent.upload.send import Sender
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
 
@@ -58,7 +59,8 @@ class Scene:
         self.volume.dump(relpath, content)
         os.utime(self.volume.root / relpath, (at, at))
         errand = self.volume.errand(relpath)
-        self.stored.append(Stored(errand.dump, self.sender.bring(errand).receipt))
+        receipt = replace(self.sender.bring(errand).receipt, rechecked=True)
+        self.stored.append(Stored(errand.dump, receipt))
 
     def reclaim(self) -> list[Identity]:
         return self.retention.reclaim(self.stored)
@@ -200,3 +202,44 @@ def test_room_is_counted_as_df_does(tmp_path: Path) -> None:
     found = os.statvfs(tmp_path)
     assert 0 <= space.free_percent <= 100
     assert space.total_bytes <= found.f_blocks * found.f_frsize
+
+
+def test_what_another_agent_overwrote_right_after_our_look_is_uploaded_again(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    """Swift tells two agents at once that theirs is stored; the second look, later, tells whose it was."""
+    now = 0.0
+    scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
+    scene.bring("a.hprof", some_bytes(10), at=1)
+    fresh = [
+        Stored(each.dump, replace(each.receipt, rechecked=False, uploaded_at=0)) for each in scene.stored
+    ]
+    recheck = Recheck(store, scene.ledger, told, settle_s=30, now=lambda: 0.0, monotonic=lambda: now)
+    kept, missing = recheck.look(fresh)
+    assert (kept, missing) == (fresh, [])
+    assert scene.retention.reclaim(kept) == []
+    assert scene.left() == ["a.hprof"], "nothing goes before the second look"
+    store.delete("a.hprof")
+    theirs = some_bytes(10)
+    store.put("a.hprof", Body(theirs, zlib.crc32(theirs)), {})
+    now = 30.0
+    kept, missing = recheck.look(fresh)
+    assert kept == []
+    assert missing == [fresh[0].dump.identity]
+    assert told.names() == ["object_missing"]
+    scene.bring("a.hprof", (volume.root / "a.hprof").read_bytes(), at=1)
+    assert len(contents(store)) == 2
+
+
+def test_a_second_look_that_finds_the_dump_is_the_last_one(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    scene = Scene(volume, store, told, Keep.ALWAYS)
+    scene.bring("a.hprof", some_bytes(10), at=1)
+    fresh = [Stored(each.dump, replace(each.receipt, rechecked=False)) for each in scene.stored]
+    (kept,), missing = Recheck(store, scene.ledger, told, settle_s=0).look(fresh)
+    assert kept.receipt.rechecked
+    assert missing == []
+    again = Ledger(f"{volume.root}/.dumpagent", store=store.name)
+    again.load()
+    assert [receipt.rechecked for receipt in again.receipts()] == [True]

@@ -1,0 +1,95 @@
+"""Looks at a stored dump's object once more, some time after its upload, before anybody relies on it being there.
+
+Two agents may write one key in the same moment. Stores that answer conditional writes from several servers (OpenStack
+Swift) then tell both that theirs is stored, and keep one: what was confirmed right after the upload can be gone a
+moment later. The dump is still on the volume then, and goes to its next key.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from dumpagent.errors import Refused, Unreachable
+from dumpagent.model import DumpFile, Identity
+from dumpagent.observe import events as ev
+from dumpagent.observe.events import Tell
+from dumpagent.store.protocol import Store
+from dumpagent.upload import label
+from dumpagent.upload.ledger import Ledger, Receipt
+
+# Longer than the writes that can still be under way when ours was confirmed.
+SETTLE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A dump on the volume with the receipt that says that the store has it."""
+
+    dump: DumpFile
+    receipt: Receipt
+
+
+def is_there(store: Store, receipt: Receipt) -> bool | None:
+    """Say whether the store holds the dump of this receipt now; None if it does not tell. Raises Unreachable."""
+    try:
+        found = store.look(receipt.key)
+    except Unreachable:
+        raise
+    except Refused:
+        return None
+    contents = label.Contents(receipt.identity.size_bytes, receipt.crc32)
+    return (
+        found is not None
+        and label.holds(found.metadata, contents)
+        and found.size_bytes == receipt.stored_bytes
+    )
+
+
+class Recheck:
+    """Confirms each receipt a second time, `settle_s` after its upload, once."""
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        tell: Tell,
+        *,
+        settle_s: float = SETTLE_S,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._ledger, self._tell = store, ledger, tell
+        self._settle_s, self._now, self._monotonic = settle_s, now, monotonic
+        self._known_since: dict[Identity, float] = {}
+
+    def look(
+        self, stored: Iterable[Stored], *, stopped: Callable[[], bool] = lambda: False
+    ) -> tuple[list[Stored], list[Identity]]:
+        """Give the dumps with their receipts as they are now, and those that the store turned out not to hold.
+
+        The receipts of the latter are dropped: they are to be uploaded again. Raises Unreachable.
+        """
+        kept, missing = [], []
+        for each in stored:
+            if stopped() or each.receipt.rechecked or not self._is_settled(each.receipt):
+                kept.append(each)
+                continue
+            there = is_there(self._store, each.receipt)
+            if there is False:
+                self._ledger.forget(each.receipt.identity)
+                missing.append(each.receipt.identity)
+                self._tell(
+                    ev.OBJECT_MISSING, path=each.dump.path, key=each.receipt.key, store=self._store.name
+                )
+            else:  # there, or the store does not tell: asking again and again would not change that
+                receipt = replace(each.receipt, rechecked=True)
+                self._ledger.record(receipt)
+                kept.append(Stored(each.dump, receipt))
+            self._known_since.pop(each.receipt.identity, None)
+        return kept, missing
+
+    def _is_settled(self, receipt: Receipt) -> bool:
+        since = self._known_since.setdefault(receipt.identity, self._monotonic())
+        return max(self._monotonic() - since, self._now() - receipt.uploaded_at) >= self._settle_s
