@@ -13,7 +13,9 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.trouble import Trouble
 from dumpagent.settings import Keep, Keeping
 from dumpagent.store.protocol import Store
+from dumpagent.upload.companions import companions_of
 from dumpagent.upload.ledger import Ledger, Receipt
+from dumpagent.upload.names import companion_base
 from dumpagent.upload.recheck import Stored, is_there
 
 # Dumps of one name that follow each other within this time are one crash loop.
@@ -60,6 +62,22 @@ def in_order_of_deletion(stored: Iterable[Stored]) -> list[Stored]:
     return repeats + firsts
 
 
+def with_parts(stored: Iterable[Stored]) -> dict[str, tuple[Stored, ...]]:
+    """Give, by the path of each dump, the dump with the parts that its killed JVM left beside it; parts first.
+
+    They stay or go together: a part that stays behind alone stops the JVM's next dump ("File exists"), and a stub
+    without its parts is worth little.
+    """
+    by_path = {each.dump.relpath: each for each in stored}
+    parts: dict[str, list[Stored]] = {}
+    for each in by_path.values():
+        base = companion_base(each.dump.relpath)
+        if base in by_path:
+            parts.setdefault(base, []).append(each)
+    belonging = {part.dump.relpath for group in parts.values() for part in group}
+    return {path: (*parts.get(path, ()), each) for path, each in by_path.items() if path not in belonging}
+
+
 def _may_go(receipt: Receipt) -> bool:
     return receipt.verified and receipt.rechecked
 
@@ -96,23 +114,46 @@ class Retention:
         Their receipts are dropped: they are to be uploaded again. Raises Unreachable when the store cannot be asked;
         nothing is deleted then.
         """
-        missing = []
-        if self.wanted():
-            for each in in_order_of_deletion(one for one in stored if _may_go(one.receipt)):
-                if stopped() or not self.wanted():
-                    break
-                confirmed = is_there(self._store, each.receipt)
-                if confirmed is None:
-                    continue
-                if confirmed:
-                    self._delete(each)
-                else:
-                    self._ledger.forget(each.receipt.identity)
-                    missing.append(each.dump.identity)
-                    self._tell(
-                        ev.OBJECT_MISSING, path=each.dump.path, key=each.receipt.key, store=self._store.name
-                    )
+        missing: list[Identity] = []
+        units = with_parts(one for one in stored if _may_go(one.receipt))
+        for stub in in_order_of_deletion(unit[-1] for unit in units.values()):
+            if stopped():
+                break
+            unit = units[stub.dump.relpath]
+            if (self._blocks_a_name(unit) or self.wanted()) and self._has_all_its_parts(unit):
+                missing += self._delete_unit(unit)
         self._judge_space()
+        return missing
+
+    def _blocks_a_name(self, unit: tuple[Stored, ...]) -> bool:
+        """Say whether a killed JVM's stub and parts still have the names that the next dump wants (CLAIM=false)."""
+        stub = unit[-1]
+        unclaimed = stub.dump.relpath == stub.receipt.path
+        return len(unit) > 1 and unclaimed and self._keeping.local_keep is not Keep.ALWAYS
+
+    def _has_all_its_parts(self, unit: tuple[Stored, ...]) -> bool:
+        """Say whether every part that lies beside the dump is in the store too."""
+        there = {part.dump.relpath for part in unit}
+        try:
+            return all(part.relpath in there for part in companions_of(unit[-1].dump))
+        except OSError:
+            return False  # unknown: nothing is deleted
+
+    def _delete_unit(self, unit: tuple[Stored, ...]) -> list[Identity]:
+        """Delete these files if the store holds them all; give those that it does not hold. Raises Unreachable."""
+        answers = [(each, is_there(self._store, each.receipt)) for each in unit]
+        if all(there for _, there in answers):
+            for each in unit:
+                self._delete(each)
+            return []
+        missing = []
+        for each, there in answers:
+            if there is False:
+                self._ledger.forget(each.receipt.identity)
+                missing.append(each.dump.identity)
+                self._tell(
+                    ev.OBJECT_MISSING, path=each.dump.path, key=each.receipt.key, store=self._store.name
+                )
         return missing
 
     def _judge_space(self) -> None:

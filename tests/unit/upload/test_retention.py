@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from dumpagent.errors import Unreachable
-from dumpagent.model import Identity
+from dumpagent.model import Identity, State, Verdict
 from dumpagent.settings import Keep, Keeping, Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, LookRefused, Store, StoredObject
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.recheck import Recheck, Stored
 from dumpagent.upload.retention import Retention, Space, in_order_of_deletion, settle_all, space_of
-from dumpagent.upload.send import Sender
+from dumpagent.upload.scan import dump_file
+from dumpagent.upload.send import Errand, Sender
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
 
 HOUR = 3600
@@ -243,3 +244,40 @@ def test_a_second_look_that_finds_the_dump_is_the_last_one(
     again = Ledger(f"{volume.root}/.dumpagent", store=store.name)
     again.load()
     assert [receipt.rechecked for receipt in again.receipts()] == [True]
+
+
+def _killed_jvm(scene: Scene, *, also_store_the_part: bool) -> None:
+    """A JDK 22+ JVM was killed in mid-dump, and nothing was claimed."""
+    part = "java_pid1.hprof.p0"
+    scene.bring("java_pid1.hprof", some_bytes(20), at=1)
+    scene.volume.dump(part, some_bytes(30))
+    if also_store_the_part:
+        errand = Errand(
+            dump_file(str(scene.volume.root), part, os.lstat(scene.volume.root / part))
+            or scene.stored[0].dump,
+            Verdict(State.TRUNCATED, "", due=True),
+        )
+        scene.stored.append(Stored(errand.dump, replace(scene.sender.bring(errand).receipt, rechecked=True)))
+
+
+def test_stub_and_parts_of_a_killed_jvm_are_cleared_together_so_that_the_next_dump_finds_both_names_free(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    scene = Scene(volume, store, told, Keep.WHILE_SPACE)
+    _killed_jvm(scene, also_store_the_part=True)
+    scene.bring("other.hprof", some_bytes(20), at=1)
+    scene.reclaim()
+    assert sorted(path.name for path in volume.root.iterdir() if path.is_file()) == ["other.hprof"]
+    assert len(contents(store)) == 3
+
+
+def test_a_stub_whose_part_is_not_safe_yet_stays_with_it(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
+    _killed_jvm(scene, also_store_the_part=False)
+    scene.reclaim()
+    assert sorted(path.name for path in volume.root.iterdir() if path.is_file()) == [
+        "java_pid1.hprof",
+        "java_pid1.hprof.p0",
+    ]
