@@ -67,7 +67,7 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock, self._bucket = sock, bucket
         self._raw = memoryview(bytearray(_RECEIVE_BYTES))
-        self._plain = memoryview(bytearray(16384))
+        self._plain = memoryview(bytearray(_RECEIVE_BYTES + 16384))
         self._tls: ssl.SSLObject | None = None
         if context:
             self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -77,17 +77,21 @@ class Connection:
         if self._tls is None:
             got = self._pull()
             return None if got is None else self._raw[:got]
+        filled = 0
         while True:
-            try:
-                got = int(self._tls.read(16384, self._plain))  # with a buffer it gives a count
+            try:  # record by record: a read gives no more than one
+                while filled < _RECEIVE_BYTES:
+                    got = int(self._tls.read(16384, self._plain[filled:]))  # with a buffer it gives a count
+                    if not got:
+                        raise EOFError
+                    filled += got
+                return self._plain[:filled]
             except ssl.SSLWantReadError:
                 self._flush()
+                if filled:
+                    return self._plain[:filled]
             except ssl.SSLZeroReturnError:
                 raise EOFError from None
-            else:
-                if not got:
-                    raise EOFError
-                return self._plain[:got]
             pulled = self._pull()
             if pulled is None:
                 return None

@@ -120,6 +120,8 @@ def inspect(path: str, *, classes: int, quick: bool) -> Inspected:
 
 def _inspect(opened: OpenFile, path: str, classes: int, quick: bool) -> Inspected:
     size_bytes = opened.status().st_size
+    if quick:
+        opened.hop()
     look = Look(opened)
     walked = look.advance(size_bytes, budget_bytes=None)
     state = _state(walked, writer_state(opened.fd))

@@ -32,6 +32,7 @@ from dumpagent.observe.trouble import Trouble
 from dumpagent.settings import (
     S3,
     Asking,
+    Compressing,
     Keeping,
     Logging,
     Metrics,
@@ -60,7 +61,20 @@ _BEAT_BELIEVED_S = 120.0
 
 
 @click.command("upload", short_help="Bring finished heap dumps to S3.")
-@takes(Volume, Watching, S3, Asking, Remembering, Keeping, Place, Runtime, Metrics, Notifying, Logging)
+@takes(
+    Volume,
+    Watching,
+    S3,
+    Asking,
+    Compressing,
+    Remembering,
+    Keeping,
+    Place,
+    Runtime,
+    Metrics,
+    Notifying,
+    Logging,
+)
 @click.option(
     "--once", is_flag=True, help="One pass over DUMP_ROOT, then exit: 0, or 1 if a dump could not be stored."
 )
@@ -72,6 +86,7 @@ def command(
     watching: Watching,
     s3: S3,
     asking: Asking,
+    compressing: Compressing,
     remembering: Remembering,
     keeping: Keeping,
     place: Place,
@@ -116,7 +131,14 @@ def command(
         root=root,
         store=store,
         ledger=ledger,
-        sender=Sender(store, ledger, place, prefix=s3.prefix, stop=ending.stop),
+        sender=Sender(
+            store,
+            ledger,
+            place,
+            prefix=s3.prefix,
+            packed=compressing.compression == "gzip",
+            stop=ending.stop,
+        ),
         judge=CompletenessJudge(quiet_s=watching.file_stable_time_s),
         tell=tell,
         stop=ending.stop,

@@ -9,6 +9,7 @@ Source: RFC 1952, section 2.3; JDK heapDumperCompression.cpp; Eclipse MAT, Chunk
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -23,6 +24,7 @@ _MAGIC = b"\x1f\x8b\x08"
 _COMMENTED, _PLAIN = 0x10, 0x00  # FLG: whether a comment follows the header
 _REST = b"\0\0\0\0\x04\0"  # MTIME unknown, XFL fastest, OS: as HotSpot writes them
 _COMMENT = b"HPROF BLOCKSIZE="
+_TAIL_MOST_BYTES = 4 << 20
 _TRAILER = struct.Struct("<II")
 
 
@@ -84,3 +86,19 @@ def _blocks(unpacked: BinaryIO, block_bytes: int) -> Iterator[bytes]:
         while len(block) < block_bytes and (more := unpacked.read(block_bytes - len(block))):
             block += more
         yield block
+
+
+def last_member(tail: bytes) -> bytes | None:
+    """Give what the last gzip member in `tail`, the end of a file, unpacks to; None if it does not end with one."""
+    at = tail.rfind(_MAGIC)
+    while at >= 0:
+        decoder = zlib.decompressobj(31)  # zlib's, which stops at the end of a member
+        try:
+            content = decoder.decompress(tail[at:], _TAIL_MOST_BYTES)
+        except zlib.error:
+            pass  # the three bytes of the magic were part of something else
+        else:
+            if decoder.eof and not decoder.unused_data:
+                return content
+        at = tail.rfind(_MAGIC, 0, at)
+    return None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from dumpagent.errors import Refused
+from dumpagent.errors import DumpagentError, Refused
 
 
 class Occupied(Refused):
@@ -84,7 +84,12 @@ class Limits:
 
 
 class Span(Protocol):
-    """Bytes that are read when they are sent, from their start, once or more often."""
+    """Bytes that are read when they are sent, from their start, once or more often.
+
+    `failure` is what a `read` raised: the store raises that, and not what its client made of it.
+    """
+
+    failure: DumpagentError | OSError | None
 
     def read(self, size: int = -1, /) -> bytes: ...
     def seek(self, offset: int, whence: int = 0, /) -> int: ...
@@ -152,7 +157,10 @@ class Store(Protocol):
         """
 
     def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
-        """Store part `number` (from 1), in place of one that has this number. Raises NoSuchUpload, Corrupted."""
+        """Store part `number` (from 1), in place of one that has this number; the CRC32 told back is the body's.
+
+        Raises NoSuchUpload, Corrupted.
+        """
 
     def parts(self, key: str, upload_id: str) -> list[Part]:
         """Give the parts that the store holds, by number. Raises NoSuchUpload."""

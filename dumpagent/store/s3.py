@@ -429,6 +429,8 @@ class S3Store:
             answer = getattr(self._connected(), operation)(Bucket=self._settings.bucket, **parameters)
         except (BotoCoreError, ClientError, HTTPError, OSError, ValueError) as error:
             # ValueError: what the SDK raises for an endpoint URL or a region that it cannot parse.
+            if (failure := getattr(parameters.get("Body"), "failure", None)) is not None:
+                raise failure from error  # the dump could not be read: the store has nothing to do with it
             raise translate(error, doing=doing, where=self.name, reads_only=self._reads_only) from error
         # The standard library takes headers that the connection's end cut off for all of them.
         if any(field not in answer for field in _ALWAYS_ANSWERED.get(operation, ())):
@@ -466,7 +468,13 @@ class S3Store:
                         },
                     ),
                 )
+                # The SDK would ask before each body whether it may send it: a round trip more for each part.
+                self._client.meta.events.register_last("before-call.s3", _send_at_once)
             return self._client
+
+
+def _send_at_once(params: dict[str, Any], **_more: object) -> None:
+    params["headers"].pop("Expect", None)
 
 
 def _apart(metadata: Mapping[str, str] | None) -> tuple[str | None, ...]:

@@ -86,6 +86,7 @@ class CompletenessJudge:
         Raises FileNotFoundError when it is gone or another file has its name, OSError if it cannot be read.
         """
         with open_regular(dump.path) as opened:
+            opened.hop()
             status = opened.status()
             if status.st_ino != dump.identity.inode:
                 raise FileNotFoundError(2, "another file has this name now", dump.path)
@@ -212,6 +213,7 @@ def _facts_of(path: str) -> DumpFacts | None:
     """Give what the dump at `path` says of itself; None if it is gone or says nothing."""
     try:
         with open_regular(path) as opened:
+            opened.hop()
             look = Look(opened)
             look.advance(opened.status().st_size)
             return look.facts()

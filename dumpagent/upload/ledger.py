@@ -43,8 +43,21 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedPart:
+    """A part of compressed bytes that the store has confirmed; `end` is the offset in the dump that it goes up to."""
+
+    etag: str
+    size_bytes: int
+    crc32: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A multipart upload that was begun. `etags` are those of the parts that the store has confirmed, by number."""
+    """A multipart upload that was begun. `etags` are those of the parts that the store has confirmed, by number.
+
+    `packed` has the same of an upload that is compressed on its way, where a part's number does not tell its bytes.
+    """
 
     identity: Identity
     store: str
@@ -53,6 +66,7 @@ class Unfinished:
     part_bytes: int
     crc32: int
     etags: dict[int, str] = field(default_factory=dict)
+    packed: dict[int, PackedPart] = field(default_factory=dict)
 
 
 class AnotherAgent(DumpagentError):
@@ -253,6 +267,7 @@ _TAKEN: dict[str, Callable[[Any], bool]] = {
     "float": lambda value: type(value) in (int, float),
     "float | None": lambda value: value is None or type(value) in (int, float),
     "dict[int, str]": lambda value: isinstance(value, dict),
+    "dict[int, PackedPart]": lambda value: isinstance(value, dict),
     "Identity": lambda value: isinstance(value, Identity),
 }
 
@@ -278,7 +293,10 @@ def _unfinished_of(values: dict[str, Any]) -> Unfinished | None:
     try:
         identity = _typed(Identity, values["identity"])
         etags = {int(number): str(etag) for number, etag in values["etags"].items()}
-        unfinished: Unfinished = _typed(Unfinished, {**values, "identity": identity, "etags": etags})
+        packed = {int(number): _typed(PackedPart, part) for number, part in values.get("packed", {}).items()}
+        unfinished: Unfinished = _typed(
+            Unfinished, {**values, "identity": identity, "etags": etags, "packed": packed}
+        )
     except (TypeError, KeyError, ValueError, AttributeError):
         return None
     return unfinished

@@ -7,14 +7,19 @@ then give a receipt. Every step can be cut off; the next run begins at the first
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from isal import isal_zlib
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.hprof import chunked
+from dumpagent.kernel.cgroup import memory_limit_bytes
 from dumpagent.model import DumpFile, Verdict
 from dumpagent.settings import MIB, Place
 from dumpagent.store.protocol import (
@@ -33,21 +38,23 @@ from dumpagent.upload.fingerprint import (
     FileSpan,
     Fingerprint,
     Stopped,
-    checked,
     confirm_unchanged,
     open_dump,
     read_span,
     take_fingerprint,
 )
 from dumpagent.upload.keys import candidates
-from dumpagent.upload.ledger import Ledger, Receipt, Unfinished
+from dumpagent.upload.ledger import Ledger, PackedPart, Receipt, Unfinished
 from dumpagent.upload.names import original_name
+from dumpagent.upload.pack import Cuts, Piece, can_pack, packed_pieces
 
-IN_MEMORY_BYTES = 32 * MIB  # larger parts (dumps beyond 31 GiB) are read while they are sent
-# Measured against a 100 ms round trip at 0.2 CPU: 2 x 16 MiB is the fastest that fits a 256 MiB limit.
+# Measured against a 100 ms round trip at 0.2 CPU: larger parts gain nothing, smaller ones wait for answers.
 PART_BYTES = 16 * MIB
 _PARTS_EVERYWHERE = 1000
-WORKERS = 2
+# Parts that are sent at once: two hide each other's wait for the answer. Far away, four do it better.
+_WORKERS, _WORKERS_FAR, _FAR_S = 2, 4, 0.05
+_SCANTY_BYTES = 160 * MIB  # below this memory limit two must do
+_TAIL_BYTES = 512 << 10  # more than any last gzip member has
 _SAVE_EVERY_S = 1.0
 
 
@@ -105,8 +112,62 @@ def part_size(size_bytes: int, *, limits: Limits, least_bytes: int = PART_BYTES)
     return part_bytes
 
 
+def workers_for(round_trip_s: float, memory_bytes: int | None) -> int:
+    """Say how many parts to send at once to a store that answers after `round_trip_s`."""
+    if round_trip_s < _FAR_S or (memory_bytes is not None and memory_bytes < _SCANTY_BYTES):
+        return _WORKERS
+    return _WORKERS_FAR
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """One dump on its way: the open file, what is in it, and in which form it goes.
+
+    `packed`: it goes as gzip. `packable`: it could, so the store may hold it in that form.
+    """
+
+    errand: Errand
+    fd: int
+    fingerprint: Fingerprint
+    contents: label.Contents
+    part_bytes: int
+    packed: bool
+    packable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """An object as the store must hold it now, and what it took."""
+
+    stored_bytes: int
+    crc32: int
+    sent_bytes: int
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A part that the store has, and the bytes of the dump that are in it."""
+
+    part: Part
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class _Run:
+    """One multipart upload under way: what the store holds of it."""
+
+    upload: Unfinished
+    held: dict[int, Part] = field(default_factory=dict)
+    sent_bytes: int = 0
+
+
 class Sender:
-    """Brings dumps into `store`, one call of `bring` at a time; parts go out on `workers` threads."""
+    """Brings dumps into `store`, one call of `bring` at a time; parts go out on threads.
+
+    `packed`: plain dumps become .hprof.gz on their way. `workers`: threads, by the round trip if not given.
+    """
 
     def __init__(
         self,
@@ -115,9 +176,11 @@ class Sender:
         place: Place,
         *,
         prefix: str = "",
+        packed: bool = False,
         stop: threading.Event | None = None,
         part_bytes: int = PART_BYTES,
-        workers: int = WORKERS,
+        block_bytes: int = chunked.BLOCK_BYTES,
+        workers: int | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -125,9 +188,14 @@ class Sender:
         self._ledger = ledger
         self._place = place
         self._prefix = prefix
+        self._packed = packed
         self._stop = stop or threading.Event()
         self._part_bytes = part_bytes
+        self._block_bytes = block_bytes
+        # Packed parts lie in memory while they are sent, so they are smaller.
+        self._cuts = Cuts(max(part_bytes // 2, store.limits.part_min_bytes), store.limits)
         self._workers = workers
+        self._round_trip_s = 0.0
         self._now = now
         self._monotonic = monotonic
 
@@ -137,16 +205,11 @@ class Sender:
         Raises DumpChanged if the file is not what was judged, Refused, Unreachable or NotAsSent by the store, OSError
         by the volume, Stopped if the agent ends. After each the dump is to be brought again; nothing is half-stored.
         """
-        size_bytes = errand.dump.size_bytes
-        part_bytes = part_size(size_bytes, limits=self._store.limits, least_bytes=self._part_bytes)
         fd = open_dump(errand.dump.path, errand.dump.identity)
         try:
-            fingerprint = take_fingerprint(
-                fd, size_bytes, block_bytes=self._part_bytes, stopped=self._stop.is_set
-            )
+            load = self._weigh(errand, fd)
             confirm_unchanged(fd, errand.dump.identity)
-            contents = label.Contents(size_bytes, fingerprint.crc32)
-            return self._bring(errand, fd, fingerprint, contents, part_bytes, progress)
+            return self._bring(load, progress)
         finally:
             os.close(fd)
 
@@ -154,80 +217,104 @@ class Sender:
         """Give the key that the dump would get, and whether it is there already. Asks the store, changes nothing."""
         fd = open_dump(errand.dump.path, errand.dump.identity)
         try:
-            size_bytes = errand.dump.size_bytes
-            crc32 = take_fingerprint(
-                fd, size_bytes, block_bytes=self._part_bytes, stopped=self._stop.is_set
-            ).crc32
+            load = self._weigh(errand, fd)
+            for key, twin in self._keys(load):
+                if twin and self._is_whole(self._store.look(twin), load, packed=not load.packed):
+                    return twin, True
+                found = self._store.look(key)
+                if found is None or _is_our_mark(found, load.contents):
+                    return key, False
+                if self._is_whole(found, load, packed=load.packed):
+                    return key, True
         finally:
             os.close(fd)
-        contents = label.Contents(size_bytes, crc32)
-        for key in self._keys(errand, crc32):
-            found = self._store.look(key)
-            if found is None or _is_whole(found, contents):
-                return key, found is not None
-            if found.reserved and label.holds(found.metadata, contents):
-                return key, False
         raise _all_taken(errand)
 
-    def _keys(self, errand: Errand, crc32: int) -> Iterable[str]:
-        return candidates(
-            prefix=self._prefix,
-            original=errand.original,
-            dump_time_ms=errand.dump_time_ms,
-            node=self._place.node_name,
-            crc32=crc32,
+    def _weigh(self, errand: Errand, fd: int) -> _Load:
+        """Read the whole dump once and give what there is to know before it goes."""
+        size_bytes = errand.dump.size_bytes
+        part_bytes = part_size(size_bytes, limits=self._store.limits, least_bytes=self._part_bytes)
+        packable = can_pack(fd)
+        fingerprint = take_fingerprint(
+            fd, size_bytes, block_bytes=self._part_bytes, stopped=self._stop.is_set
+        )
+        return _Load(
+            errand,
+            fd,
+            fingerprint,
+            label.Contents(size_bytes, fingerprint.crc32),
+            part_bytes,
+            packed=self._packed and packable and size_bytes <= self._cuts.most_bytes,
+            packable=packable,
         )
 
     # -- which key ----------------------------------------------------------------------------------------------
 
-    def _bring(
-        self,
-        errand: Errand,
-        fd: int,
-        fingerprint: Fingerprint,
-        contents: label.Contents,
-        part_bytes: int,
-        progress: Progress,
-    ) -> Brought:
-        for key in self._keys(errand, contents.crc32):
+    def _keys(self, load: _Load) -> Iterator[tuple[str, str | None]]:
+        """Give the keys that the dump may get, each with the one it would have in the other form, if there is one."""
+        plain = self._candidates(load, load.errand.original)
+        if not load.packable:
+            return ((key, None) for key in plain)
+        packed = self._candidates(load, f"{load.errand.original}.gz")
+        return zip(packed, plain, strict=True) if load.packed else zip(plain, packed, strict=True)
+
+    def _candidates(self, load: _Load, original: str) -> Iterable[str]:
+        return candidates(
+            prefix=self._prefix,
+            original=original,
+            dump_time_ms=load.errand.dump_time_ms,
+            node=self._place.node_name,
+            crc32=load.contents.crc32,
+        )
+
+    def _bring(self, load: _Load, progress: Progress) -> Brought:
+        for key, twin in self._keys(load):
+            if twin:
+                found = self._look(twin)
+                if found and _is_our_mark(found, load.contents):
+                    self._store.delete(twin)  # COMPRESSION was changed in the middle of an upload
+                elif found and self._is_whole(found, load, packed=not load.packed):
+                    return self._already(load, twin, found)
             found = self._look(key)
-            if found and found.reserved and label.holds(found.metadata, contents):
+            if found and _is_our_mark(found, load.contents):
                 found = None  # our own mark: the upload goes on
-            if found and label.holds(found.metadata, contents):
-                if found.size_bytes == contents.size_bytes:
-                    return self._already(errand, key, found, contents)
+            if found and label.holds(found.metadata, load.contents):
+                if self._is_whole(found, load, packed=load.packed):
+                    return self._already(load, key, found)
                 # What an earlier run was told is stored, and is not: our own, and worth nothing to anybody.
                 self._store.delete(key)
                 found = None
-            if found and self._is_foreign(key, contents):
+            if found and self._is_foreign(key, load.contents):
                 continue
             try:
-                sent_bytes, resumed = self._send(errand, fd, fingerprint, contents, part_bytes, key, progress)
+                sent = self._send(load, key, progress)
             except Occupied:
                 # Somebody was faster, or our own earlier request was carried out and its answer lost.
                 found = self._look(key)
-                if found and _is_whole(found, contents):
-                    return self._already(errand, key, found, contents)
+                if found and self._is_whole(found, load, packed=load.packed):
+                    return self._already(load, key, found)
                 continue
             except NoSuchUpload:
                 # Completed by a request whose answer was lost, or aborted by somebody: the key tells which.
-                self._ledger.forget_unfinished(errand.dump.identity)
+                self._ledger.forget_unfinished(load.errand.dump.identity)
                 found = self._look(key)
-                if found and _is_whole(found, contents):
-                    return self._already(errand, key, found, contents)
+                if found and self._is_whole(found, load, packed=load.packed):
+                    return self._already(load, key, found)
                 raise
-            verified = self._confirm(key, contents)
-            return self._receive(
-                errand, key, contents, sent_bytes=sent_bytes, verified=verified, resumed=resumed
-            )
-        raise _all_taken(errand)
+            verified = self._confirm(key, load, sent)
+            return self._receive(load, key, sent, verified=verified)
+        raise _all_taken(load.errand)
 
     def _look(self, key: str) -> StoredObject | None:
         """Look at the key; where the store does not let us, the conditional write has to find out."""
+        began = self._monotonic()
         try:
             return self._store.look(key)
         except LookRefused:
             return None
+        finally:
+            # The last one before the upload counts: by then the connection stands.
+            self._round_trip_s = self._monotonic() - began
 
     def _is_foreign(self, key: str, contents: label.Contents) -> bool:
         """Look again before believing that another object has the key: an answer whose headers were cut off on the
@@ -238,34 +325,42 @@ class Sender:
             raise Unreachable(f"{self._store.name} gave two answers about {key}", hint="it is asked again")
         return True
 
-    def _already(self, errand: Errand, key: str, found: StoredObject, contents: label.Contents) -> Brought:
-        return self._receive(errand, found.key or key, contents, sent_bytes=0, verified=True, resumed=False)
+    def _is_whole(self, found: StoredObject | None, load: _Load, *, packed: bool) -> bool:
+        """Say whether an object is this dump from end to end. Raises as the store does, where it must be asked."""
+        if found is None or found.reserved or not label.holds(found.metadata, load.contents):
+            return False
+        if not packed:
+            return found.size_bytes == load.contents.size_bytes
+        # How long it has to be is known to nobody, but it has to end with what the dump ends with.
+        start = max(0, found.size_bytes - _TAIL_BYTES)
+        if not found.size_bytes:
+            return False
+        tail = b"".join(self._store.read(found.key, start=start, length=found.size_bytes - start))
+        content = chunked.last_member(tail)
+        if not content or len(content) > load.contents.size_bytes:
+            return False
+        return content == read_span(load.fd, load.contents.size_bytes - len(content), len(content))
 
-    def _receive(
-        self,
-        errand: Errand,
-        key: str,
-        contents: label.Contents,
-        *,
-        sent_bytes: int,
-        verified: bool,
-        resumed: bool,
-    ) -> Brought:
+    def _already(self, load: _Load, key: str, found: StoredObject) -> Brought:
+        there = _Sent(found.size_bytes, load.contents.crc32, sent_bytes=0)
+        return self._receive(load, found.key or key, there, verified=True)
+
+    def _receive(self, load: _Load, key: str, sent: _Sent, *, verified: bool) -> Brought:
         self._clear_key(key)
         receipt = Receipt(
-            identity=errand.dump.identity,
-            path=errand.original,
+            identity=load.errand.dump.identity,
+            path=load.errand.original,
             store=self._store.name,
             key=key,
-            crc32=contents.crc32,
-            stored_bytes=contents.size_bytes,
+            crc32=load.contents.crc32,
+            stored_bytes=sent.stored_bytes,
             uploaded_at=self._now(),
             verified=verified,
         )
         self._ledger.record(receipt)
-        return Brought(receipt, sent_bytes, resumed)
+        return Brought(receipt, sent.sent_bytes, sent.resumed)
 
-    def _confirm(self, key: str, contents: label.Contents) -> bool:
+    def _confirm(self, key: str, load: _Load, sent: _Sent) -> bool:
         """Ask the store what it holds now; say whether it told. Raises NotAsSent if it holds something else."""
         try:
             found = self._store.look(key)
@@ -276,19 +371,19 @@ class Sender:
             raise NotAsSent(
                 f"{self._store.name} said that {key} is stored, and has no such object", hint=hint
             )
-        if found.size_bytes != contents.size_bytes:
+        if found.size_bytes != sent.stored_bytes:
             raise NotAsSent(
-                f"{self._store.name} holds {found.size_bytes} bytes under {key}, sent were {contents.size_bytes}",
+                f"{self._store.name} holds {found.size_bytes} bytes under {key}, sent were {sent.stored_bytes}",
                 hint=hint,
             )
-        if not label.holds(found.metadata, contents):
+        if not label.holds(found.metadata, load.contents):
             raise NotAsSent(
                 f"{self._store.name} holds {key} with other metadata than were sent: {found.metadata}",
                 hint=hint,
             )
-        if found.crc32 is not None and found.crc32 != contents.crc32:
+        if found.crc32 is not None and found.crc32 != sent.crc32:
             raise NotAsSent(
-                f"{self._store.name} has CRC32 {found.crc32:08x} for {key}, the dump has {contents.crc32:08x}",
+                f"{self._store.name} has CRC32 {found.crc32:08x} for {key}, what was sent has {sent.crc32:08x}",
                 hint=hint,
             )
         return True
@@ -308,171 +403,115 @@ class Sender:
 
     # -- sending ------------------------------------------------------------------------------------------------
 
-    def _send(
-        self,
-        errand: Errand,
-        fd: int,
-        fingerprint: Fingerprint,
-        contents: label.Contents,
-        part_bytes: int,
-        key: str,
-        progress: Progress,
-    ) -> tuple[int, bool]:
-        """Make the object; give the bytes sent and whether an earlier upload went on. Raises Occupied."""
+    def _send(self, load: _Load, key: str, progress: Progress) -> _Sent:
+        """Make the object. Raises Occupied."""
         labels = label.describe(
-            errand.dump,
-            errand.verdict,
-            contents,
-            original=errand.original,
+            load.errand.dump,
+            load.errand.verdict,
+            load.contents,
+            original=load.errand.original,
             place=self._place,
             now=self._now(),
         )
-        if contents.size_bytes <= part_bytes:
-            body = _body(fd, 0, contents.size_bytes, fingerprint.crc32)
-            confirm_unchanged(fd, errand.dump.identity)
-            self._store.put(key, body, labels)
-            progress(contents.size_bytes)
-            return contents.size_bytes, False
-        upload = self._resumable(errand, fd, fingerprint, contents, part_bytes, key)
+        upload = self._resumable(load, key)
         resumed = upload is not None
+        held: dict[int, Part] = {}
+        if upload:
+            held = self._packed_parts(upload) if load.packed else self._matching_parts(upload, load)
+        pieces = self._pieces(load, upload, held)
         if upload is None:
-            upload_id = self._store.begin(key, labels)
+            first = next(pieces, None)
+            if first is None or first.end == load.contents.size_bytes:
+                return self._put(load, key, labels, first or _nothing(), progress)
+            pieces = itertools.chain([first], pieces)
             upload = Unfinished(
-                errand.dump.identity, self._store.name, key, upload_id, part_bytes, contents.crc32
+                load.errand.dump.identity,
+                self._store.name,
+                key,
+                self._store.begin(key, labels),
+                load.part_bytes,
+                load.contents.crc32,
             )
             self._ledger.note_unfinished(upload)
-            held: dict[int, Part] = {}
-        else:
-            held = self._matching_parts(upload, fd, fingerprint)
-        progress(sum(part.size_bytes for part in held.values()))
-        sent_bytes = self._send_missing(errand, upload, held, fd, fingerprint, progress)
-        confirm_unchanged(fd, errand.dump.identity)
+        run = _Run(upload, held)
+        progress(self._held_of_dump(load, run))
+        self._send_all(load, run, pieces, progress)
+        confirm_unchanged(load.fd, load.errand.dump.identity)
+        parts = [part for _, part in sorted(run.held.items())]
+        crc32 = _combined(parts) if load.packed else load.contents.crc32
         try:
             there = self._look(key)
-            ours = there is not None and there.reserved and label.holds(there.metadata, contents)
+            ours = there is not None and _is_our_mark(there, load.contents)
             if there and not ours:
                 raise Occupied(f"{key} in {self._store.name} was taken meanwhile")
-            parts = [part for _, part in sorted(held.items())]
-            self._store.complete(key, upload.upload_id, parts, crc32=contents.crc32, over_reservation=ours)
+            self._store.complete(key, upload.upload_id, parts, crc32=crc32, over_reservation=ours)
         except Occupied:
             self._store.abort(key, upload.upload_id)
-            self._ledger.forget_unfinished(errand.dump.identity)
+            self._ledger.forget_unfinished(load.errand.dump.identity)
             raise
-        return sent_bytes, resumed
+        return _Sent(sum(part.size_bytes for part in parts), crc32, run.sent_bytes, resumed)
 
-    def _resumable(
-        self,
-        errand: Errand,
-        fd: int,
-        fingerprint: Fingerprint,
-        contents: label.Contents,
-        part_bytes: int,
-        key: str,
-    ) -> Unfinished | None:
-        """Give the upload of this dump to this key that can go on: the remembered one, or one that holds our bytes."""
-        known = self._ledger.unfinished(errand.dump.identity)
-        if known:
-            if known.key == key and known.crc32 == contents.crc32 and known.part_bytes == part_bytes:
-                try:
-                    self._store.parts(key, known.upload_id)
-                except NoSuchUpload:
-                    self._ledger.forget_unfinished(errand.dump.identity)
-                else:
-                    return known
-            else:
-                self._store.abort(known.key, known.upload_id)
-                self._ledger.forget_unfinished(errand.dump.identity)
-        return self._adopt(errand, fd, fingerprint, contents, part_bytes, key)
+    def _put(self, load: _Load, key: str, labels: dict[str, str], piece: Piece, progress: Progress) -> _Sent:
+        confirm_unchanged(load.fd, load.errand.dump.identity)
+        self._store.put(key, piece.body, labels)
+        progress(piece.end)
+        return _Sent(piece.body.size_bytes, piece.body.crc32, piece.body.size_bytes)
 
-    def _adopt(
-        self,
-        errand: Errand,
-        fd: int,
-        fingerprint: Fingerprint,
-        contents: label.Contents,
-        part_bytes: int,
-        key: str,
-    ) -> Unfinished | None:
-        """Give an open upload under `key` all of whose parts are spans of this very dump, if the state was lost."""
-        try:
-            left_open = [left for left in self._store.open_uploads(key) if left.key == key]
-        except Refused:
-            return None  # not allowed to list: we begin anew
-        for left in left_open:
-            upload = Unfinished(
-                errand.dump.identity, self._store.name, key, left.upload_id, part_bytes, contents.crc32
-            )
+    def _pieces(self, load: _Load, upload: Unfinished | None, held: dict[int, Part]) -> Iterator[Piece]:
+        """Give what the store does not hold yet, each made when it is asked for."""
+        if not load.packed:
+            return self._plain_pieces(load, upload.part_bytes if upload else load.part_bytes, held)
+        last = upload.packed[len(held)] if upload and held else None
+        return packed_pieces(
+            load.fd,
+            load.fingerprint,
+            self._cuts,
+            number=len(held) + 1,
+            start=last.end if last else 0,
+            block_bytes=self._block_bytes,
+            stopped=self._stop.is_set,
+        )
+
+    def _plain_pieces(self, load: _Load, part_bytes: int, held: dict[int, Part]) -> Iterator[Piece]:
+        size_bytes = load.contents.size_bytes
+        for number, start in enumerate(range(0, size_bytes, part_bytes), start=1):
+            if number not in held:
+                length = min(part_bytes, size_bytes - start)
+                crc32 = load.fingerprint.crc32_of(start, length)
+                yield Piece(
+                    number, Body(FileSpan(load.fd, start, length, crc32), crc32), start, start + length
+                )
+
+    def _send_all(self, load: _Load, run: _Run, pieces: Iterator[Piece], progress: Progress) -> None:
+        """Send the pieces, several at once, and make the next one meanwhile; `run` tells what has arrived."""
+        upload, saved_at = run.upload, self._monotonic()
+        workers = self._workers or workers_for(self._round_trip_s, memory_limit_bytes())
+
+        def send(piece: Piece) -> _Arrived:
+            part = self._store.send_part(upload.key, upload.upload_id, piece.number, piece.body)
+            return _Arrived(part, piece.start, piece.end)  # without the body: its memory is wanted
+
+        with ThreadPoolExecutor(workers, thread_name_prefix="part") as pool:
+            under_way: set[Future[_Arrived]] = set()
             try:
-                stored = self._store.parts(key, left.upload_id)
-            except NoSuchUpload:
-                continue
-            if stored and len(self._matching_parts(upload, fd, fingerprint, stored)) == len(stored):
-                self._ledger.note_unfinished(upload)
-                return upload
-        return None
-
-    def _matching_parts(
-        self, upload: Unfinished, fd: int, fingerprint: Fingerprint, stored: list[Part] | None = None
-    ) -> dict[int, Part]:
-        """Give the parts in the store that hold this dump's bytes: by the remembered ETag, the CRC32, or the MD5."""
-        held = {}
-        for part in self._store.parts(upload.key, upload.upload_id) if stored is None else stored:
-            start = (part.number - 1) * upload.part_bytes
-            length = min(upload.part_bytes, fingerprint.size_bytes - start)
-            if length <= 0 or part.size_bytes != length:
-                continue
-            crc32 = fingerprint.crc32_of(start, length)
-            remembered = upload.etags.get(part.number)
-            if (
-                remembered == part.etag
-                or part.crc32 == crc32
-                or (remembered is None and part.etag == _md5_of(fd, start, length))
-            ):
-                held[part.number] = replace(part, crc32=crc32)
-        return held
-
-    def _send_missing(
-        self,
-        errand: Errand,
-        upload: Unfinished,
-        held: dict[int, Part],
-        fd: int,
-        fingerprint: Fingerprint,
-        progress: Progress,
-    ) -> int:
-        """Send every part that is not in `held`, and add it there. Gives the bytes sent."""
-        count = -(-fingerprint.size_bytes // upload.part_bytes)
-        missing = iter([number for number in range(1, count + 1) if number not in held])
-        saved_at, sent_bytes = self._monotonic(), 0
-
-        def send(number: int) -> Part:
-            start = (number - 1) * upload.part_bytes
-            length = min(upload.part_bytes, fingerprint.size_bytes - start)
-            body = _body(fd, start, length, fingerprint.crc32_of(start, length))
-            return self._store.send_part(upload.key, upload.upload_id, number, body)
-
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="part") as pool:
-            under_way: set[Future[Part]] = set()
-            try:
-                while True:
-                    while len(under_way) < self._workers and (number := next(missing, None)) is not None:
-                        under_way.add(pool.submit(send, number))
-                    if not under_way:
-                        return sent_bytes
+                ready = next(pieces, None)
+                while ready or under_way:
+                    while ready and len(under_way) < workers:
+                        under_way.add(pool.submit(send, ready))
+                        ready = next(pieces, None)
                     done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                     for future in done:
-                        part = future.result()
-                        held[part.number] = part
-                        sent_bytes += part.size_bytes
-                        progress(part.size_bytes)
+                        arrived = future.result()
+                        self._note(load, run, arrived)
+                        progress(arrived.end - arrived.start)
                     if self._stop.is_set():
                         raise Stopped
-                    confirm_unchanged(fd, errand.dump.identity)
+                    confirm_unchanged(load.fd, load.errand.dump.identity)
                     if self._monotonic() - saved_at >= _SAVE_EVERY_S:
                         saved_at = self._monotonic()
-                        self._save(upload, held)
+                        self._ledger.note_unfinished(run.upload)
             except DumpChanged:
-                self._ledger.forget_unfinished(errand.dump.identity)
+                self._ledger.forget_unfinished(load.errand.dump.identity)
                 for future in under_way:
                     future.cancel()
                 wait(under_way)
@@ -480,34 +519,131 @@ class Sender:
                 self._release(upload)
                 raise
             except BaseException:
-                self._save(upload, held)
+                self._ledger.note_unfinished(run.upload)
                 raise
+
+    def _note(self, load: _Load, run: _Run, arrived: _Arrived) -> None:
+        part = arrived.part
+        run.held[part.number] = part
+        run.sent_bytes += part.size_bytes
+        if load.packed:
+            noted = PackedPart(part.etag, part.size_bytes, part.crc32 or 0, arrived.end)
+            run.upload = replace(run.upload, packed={**run.upload.packed, part.number: noted})
+        else:
+            run.upload = replace(run.upload, etags={**run.upload.etags, part.number: part.etag})
+
+    # -- going on -----------------------------------------------------------------------------------------------
+
+    def _resumable(self, load: _Load, key: str) -> Unfinished | None:
+        """Give the upload of this dump to this key that can go on: the remembered one, or one that holds our bytes."""
+        identity = load.errand.dump.identity
+        known = self._ledger.unfinished(identity)
+        if known:
+            same = known.crc32 == load.contents.crc32 and known.part_bytes == load.part_bytes
+            if known.key == key and same:
+                try:
+                    self._store.parts(key, known.upload_id)
+                except NoSuchUpload:
+                    self._ledger.forget_unfinished(identity)
+                else:
+                    return known
+            else:
+                self._store.abort(known.key, known.upload_id)
+                self._release(known)
+                self._ledger.forget_unfinished(identity)
+        if load.packed or load.contents.size_bytes <= load.part_bytes:
+            return (
+                None  # compressed parts do not tell which bytes of the dump they are: that upload begins anew
+            )
+        return self._adopt(load, key)
+
+    def _adopt(self, load: _Load, key: str) -> Unfinished | None:
+        """Give an open upload under `key` all of whose parts are spans of this very dump, if the state was lost."""
+        try:
+            left_open = [left for left in self._store.open_uploads(key) if left.key == key]
+        except Refused:
+            return None  # not allowed to list: we begin anew
+        for left in left_open:
+            upload = Unfinished(
+                load.errand.dump.identity,
+                self._store.name,
+                key,
+                left.upload_id,
+                load.part_bytes,
+                load.contents.crc32,
+            )
+            try:
+                stored = self._store.parts(key, left.upload_id)
+            except NoSuchUpload:
+                continue
+            if stored and len(self._matching_parts(upload, load, stored)) == len(stored):
+                self._ledger.note_unfinished(upload)
+                return upload
+        return None
+
+    def _matching_parts(
+        self, upload: Unfinished, load: _Load, stored: list[Part] | None = None
+    ) -> dict[int, Part]:
+        """Give the parts in the store that hold this dump's bytes: by the remembered ETag, the CRC32, or the MD5."""
+        held = {}
+        for part in self._store.parts(upload.key, upload.upload_id) if stored is None else stored:
+            start = (part.number - 1) * upload.part_bytes
+            length = min(upload.part_bytes, load.contents.size_bytes - start)
+            if length <= 0 or part.size_bytes != length:
+                continue
+            crc32 = load.fingerprint.crc32_of(start, length)
+            remembered = upload.etags.get(part.number)
+            if (
+                remembered == part.etag
+                or part.crc32 == crc32
+                or (remembered is None and part.etag == _md5_of(load.fd, start, length))
+            ):
+                held[part.number] = replace(part, crc32=crc32)
+        return held
+
+    def _packed_parts(self, upload: Unfinished) -> dict[int, Part]:
+        """Give the parts that the store holds as they were noted, from the first up to the first that is missing."""
+        stored = {part.number: part for part in self._store.parts(upload.key, upload.upload_id)}
+        held: dict[int, Part] = {}
+        for number, noted in sorted(upload.packed.items()):
+            found = stored.get(number)
+            if (
+                number != len(held) + 1
+                or found is None
+                or (found.etag, found.size_bytes) != (noted.etag, noted.size_bytes)
+            ):
+                break
+            held[number] = replace(found, crc32=noted.crc32)
+        return held
 
     def _release(self, upload: Unfinished) -> None:
         """Take our mark from a key whose upload was given up."""
         there = self._look(upload.key)
         contents = label.Contents(upload.identity.size_bytes, upload.crc32)
-        if there and there.reserved and label.holds(there.metadata, contents):
+        if there and _is_our_mark(there, contents):
             self._store.delete(upload.key)
 
-    def _save(self, upload: Unfinished, held: dict[int, Part]) -> None:
-        self._ledger.note_unfinished(
-            replace(upload, etags={number: part.etag for number, part in held.items()})
-        )
+    def _held_of_dump(self, load: _Load, run: _Run) -> int:
+        if load.packed:
+            return run.upload.packed[len(run.held)].end if run.held else 0
+        return sum(part.size_bytes for part in run.held.values())
 
 
-def _body(fd: int, start: int, length: int, crc32: int) -> Body:
-    """Give the bytes of a span, read into memory or, if they are many, while they are sent.
-
-    Raises DumpChanged, now or while they are sent, if they are not those of the fingerprint.
-    """
-    if length > IN_MEMORY_BYTES:
-        return Body(FileSpan(fd, start, length, crc32), crc32)
-    return Body(checked(read_span(fd, start, length), crc32), crc32)
+def _is_our_mark(found: StoredObject, contents: label.Contents) -> bool:
+    """Say whether the key is only reserved, by an upload of this very dump."""
+    return found.reserved and label.holds(found.metadata, contents)
 
 
-def _is_whole(found: StoredObject, contents: label.Contents) -> bool:
-    return label.holds(found.metadata, contents) and found.size_bytes == contents.size_bytes
+def _nothing() -> Piece:
+    return Piece(1, Body(b"", 0), 0, 0)
+
+
+def _combined(parts: list[Part]) -> int:
+    """Give the CRC32 of the object that these parts make."""
+    crc32 = 0
+    for part in parts:
+        crc32 = isal_zlib.crc32_combine(crc32, part.crc32 or 0, part.size_bytes)
+    return crc32
 
 
 def _md5_of(fd: int, start: int, length: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -53,13 +54,16 @@ def agent(
         )
 
 
-def digests(server: StoreServer, bucket: str) -> dict[str, str]:
-    """Give the SHA-256 of everything in the bucket."""
+def digests(server: StoreServer, bucket: str, *, unpack: bool = False) -> dict[str, str]:
+    """Give the SHA-256 of everything in the bucket; `unpack`: of what the gzip files hold, by the name without .gz."""
     client = server.client()
     found = {}
     for entry in client.list_objects_v2(Bucket=bucket).get("Contents", []):
-        body = client.get_object(Bucket=bucket, Key=entry["Key"])["Body"]
-        found[entry["Key"]] = hashlib.sha256(body.read()).hexdigest()
+        content = client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
+        key = entry["Key"]
+        if unpack:
+            key, content = key.removesuffix(".gz"), gzip.decompress(content)
+        found[key] = hashlib.sha256(content).hexdigest()
     return found
 
 
@@ -71,9 +75,10 @@ def open_uploads(server: StoreServer, bucket: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("store", ["moto", "swift"])
 def test_kill_9_at_20_moments_during_10_uploads_loses_and_doubles_nothing(
-    store: str, request: pytest.FixtureRequest, tmp_path: Path
+    store: str, compression: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     server: StoreServer = request.getfixturevalue(store)
     seed = random.SystemRandom().randrange(1 << 32)
@@ -84,14 +89,15 @@ def test_kill_9_at_20_moments_during_10_uploads_loses_and_doubles_nothing(
     for number in range(DUMPS):
         path = tmp_path / f"app-{number}" / "java_pid1.hprof"
         path.parent.mkdir()
-        content = chance.randbytes(chance.choice([1, 17 * MIB, 33 * MIB, 49 * MIB]))
+        content = b"JAVA PROFILE 1.0.2\0" + chance.randbytes(chance.choice([1, 17 * MIB, 33 * MIB, 49 * MIB]))
         path.write_bytes(content)
         wanted[f"app-{number}/java_pid1.hprof"] = hashlib.sha256(content).hexdigest()
 
+    words = ("--compression", compression)
     unfinished_at_kill = 0
     log = tmp_path / "log.txt"
     for _ in range(KILLS):
-        running = agent(server, bucket, tmp_path, log=log)
+        running = agent(server, bucket, tmp_path, *words, log=log)
         wait_until(lambda: "store_answered" in log.read_text())  # it is at work now
         time.sleep(chance.uniform(0, 1.5))
         receipts = tmp_path / ".dumpagent" / "receipts"
@@ -100,13 +106,13 @@ def test_kill_9_at_20_moments_during_10_uploads_loses_and_doubles_nothing(
         running.communicate()
         if chance.random() < 0.2:
             subprocess.run(["rm", "-rf", str(tmp_path / ".dumpagent")], check=True)
-    last = agent(server, bucket, tmp_path, "--once")
+    last = agent(server, bucket, tmp_path, "--once", *words)
     _, said = last.communicate(timeout=300)
     assert last.returncode == 0, said.decode()
-    assert digests(server, bucket) == wanted
+    assert digests(server, bucket, unpack=compression == "gzip") == wanted
     assert open_uploads(server, bucket) == []
     assert unfinished_at_kill > 0, "every kill came too late to prove anything"
-    again = agent(server, bucket, tmp_path, "--once")
+    again = agent(server, bucket, tmp_path, "--once", *words)
     _, said = again.communicate(timeout=300)
     (finished,) = [json.loads(line) for line in said.splitlines() if b"pass_finished" in line]
     assert (finished["uploaded"], finished["failed"]) == (0, 0)

@@ -96,20 +96,23 @@ def test_a_span_reads_its_own_bytes_again_and_again(tmp_path: Path) -> None:
     path.write_bytes(bytes(range(200)))
     wanted = bytes(range(50, 150))
     with path.open("rb") as file:
-        span = FileSpan(file.fileno(), 50, 100, zlib.crc32(wanted))
+        span = FileSpan(file.fileno(), 50, 100, zlib.crc32(wanted), read_bytes=7)
         for _ in range(2):
-            assert b"".join(iter(lambda: span.read(7), b"")) == wanted
+            assert b"".join(map(bytes, iter(lambda: span.read(1), b""))) == wanted
             assert span.seek(0) == 0
         assert len(span) == 100
         span.seek(40)
-        assert span.read(10) == wanted[40:50]
+        assert span.read(1) == wanted[40:47]
+        span.seek(0)
+        assert span.read() == wanted
 
 
 def test_a_span_with_other_bytes_than_the_fingerprint_is_told_before_it_is_sent_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.hprof"
     path.write_bytes(b"x" * 100)
     with path.open("rb") as file:
-        span = FileSpan(file.fileno(), 0, 100, zlib.crc32(b"y" * 100))
-        span.read(99)
-        with pytest.raises(DumpChanged):
+        span = FileSpan(file.fileno(), 0, 100, zlib.crc32(b"y" * 100), read_bytes=99)
+        span.read(1)
+        with pytest.raises(DumpChanged) as raised:
             span.read(1)
+        assert span.failure is raised.value

@@ -1,0 +1,128 @@
+"""Cuts a dump into the parts of a compressed object: runs of whole gzip members, made while earlier ones are sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from isal import isal_zlib
+
+from dumpagent.hprof import chunked
+from dumpagent.store.protocol import Body, Limits
+from dumpagent.upload.fingerprint import DumpChanged, Fingerprint, Stopped, drop_behind, read_span
+
+_MAGIC = b"JAVA PROFILE "
+_READ_BYTES = 1 << 20
+_DROP_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What goes into one part: `body` is the dump's bytes from `start` to `end`, compressed or as they are."""
+
+    number: int
+    body: Body
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """How large the parts are. Nobody knows how many there will be, so the size grows with the number.
+
+    The first `early_parts`, which every store takes, hold 20 GiB of gzip where `least_bytes` are 8 MiB.
+    """
+
+    least_bytes: int
+    limits: Limits
+    early_parts: int = 1000
+
+    def part_bytes(self, number: int) -> int:
+        """Give the least size of part `number`: `least_bytes`, twice, and from half of the early parts on four times."""
+        return self.least_bytes << min(2, (number - 1) * 4 // self.early_parts)
+
+    @property
+    def most_bytes(self) -> int:
+        """Give the largest dump whose parts suffice even if it does not compress at all."""
+        quarter = self.early_parts // 4
+        units = 3 * quarter + 4 * (self.limits.parts - 2 * quarter)
+        return units * self.least_bytes // 64 * 63
+
+
+def can_pack(fd: int) -> bool:
+    """Say whether the file is a plain heap dump: what is gzip already, or no dump at all, is not compressed."""
+    return os.pread(fd, len(_MAGIC), 0) == _MAGIC
+
+
+def packed_pieces(
+    fd: int,
+    fingerprint: Fingerprint,
+    cuts: Cuts,
+    *,
+    number: int = 1,
+    start: int = 0,
+    block_bytes: int = chunked.BLOCK_BYTES,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Piece]:
+    """Give the parts from `number` on, which begins at the dump's byte `start`.
+
+    Raises DumpChanged if the bytes are not those of the fingerprint, at the latest when there are no more; Stopped.
+    """
+    members: list[bytes] = []
+    packed_bytes, at = 0, start
+    for block in _verified_blocks(fd, fingerprint, start, block_bytes):
+        if stopped():
+            raise Stopped
+        member = chunked.pack(block, first=at == 0, block_bytes=block_bytes).packed
+        members.append(member)
+        packed_bytes += len(member)
+        at += len(block)
+        if packed_bytes >= cuts.part_bytes(number):
+            yield _piece(number, members, start, at)
+            members, packed_bytes, start, number = [], 0, at, number + 1
+    if members:
+        yield _piece(number, members, start, at)
+
+
+def _piece(number: int, members: list[bytes], start: int, end: int) -> Piece:
+    data = b"".join(members)
+    return Piece(number, Body(data, isal_zlib.crc32(data)), start, end)
+
+
+def _verified_blocks(fd: int, fingerprint: Fingerprint, start: int, block_bytes: int) -> Iterator[memoryview]:
+    """Give the dump's bytes from `start` on in blocks; each is good until the next one is asked for."""
+    if fingerprint.block_bytes % block_bytes or start % block_bytes:
+        raise ValueError(f"blocks of {block_bytes} do not tile {fingerprint.block_bytes} from {start}")
+    buffer = memoryview(bytearray(max(block_bytes, _READ_BYTES // block_bytes * block_bytes)))
+    before = start - start % fingerprint.block_bytes
+    crc32 = isal_zlib.crc32(read_span(fd, before, start - before))
+    at = dropped = start
+    while at < fingerprint.size_bytes:
+        held = _fill(fd, buffer, at, fingerprint.size_bytes)
+        for offset in range(0, held, block_bytes):
+            block = buffer[offset : min(offset + block_bytes, held)]
+            crc32 = isal_zlib.crc32(block, crc32)
+            yield block
+            at += len(block)
+            if at % fingerprint.block_bytes == 0 or at == fingerprint.size_bytes:
+                if crc32 != fingerprint.block_crc32s[(at - 1) // fingerprint.block_bytes]:
+                    raise DumpChanged(
+                        "the file's bytes changed while it was read, its size and time did not",
+                        hint="if this comes again, the volume or the memory of the node is failing: nothing was stored",
+                    )
+                crc32 = 0
+        if at - dropped >= _DROP_BYTES or at == fingerprint.size_bytes:
+            drop_behind(fd, dropped, at - dropped)
+            dropped = at
+
+
+def _fill(fd: int, buffer: memoryview, at: int, size_bytes: int) -> int:
+    wanted = min(len(buffer), size_bytes - at)
+    held = 0
+    while held < wanted:
+        got = os.preadv(fd, [buffer[held:wanted]], at + held)
+        if not got:
+            raise DumpChanged(f"the file was cut while it was read: {at + held} bytes are left of it")
+        held += got
+    return held

@@ -1,0 +1,200 @@
+"""A compressed dump comes into the store once and whole, goes on where it was cut off, and unpacks to the dump."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import shutil
+import zlib
+from collections.abc import Iterator
+
+import pytest
+
+from dumpagent.errors import Unreachable
+from dumpagent.hprof.chunked import announced_block_bytes, last_member
+from dumpagent.settings import Place
+from dumpagent.store.memory import MemoryStore
+from dumpagent.store.protocol import Body, Limits, Store, StoredObject
+from dumpagent.upload.fingerprint import DumpChanged
+from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.pack import Cuts
+from dumpagent.upload.send import Sender, workers_for
+from tests.harness.faulty_store import FaultyStore
+from tests.unit.upload.conftest import PART, Volume, contents
+
+BLOCK = 256
+MAGIC = b"JAVA PROFILE 1.0.2\0"
+SMALL, LARGE = 300, 12 * PART + 17
+
+
+def dump_bytes(size: int) -> bytes:
+    """A dump of which half compresses away."""
+    rng = random.Random(size)
+    return (MAGIC + b"".join(rng.randbytes(60) + bytes(60) for _ in range(size // 120 + 1)))[:size]
+
+
+def packing(store: Store, volume: Volume, *, state: str = ".dumpagent", packed: bool = True) -> Sender:
+    ledger = Ledger(str(volume.root / state), store=store.name)
+    ledger.load()
+    place = Place(node_name="node-a")
+    return Sender(store, ledger, place, packed=packed, part_bytes=PART, block_bytes=BLOCK, workers=2)
+
+
+def unpacked(store: Store) -> dict[str, bytes]:
+    return {key: gzip.decompress(content) for key, content in contents(store).items()}
+
+
+@pytest.mark.parametrize("size", [len(MAGIC), SMALL, PART, LARGE])
+def test_the_object_unpacks_to_the_dump_and_has_the_form_that_mat_reads(
+    volume: Volume, store: MemoryStore, size: int
+) -> None:
+    content = dump_bytes(size)
+    brought = packing(store, volume).bring(volume.errand(volume.dump("shop/java_pid1.hprof", content)))
+    assert unpacked(store) == {"shop/java_pid1.hprof.gz": content}
+    (packed,) = contents(store).values()
+    assert announced_block_bytes(packed[:64]) == BLOCK
+    assert brought.sent_bytes == brought.receipt.stored_bytes == len(packed)
+    assert brought.receipt.crc32 == zlib.crc32(content)
+    found = store.look("shop/java_pid1.hprof.gz")
+    assert found is not None
+    assert found.metadata is not None
+    assert found.metadata["crc32"] == f"{zlib.crc32(content):08x}"
+    assert found.metadata["original-size"] == str(size)
+    assert found.metadata["original-path"] == "shop/java_pid1.hprof"
+    assert store.open_uploads("") == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(dump_bytes(LARGE), mtime=0), b"no heap dump at all", b""],
+    ids=["gzip", "no dump", "empty"],
+)
+def test_what_is_gzip_already_or_no_dump_is_sent_as_it_is(
+    volume: Volume, store: MemoryStore, content: bytes
+) -> None:
+    packing(store, volume).bring(volume.errand(volume.dump("java_pid1.hprof.gz", content)))
+    assert contents(store) == {"java_pid1.hprof.gz": content}
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("packed_first", [False, True])
+def test_a_dump_that_is_stored_in_one_form_is_not_stored_in_the_other_too(
+    volume: Volume, store: MemoryStore, size: int, packed_first: bool
+) -> None:
+    """COMPRESSION was changed, and the state is lost."""
+    errand = volume.errand(volume.dump("java_pid1.hprof", dump_bytes(size)))
+    packing(store, volume, packed=packed_first).bring(errand)
+    before = contents(store)
+    again = packing(store, volume, packed=not packed_first, state="lost").bring(errand)
+    assert again.sent_bytes == 0
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("state", ["kept", "lost"])
+def test_a_cut_at_any_request_loses_and_doubles_nothing(
+    volume: Volume, store: MemoryStore, size: int, after: bool, state: str
+) -> None:
+    """kill -9 or a lost answer at each request in turn; then the agent starts again, with its state or without."""
+    content = dump_bytes(size)
+    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    calls = FaultyStore(MemoryStore(limits=store.limits), Unreachable("never"))
+    packing(calls, volume, state="counting").bring(errand)
+    for at in range(len(calls.calls)):
+        fresh = MemoryStore(limits=store.limits)
+        state_dir = f"state-{at}"
+        try:
+            broken = FaultyStore(fresh, Unreachable("the cut"), at=at, after=after)
+            packing(broken, volume, state=state_dir).bring(errand)
+        except Unreachable:
+            pass  # some requests may fail without harm
+        if state == "lost":
+            shutil.rmtree(volume.root / state_dir, ignore_errors=True)
+        packing(fresh, volume, state=state_dir).bring(errand)
+        assert unpacked(fresh) == {"java_pid1.hprof.gz": content}
+        assert fresh.open_uploads("") == []
+
+
+def test_an_upload_goes_on_from_the_parts_that_the_store_holds(volume: Volume, store: MemoryStore) -> None:
+    content = dump_bytes(40 * PART)
+    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    with pytest.raises(Unreachable):
+        packing(FaultyStore(store, Unreachable("the cut"), at=20), volume).bring(errand)
+    brought = packing(store, volume).bring(errand)
+    assert brought.resumed
+    assert 0 < brought.sent_bytes < brought.receipt.stored_bytes - 5 * PART // 2
+    assert unpacked(store) == {"java_pid1.hprof.gz": content}
+
+
+def test_an_object_that_is_not_whole_is_replaced(volume: Volume, store: MemoryStore) -> None:
+    """A store that lost the end of an object, or put something behind it; the state is lost as well."""
+    content = dump_bytes(LARGE)
+    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    packing(store, volume).bring(errand)
+    found = store.look("java_pid1.hprof.gz")
+    assert found is not None
+    assert found.metadata is not None
+    (whole,) = contents(store).values()
+    for damaged in (whole[:-100], whole + b"\r\n0\r\n", whole[: whole.rindex(b"\x1f\x8b\x08")], b""):
+        store.delete(found.key)
+        store.put(found.key, Body(damaged, zlib.crc32(damaged)), found.metadata)
+        packing(store, volume, state="lost").bring(errand)
+        assert contents(store) == {found.key: whole}
+        shutil.rmtree(volume.root / "lost")
+
+
+def test_bytes_that_change_behind_an_unchanged_size_and_time_are_not_stored(
+    volume: Volume, store: MemoryStore
+) -> None:
+    content = dump_bytes(LARGE)
+    path = volume.root / volume.dump("java_pid1.hprof", content)
+    errand = volume.errand("java_pid1.hprof")
+
+    class Rotting(MemoryStore):
+        def look(self, key: str) -> StoredObject | None:
+            with path.open("r+b") as file:
+                file.seek(9 * PART)
+                file.write(b"rot")
+            os.utime(path, ns=(0, errand.dump.identity.mtime_ns))
+            return super().look(key)
+
+    rotting = Rotting(limits=store.limits)
+    ledger = Ledger(str(volume.root / "state"), store=rotting.name)
+    sender = Sender(rotting, ledger, Place(), packed=True, part_bytes=PART // 2, block_bytes=BLOCK)
+    with pytest.raises(DumpChanged):
+        sender.bring(errand)
+    assert contents(rotting) == {}
+    assert rotting.open_uploads("") == []
+
+
+def test_parts_suffice_for_every_dump_that_is_compressed_and_stay_small() -> None:
+    cuts = Cuts(8 << 20, Limits())
+    sizes = [cuts.part_bytes(number) for number in range(1, 10_001)]
+    assert min(sizes) >= Limits().part_min_bytes
+    assert max(sizes) <= 32 << 20
+    assert sum(sizes) >= cuts.most_bytes * 1.01  # the bytes that do not compress grow a little
+    assert cuts.most_bytes > 190 << 30
+
+
+def _streams() -> Iterator[tuple[bytes, bytes | None]]:
+    whole = gzip.compress(b"first") + gzip.compress(b"last")
+    yield whole, b"last"
+    yield whole + b"x", None
+    yield whole[:-1], None
+    yield b"", None
+    yield gzip.compress(b"holds \x1f\x8b\x08 itself", 0), b"holds \x1f\x8b\x08 itself"
+
+
+@pytest.mark.parametrize(
+    ("tail", "wanted"), list(_streams()), ids=["two", "more", "cut", "none", "magic inside"]
+)
+def test_the_last_member_is_found_from_the_end(tail: bytes, wanted: bytes | None) -> None:
+    assert last_member(tail) == wanted
+
+
+def test_more_parts_go_out_at_once_to_a_store_far_away_unless_memory_is_scant() -> None:
+    assert workers_for(0.001, None) == 2
+    assert workers_for(0.1, None) == workers_for(0.1, 256 << 20) == 4
+    assert workers_for(0.1, 96 << 20) == 2
