@@ -20,7 +20,7 @@ from dumpagent.cli.options import takes
 from dumpagent.cli.signals import Ending
 from dumpagent.cli.status import open_status
 from dumpagent.cli.store import open_store
-from dumpagent.errors import BadSettings
+from dumpagent.errors import BadSettings, Unreachable
 from dumpagent.kernel.files import replace_file
 from dumpagent.model import DumpFile
 from dumpagent.observe import events as ev
@@ -55,6 +55,7 @@ from dumpagent.upload.watch import Woken, open_watch
 _GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
 _LOCK_RETRY_S = 5.0
 _LEAST_RECHECK_S = 0.05
+_UNANSWERED_S = 120.0  # the SDK's own tries end before, where anything answers at all
 _BEAT_EVERY_S = 10.0
 # A scan of a big volume with a fifth of a core, or one that waits for a network file system, is no dead daemon yet.
 _BEAT_BELIEVED_S = 120.0
@@ -255,8 +256,8 @@ def _daemon(
             pulse.beat(Health.NOT_READY, str(error))
             ending.wait(_LOCK_RETRY_S)
     other.ended_for("lock")
-    greeting = Greeting(s3)
-    next_greeting = time.monotonic() + asking.store_check_interval_s
+    greeting, greeted_at = Greeting(s3), time.monotonic()
+    next_greeting = greeted_at + asking.store_check_interval_s
     bringer = Bringer(loop, ending)
     bringer.start()
     watch = open_watch(root, tell=tell, skip=frozenset({ledger.directory}))
@@ -287,10 +288,14 @@ def _daemon(
         if greeting.fd in ready:
             with contextlib.suppress(Unanswered):
                 loop.note_store(greeting.hear())
-        if time.monotonic() >= next_greeting:
+        if time.monotonic() >= next_greeting and greeting.fd is None:
             # A store that nobody needs just now must not be found broken by the next dump.
+            greeting, greeted_at = Greeting(s3), time.monotonic()
+            next_greeting = greeted_at + asking.store_check_interval_s
+        elif greeting.fd is not None and time.monotonic() - greeted_at >= _UNANSWERED_S:
             greeting.close()
-            greeting, next_greeting = Greeting(s3), time.monotonic() + asking.store_check_interval_s
+            hint = "check S3_ENDPOINT_URL and network policies; see whether the store itself answers"
+            loop.note_store(Unreachable(f"no answer from {s3.bucket} for {_UNANSWERED_S:g} s", hint=hint))
     if watch:
         watch.close()
     loop.backlog.wake()

@@ -14,6 +14,8 @@ from dumpagent.kernel.files import replace_file
 
 READY = ".ready"
 _TEST_BYTES = 4096  # on a full disk an empty file can still be made
+# Withdrawing .ready frees a block: without asking for more than that, a full volume would be well at every second test.
+_MORE_WITHOUT_READY_BYTES = 16384
 # Source: Kubernetes mount-utils, IsCorruptedMnt; the last four are what dead block and network devices answer too.
 _DEAD = {
     errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EHOSTDOWN, errno.EWOULDBLOCK, errno.ENODEV,
@@ -125,9 +127,11 @@ def _write_test(source: str, target: str | None, name: str) -> None:
     try:
         with _step("write", _of_write):
             _unlink_if_there(path)  # left by one that was killed
+            stands = os.access(f"{source}/{READY}", os.F_OK, effective_ids=True)
+            size_bytes = _TEST_BYTES + (0 if stands else _MORE_WITHOUT_READY_BYTES)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                view = memoryview(bytes(_TEST_BYTES))
+                view = memoryview(bytes(size_bytes))
                 while view:
                     view = view[os.write(fd, view) :]
                 os.fsync(fd)

@@ -179,12 +179,26 @@ class Doctor:
         yield Finding("volume", Result.OK, f"{root} can be listed")
 
     def _daemon(self) -> Finding:
-        why = check.problem("live", self._patient.runtime_dir)
+        why = check.problem("live", self._patient.runtime_dir) or self._killed()
         if not why:
             return Finding("daemon", Result.OK, "its loop turns")
         return Finding(
             "daemon", Result.WARNING, why, "is this its container? see `kubectl logs -p` for its end"
         )
+
+    def _killed(self) -> str:
+        """Say so if the daemon that left the heartbeat is gone: its last word is believed for a while."""
+        for mode in ("mount", "upload"):
+            try:
+                with open(f"{self._patient.runtime_dir}/{mode}.heartbeat", encoding="utf-8") as file:
+                    pid = next(line.split()[1] for line in file if line.startswith("pid "))
+                os.stat(f"/proc/{pid}")
+            except FileNotFoundError as error:
+                if str(error.filename).startswith("/proc/"):
+                    return f"process {pid}, which left the last heartbeat, was killed"
+            except (OSError, StopIteration, IndexError):
+                continue
+        return ""
 
     def _capabilities(self) -> Iterator[Finding]:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:

@@ -89,6 +89,7 @@ class UploadLoop:
         self._claim = claim
         self._claim_trouble = Trouble(tell, ev.CLAIM_FAILED, ev.CLAIM_RECOVERED, monotonic=monotonic)
         self._store_pause = _Pause()
+        self._greeted = False  # the store has answered before
         self._unreadable: dict[str, str] = {}  # why, by path
 
     @property
@@ -332,8 +333,11 @@ class UploadLoop:
         self._tell(ev.STORE_CHECKED, store=self._store.name, usable=error is None)
         if error:
             self._store_trouble.failed("store", str(error), store=self._store.name, hint=error.hint or None)
-        elif not self._store_trouble.ended_for("store", store=self._store.name):
+            return
+        recovered = self._store_trouble.ended_for("store", store=self._store.name)
+        if not recovered and not self._greeted:
             self._tell(ev.STORE_ANSWERED, store=self._store.name)
+        self._greeted = True
 
     def _store_failed(self, entry: Entry, error: DumpagentError) -> None:
         delay_s = self.backlog.retry(entry)

@@ -39,6 +39,8 @@ class Fault(enum.Enum):
     ERROR_500 = "500 InternalError, nothing reached the store"
     ERROR_500_AFTER = "carried out, and answered with 500 InternalError"
     SLOW_DOWN = "503 SlowDown, nothing reached the store"
+    KEY_REVOKED = "403 InvalidAccessKeyId, nothing reached the store"
+    CLOCK_SKEWED = "403 RequestTimeTooSkewed, nothing reached the store"
     EXPIRED_TOKEN = "400 ExpiredToken, nothing reached the store"
     WRONG_REGION = "400 AuthorizationHeaderMalformed that names eu-central-1, nothing reached the store"
     ERROR_IN_200 = "200 with an error in the body, nothing reached the store"
@@ -277,6 +279,8 @@ def _response(status: str, content: bytes) -> bytes:
 _CANNED = {
     Fault.ERROR_500: ("500 Internal Server Error", _error("InternalError")),
     Fault.SLOW_DOWN: ("503 Slow Down", _error("SlowDown")),
+    Fault.KEY_REVOKED: ("403 Forbidden", _error("InvalidAccessKeyId")),
+    Fault.CLOCK_SKEWED: ("403 Forbidden", _error("RequestTimeTooSkewed")),
     Fault.EXPIRED_TOKEN: ("400 Bad Request", _error("ExpiredToken")),
     Fault.WRONG_REGION: (
         "400 Bad Request",

@@ -102,6 +102,8 @@ FAULTS = [
     _fault("upload hangs", "DumpUploadSlow", dumps_waiting__sending="0x29 1x90", at=110),
     _fault("store away", "DumpStoreUnreachable", store_reachable="1x59 0x60"),
     _fault("truncated", "DumpTruncated", dumps_stored_total__truncated="0x59 1x60"),
+    _fault("truncated before the first scrape", "DumpTruncated", dumps_stored_total__truncated="_x59 1x60"),
+    _fault("lost before the first scrape", "DumpLost", dumps_failed_total="_x59 1x60"),
     _fault("deleted before it was stored", "DumpLost", dumps_failed_total="0x59 1x60"),
     _fault("object deleted", "DumpObjectMissing", objects_missing_total="0x59 1x60"),
     _fault("scan hangs", "DumpScanStale", last_scan_timestamp_seconds="0+60x59 3540x60"),
