@@ -78,6 +78,14 @@ def test_upload_once_reaches_for_the_store(container: str) -> None:
     assert "127.0.0.1:9" in said
 
 
+def test_what_the_daemons_start_finds_the_agent_too(container: str) -> None:
+    """The uploader asks its store in a process of its own, which no launcher sets up."""
+    python = (
+        _in(container, "sh", "-c", "head -1 /opt/dumpagent/bin/dumpagent")[1].removeprefix("#!").split()[0]
+    )
+    assert _in(container, python, "-c", "import dumpagent.cli.greeting, boto3") == (0, "")
+
+
 @pytest.mark.parametrize("tool", ["pip", "setuptools", "wheel"])
 def test_it_has_no_tools_to_install_more(container: str, tool: str) -> None:
     """What is not there cannot be used, nor be found by a scanner."""
