@@ -33,7 +33,7 @@ class Greeting:
             self._child = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-m", "dumpagent.cli.greeting"],
-                {**os.environ, **ours},
+                {**os.environ, **ours, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 file_actions=[(os.POSIX_SPAWN_DUP2, write_fd, 1)],
                 setsigdef=[signal.SIGTERM, signal.SIGINT],
             )
@@ -82,7 +82,11 @@ def _be_the_child() -> None:
     from dumpagent.store.s3 import S3Store
 
     found = {name: os.environ.get(setting.env, "") for name, (setting, _) in declared(S3).items()}
-    os.write(1, ask(S3Store(S3(**found), stop=threading.Event()))[:_MOST_BYTES])
+    answer = ask(S3Store(S3(**found), stop=threading.Event()))[:_MOST_BYTES]
+    try:
+        os.write(1, answer)
+    except BrokenPipeError:
+        pass  # the daemon ended meanwhile: nobody wants to know
 
 
 if __name__ == "__main__":
