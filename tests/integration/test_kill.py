@@ -132,7 +132,9 @@ def test_a_stop_in_the_middle_of_an_upload_ends_at_once_and_leaves_nothing_half_
     wait_until(lambda: any((tmp_path / ".dumpagent").glob("uploads/*.json")))
     running.send_signal(number)
     running.communicate(timeout=30)
-    stored = digests(moto, bucket)  # on a machine that stalls, the end of the upload may have come first
+    # On a machine that stalls, the end of the upload may have come first. An empty object only keeps the key.
+    empty = hashlib.sha256(b"").hexdigest()
+    stored = [digest for digest in digests(moto, bucket).values() if digest != empty]
     assert running.returncode == (1 if words and not stored else 0)  # a pass that was cut off is not done
     assert len(list((tmp_path / ".dumpagent" / "receipts").glob("*.json"))) == len(stored)
     last = agent(moto, bucket, tmp_path, "--once")

@@ -35,6 +35,11 @@ def server(request: pytest.FixtureRequest) -> StoreServer:
     return server
 
 
+def without_marks(found: dict[str, bytes]) -> dict[str, bytes]:
+    """Leave out the empty objects by which an upload under way keeps its key."""
+    return {key: content for key, content in found.items() if content}
+
+
 def stored(server: StoreServer, bucket: str) -> dict[str, bytes]:
     """Give what the bucket really holds, asked without the proxy."""
     client = server.client()
@@ -99,7 +104,7 @@ def test_a_line_that_damages_everything_stores_nothing(server: StoreServer, conn
         with pytest.raises(Corrupted):
             store.send_part("m", upload_id, 1, DUMP)
         assert store.parts("m", upload_id) == []
-    assert stored(server, bucket) == {}
+    assert without_marks(stored(server, bucket)) == {}
 
 
 def test_an_error_inside_a_200_is_no_success(server: StoreServer, connect: Connect) -> None:
@@ -111,7 +116,7 @@ def test_an_error_inside_a_200_is_no_success(server: StoreServer, connect: Conne
         part = store.send_part("k", upload_id, 1, DUMP)
         with pytest.raises(Unreachable, match="InternalError"):
             store.complete("k", upload_id, [part], crc32=DUMP.crc32)
-        assert stored(server, bucket) == {}
+        assert without_marks(stored(server, bucket)) == {}
         proxy.plan = once(Fault.ERROR_IN_200, "CompleteMultipartUpload")
         store.complete("k", upload_id, [part], crc32=DUMP.crc32)
     assert stored(server, bucket) == {"k": DATA}
