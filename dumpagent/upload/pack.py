@@ -69,6 +69,8 @@ def packed_pieces(
 
     Raises DumpChanged if the bytes are not those of the fingerprint, at the latest when there are no more; Stopped.
     """
+    if start == fingerprint.size_bytes:
+        return  # all parts were sent, and only the completion was cut off
     members: list[bytes] = []
     packed_bytes, at = 0, start
     for block in _verified_blocks(fd, fingerprint, start, block_bytes):

@@ -8,6 +8,7 @@ import random
 import shutil
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +17,9 @@ from dumpagent.hprof.chunked import announced_block_bytes, last_member
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Limits, Store, StoredObject
-from dumpagent.upload.fingerprint import DumpChanged
+from dumpagent.upload.fingerprint import DumpChanged, take_fingerprint
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.pack import Cuts
+from dumpagent.upload.pack import Cuts, packed_pieces
 from dumpagent.upload.send import Sender, workers_for
 from tests.harness.faulty_store import FaultyStore
 from tests.unit.upload.conftest import PART, Volume, contents
@@ -198,3 +199,19 @@ def test_more_parts_go_out_at_once_to_a_store_far_away_unless_memory_is_scant() 
     assert workers_for(0.001, None) == 2
     assert workers_for(0.1, None) == workers_for(0.1, 256 << 20) == 4
     assert workers_for(0.1, 96 << 20) == 2
+
+
+def test_an_upload_that_was_cut_off_after_its_last_part_has_no_more_to_send(tmp_path: Path) -> None:
+    """Its length is no multiple of a block: it once could never be finished."""
+    path = tmp_path / "x.hprof"
+    path.write_bytes(b"JAVA PROFILE 1.0.2\0" + bytes(100_001))
+    with path.open("rb") as file:
+        size_bytes = path.stat().st_size
+        fingerprint = take_fingerprint(file.fileno(), size_bytes, block_bytes=4096)
+        cuts = Cuts(1024, Limits())
+        assert (
+            list(
+                packed_pieces(file.fileno(), fingerprint, cuts, number=9, start=size_bytes, block_bytes=1024)
+            )
+            == []
+        )
