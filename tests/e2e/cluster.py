@@ -178,9 +178,12 @@ class LocalCluster(Cluster):
     def store(self) -> StoreServer:
         return StoreServer("moto", f"http://{self._address}:{self._port}", "dumpagent", "dumpagent-secret")
 
-    def up(self, archives: Sequence[Path]) -> None:
-        """Start the node from nothing, with these images and an S3 server in its network."""
+    def build(self) -> None:
+        """Build what the node runs, once per machine; the images are made with it too."""
         self._script("build.sh", timeout_s=1500)
+
+    def up(self, archives: Sequence[Path]) -> None:
+        """Start the node from nothing, with these images and an S3 server in its network. It must have been built."""
         self._script("down.sh")
         self._script("up.sh", timeout_s=300)
         self._script("load", *map(str, archives), timeout_s=300)
@@ -286,6 +289,7 @@ def running(folder: Path, build_images: Callable[[], Sequence[Path]]) -> Iterato
         fcntl.flock(lock, fcntl.LOCK_EX)  # one cluster directory, one run
         local = LocalCluster(folder)
         try:
+            local.build()
             local.up(build_images())
             yield local
         finally:
