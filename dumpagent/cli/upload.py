@@ -48,8 +48,9 @@ from dumpagent.upload.claim import claim
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
+from dumpagent.upload.parts import Progress
 from dumpagent.upload.retention import Retention, settle_all, space_of
-from dumpagent.upload.send import Brought, Progress, Sender
+from dumpagent.upload.send import Brought, Sender
 from dumpagent.upload.watch import Woken, open_watch
 
 _GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start

@@ -29,9 +29,10 @@ from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.upload.canary import canary
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.load import Errand
 from dumpagent.upload.retention import space_of
 from dumpagent.upload.scan import Scan, scan
-from dumpagent.upload.send import Errand, Sender
+from dumpagent.upload.send import Sender
 
 _PATIENCE_S = 10.0
 _SKEW_REFUSED_S = 900.0  # Source: S3 API Reference, RequestTimeTooSkewed: 15 minutes

@@ -23,11 +23,13 @@ from dumpagent.upload.companions import companions_of
 from dumpagent.upload.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.judge import Judge
 from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.load import Errand
 from dumpagent.upload.names import companion_base
+from dumpagent.upload.parts import Progress
 from dumpagent.upload.recheck import Recheck, Stored
 from dumpagent.upload.retention import Retention
 from dumpagent.upload.scan import Scan, dump_file, scan
-from dumpagent.upload.send import Brought, Errand, Progress, Sender
+from dumpagent.upload.send import Brought, Sender
 
 _DAY_S = 86400.0
 _RECLAIM_RETRY_S = 30.0

@@ -15,8 +15,9 @@ from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Limits, Store
 from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.load import Errand
 from dumpagent.upload.scan import scan
-from dumpagent.upload.send import Errand, Sender
+from dumpagent.upload.send import Sender
 
 PART = 1024
 DUMP_TIME_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z

@@ -11,9 +11,10 @@ import pytest
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Limits, LookRefused, OpenUpload, Part, StoredObject
+from dumpagent.upload.confirm import NotAsSent
 from dumpagent.upload.fingerprint import DumpChanged
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.send import PART_BYTES, NotAsSent, part_size
+from dumpagent.upload.parts import PART_BYTES, part_size
 from tests.harness.faulty_store import FaultyStore
 from tests.unit.upload.conftest import PART, SenderFor, Volume, contents, some_bytes
 

@@ -20,7 +20,8 @@ from dumpagent.store.protocol import Body, Limits, Store, StoredObject
 from dumpagent.upload.fingerprint import DumpChanged, take_fingerprint
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.pack import Cuts, packed_pieces
-from dumpagent.upload.send import Sender, workers_for
+from dumpagent.upload.parts import workers_for
+from dumpagent.upload.send import Sender
 from tests.harness.faulty_store import FaultyStore
 from tests.unit.upload.conftest import PART, Volume, contents
 
