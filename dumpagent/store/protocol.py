@@ -91,6 +91,9 @@ class Span(Protocol):
 
     failure: DumpagentError | OSError | None
 
+    def anew(self) -> Span:
+        """Give the same bytes once more, from their start, with nothing read of them."""
+
     def read(self, size: int = -1, /) -> bytes: ...
     def seek(self, offset: int, whence: int = 0, /) -> int: ...
     def tell(self) -> int: ...
@@ -110,6 +113,10 @@ class Body:
     @property
     def size_bytes(self) -> int:
         return len(self.data)
+
+    def anew(self) -> Body:
+        """Give the body for another attempt: of the one before nobody knows how far it was read."""
+        return self if isinstance(self.data, bytes) else Body(self.data.anew(), self.crc32)
 
     def md5(self) -> bytes:
         """Give the MD5 of the bytes, which are read for it."""

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import tenacity
-
 from dumpagent import __version__
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.settings import MIB, S3
+from dumpagent.store.attempts import Attempts
 from dumpagent.store.profile import Digest, Profile
 from dumpagent.store.protocol import (
     Body,
@@ -69,9 +68,8 @@ class S3Store:
         self.profile = profile or Profile()
         self._settings = settings
         self._learnt = learnt
-        self._attempts = attempts
+        self._attempts = Attempts(attempts, stop or threading.Event())
         self._reads_only = reads_only
-        self._stop = stop or threading.Event()
         self._lock = threading.RLock()
         self._client: S3Client | None = None
         self._marks: dict[str, tuple[str | None, ...]] = {}  # by upload id: what our mark under its key says
@@ -173,10 +171,10 @@ class S3Store:
         self._create(
             f"writing {key}",
             "put_object",
+            body=body,
+            digest=digest,
             Key=key,
-            Body=body.data,
             Metadata=dict(metadata),
-            **_digest_of(body, digest),
         )
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> str:
@@ -192,11 +190,11 @@ class S3Store:
         answer = self._call(
             f"writing part {number} of {key}",
             "upload_part",
+            body=body,
+            digest=self._digest(key),
             Key=key,
             UploadId=upload_id,
             PartNumber=number,
-            Body=body.data,
-            **_digest_of(body, self._digest(key)),
         )
         return Part(number, body.size_bytes, answer["ETag"].strip('"'), body.crc32)
 
@@ -316,7 +314,7 @@ class S3Store:
         """
         mark = {**metadata, _RESERVED: "an upload of this object is under way"}
         try:
-            self._create(f"reserving {key}", "put_object", Key=key, Body=b"", Metadata=mark)
+            self._create(f"reserving {key}", "put_object", body=Body(b"", 0), Key=key, Metadata=mark)
         except Occupied:
             found = self.look(key)
             if not (found and found.reserved and _apart(found.metadata) == _apart(metadata)):
@@ -414,18 +412,24 @@ class S3Store:
 
     # -- one request --------------------------------------------------------------------------------------------
 
-    def _call(self, doing: str, operation: str, **parameters: Any) -> Any:
+    def _call(
+        self,
+        doing: str,
+        operation: str,
+        *,
+        body: Body | None = None,
+        digest: Digest = Digest.NONE,
+        **parameters: Any,
+    ) -> Any:
         """Send until there is an answer, a refusal, or the attempts are used up. Raises Refused, Unreachable."""
-        for attempt in tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((Unreachable, Corrupted)),
-            stop=tenacity.stop_after_attempt(self._attempts) | tenacity.stop_when_event_set(self._stop),
-            wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=5),
-            sleep=tenacity.sleep_using_event(self._stop),
-            reraise=True,
-        ):
-            with attempt:
+
+        def send() -> Any:
+            if body is None:
                 return self._once(doing, operation, **parameters)
-        raise AssertionError("tenacity ends by returning or raising")
+            fresh = body.anew()
+            return self._once(doing, operation, Body=fresh.data, **_digest_of(fresh, digest), **parameters)
+
+        return self._attempts.until_answered(send)
 
     def _once(self, doing: str, operation: str, **parameters: Any) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError

@@ -112,6 +112,9 @@ class FileSpan(io.RawIOBase):
         self._buffer: memoryview | None = None
         self.failure: DumpagentError | OSError | None = None
 
+    def anew(self) -> FileSpan:
+        return FileSpan(self._fd, self._start, self._length, self._expected, read_bytes=self._read_bytes)
+
     def __len__(self) -> int:
         return self._length
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from dumpagent.errors import Refused, Unreachable
 from dumpagent.store import s3
 from dumpagent.store.protocol import Body, Corrupted, Occupied
 from dumpagent.store.s3 import S3Store
+from dumpagent.upload.fingerprint import FileSpan
 from tests.harness.faults import Fault, FaultProxy, always, at_random, once, times
 from tests.harness.stores.server import StoreServer
 from tests.stores.conftest import Connect
@@ -53,14 +56,27 @@ def in_parts(store: S3Store, key: str) -> None:
     store.complete(key, upload_id, [part], crc32=DUMP.crc32)
 
 
+@pytest.fixture(params=["in memory", "in a file"])
+def dump(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Body]:
+    """The same bytes, given at once or read from a file while they are sent."""
+    if request.param == "in memory":
+        yield DUMP
+        return
+    path = tmp_path / "dump"
+    path.write_bytes(DATA)
+    with path.open("rb") as file:
+        yield Body(FileSpan(file.fileno(), 0, len(DATA), DUMP.crc32, read_bytes=65_536), DUMP.crc32)
+
+
 @pytest.mark.parametrize("fault", PASSING, ids=lambda fault: fault.name.lower())
-def test_a_part_survives_one_fault(server: StoreServer, connect: Connect, fault: Fault) -> None:
+def test_a_part_survives_one_fault(server: StoreServer, connect: Connect, dump: Body, fault: Fault) -> None:
+    """What the attempt that failed has read of the body is sent again with the rest."""
     bucket = server.new_bucket()
     with FaultProxy(server, delay_s=0.05) as proxy:
         store = connect(proxy.server, bucket)
         upload_id = store.begin("k", {})
         proxy.plan = once(fault, "UploadPart")
-        part = store.send_part("k", upload_id, 1, DUMP)
+        part = store.send_part("k", upload_id, 1, dump)
         store.complete("k", upload_id, [part], crc32=DUMP.crc32)
         assert [done for request, done in proxy.log if done is not Fault.NONE] == [fault]
     assert stored(server, bucket) == {"k": DATA}
@@ -81,13 +97,15 @@ def test_an_object_survives_one_fault(server: StoreServer, connect: Connect, fau
     assert stored(server, bucket) == {"first": b"", "k": DATA}
 
 
-def test_a_damaged_part_is_refused_by_the_store_and_sent_again(server: StoreServer, connect: Connect) -> None:
+def test_a_damaged_part_is_refused_by_the_store_and_sent_again(
+    server: StoreServer, connect: Connect, dump: Body
+) -> None:
     bucket = server.new_bucket()
     with FaultProxy(server) as proxy:
         store = connect(proxy.server, bucket)
         upload_id = store.begin("k", {})
         proxy.plan = once(Fault.DAMAGE_BODY, "UploadPart")
-        part = store.send_part("k", upload_id, 1, DUMP)
+        part = store.send_part("k", upload_id, 1, dump)
         store.complete("k", upload_id, [part], crc32=DUMP.crc32)
     assert stored(server, bucket) == {"k": DATA}
 

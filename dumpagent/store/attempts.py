@@ -1,0 +1,42 @@
+"""When the same request is sent again, and after how long: the one place that knows.
+
+The SDK's own retries are off: they do not end when the agent is told to, and send a body from where the last
+attempt left it. What still fails after these attempts is for the caller, who tries the whole dump again later.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tenacity
+
+from dumpagent.errors import Unreachable
+from dumpagent.store.protocol import Corrupted
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0
+_WORTH_ANOTHER = (Unreachable, Corrupted)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """At most `most` attempts for one request, with growing waits that `stop` ends."""
+
+    most: int
+    stop: threading.Event
+
+    def until_answered(self, send: Callable[[], Any]) -> Any:
+        """Give what `send` gives. Raises what its last attempt raised: Unreachable, Corrupted, or any refusal at once.
+
+        `send` makes its request anew each time, body and digest too.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_WORTH_ANOTHER),
+            stop=tenacity.stop_after_attempt(self.most) | tenacity.stop_when_event_set(self.stop),
+            wait=tenacity.wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+            sleep=tenacity.sleep_using_event(self.stop),
+            reraise=True,
+        )
+        return retrying(send)
