@@ -121,7 +121,7 @@ class S3Store:
     def objects(self, prefix: str) -> Iterator[StoredObject]:
         more: dict[str, Any] = {}
         while True:
-            answer = self._call(f"listing {prefix}", "list_objects_v2", Prefix=prefix, **more)
+            answer = self._call(f"listing{_below(prefix)}", "list_objects_v2", Prefix=prefix, **more)
             for entry in answer.get("Contents", []):
                 yield StoredObject(
                     key=entry["Key"],
@@ -271,7 +271,7 @@ class S3Store:
         more: dict[str, Any] = {}
         while True:
             answer = self._call(
-                f"listing uploads of {prefix}", "list_multipart_uploads", Prefix=prefix, **more
+                f"listing uploads{_below(prefix)}", "list_multipart_uploads", Prefix=prefix, **more
             )
             found += [
                 OpenUpload(entry["Key"], entry["UploadId"], entry["Initiated"].timestamp())
@@ -483,6 +483,10 @@ class S3Store:
                 # The SDK would ask before each body whether it may send it: a round trip more for each part.
                 self._client.meta.events.register_last("before-call.s3", _send_at_once)
             return self._client
+
+
+def _below(prefix: str) -> str:
+    return f" {prefix}" if prefix else ""
 
 
 def _send_at_once(params: dict[str, Any], **_more: object) -> None:

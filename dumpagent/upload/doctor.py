@@ -28,7 +28,7 @@ from dumpagent.store.credentials import Credentials
 from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.upload.canary import canary
 from dumpagent.upload.judge import CompletenessJudge
-from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.ledger import Ledger, receipts_in
 from dumpagent.upload.load import Errand
 from dumpagent.upload.retention import space_of
 from dumpagent.upload.scan import Scan, scan
@@ -274,18 +274,27 @@ class Doctor:
 
     def _space(self) -> Iterator[Finding]:
         space = space_of(self._patient.root)
-        largest = max((dump.size_bytes for dump in self._scan().dumps), default=0)
-        seen = f"{space.free_bytes / GIB:.1f} of {space.total_bytes / GIB:.1f} GiB free, the largest dump has {largest / GIB:.2f} GiB"
+        largest = self._largest_dump_bytes()
+        seen = f"{space.free_bytes / GIB:.1f} of {space.total_bytes / GIB:.1f} GiB free; " + (
+            f"the largest dump seen had {largest / GIB:.2f} GiB" if largest else "no dump was seen yet"
+        )
         # JDK 22 and later write a dump in parts first, and merge them.
         if space.free_bytes < 2 * largest or space.free_percent < 5:
             yield Finding(
                 "space",
                 Result.FAILED,
                 seen,
-                "enlarge the claim, or let LOCAL_KEEP delete stored dumps; JDK 22+ needs twice a dump's size",
+                f"keep {2 * largest / GIB:.2f} GiB free, twice the largest dump, which JDK 22+ needs while it writes: "
+                "enlarge the claim, or let LOCAL_KEEP delete stored dumps",
             )
         else:
             yield Finding("space", Result.OK, seen)
+
+    def _largest_dump_bytes(self) -> int:
+        """Give the size of the largest dump that lies here or has a receipt: what was big once comes again."""
+        receipts = receipts_in(self._patient.state_dir, store=self._store.name)
+        sizes = [receipt.identity.size_bytes for receipt in receipts]
+        return max([*sizes, *(dump.size_bytes for dump in self._scan().dumps)], default=0)
 
     def _dumps(self) -> Iterator[Finding]:
         found = self._scan()

@@ -107,10 +107,9 @@ class Ledger:
                 os.makedirs(f"{self.directory}/{kind}", mode=0o700, exist_ok=True)
             except OSError as error:
                 self._unwritable(error)
-        for values in _read_all(f"{self.directory}/receipts"):
-            receipt = _receipt_of(values)
-            if receipt and receipt.store == self._store:
-                self._receipts[receipt.identity] = receipt
+            _remove_cut_writes(f"{self.directory}/{kind}")
+        for receipt in receipts_in(self.directory, store=self._store):
+            self._receipts[receipt.identity] = receipt
         for values in _read_all(f"{self.directory}/uploads"):
             unfinished = _unfinished_of(values)
             if unfinished and unfinished.store == self._store:
@@ -235,22 +234,32 @@ class Ledger:
             self._unwritable(error)
 
 
+def receipts_in(directory: str, *, store: str) -> list[Receipt]:
+    """Give the receipts for `store` that lie in the state directory, and change nothing there."""
+    receipts = (_receipt_of(values) for values in _read_all(f"{directory}/receipts"))
+    return [receipt for receipt in receipts if receipt and receipt.store == store]
+
+
+def _remove_cut_writes(directory: str) -> None:
+    """Remove what a write left that was cut off by the end of an earlier run."""
+    try:
+        for name in os.listdir(directory):
+            if name.endswith(".tmp"):
+                os.unlink(f"{directory}/{name}")
+    except OSError:
+        pass  # it does no harm
+
+
 def _read_all(directory: str) -> Iterable[dict[str, Any]]:
     try:
         names = os.listdir(directory)
     except OSError:
         return
     for name in names:
-        path = f"{directory}/{name}"
         if not name.endswith(".json"):
-            if name.endswith(".tmp"):  # a write that was cut off by the end of an earlier run
-                try:
-                    os.unlink(path)
-                except OSError:
-                    pass  # it does no harm
             continue
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
                 values = json.loads(file.read(1 << 22))
         except (OSError, ValueError):

@@ -67,6 +67,15 @@ def test_a_bucket_that_is_not_there(server: StoreServer, connect: Connect) -> No
     assert "S3_BUCKET" in said
 
 
+@on("moto")
+def test_what_a_listing_of_everything_says_is_one_sentence(server: StoreServer, connect: Connect) -> None:
+    store = connect(server, "no-such-bucket", attempts=1)
+    for ask in (lambda: list(store.objects("")), lambda: store.open_uploads("")):
+        with pytest.raises(Refused) as refused:
+            ask()
+        assert "  " not in str(refused.value)
+
+
 @on("moto", "swift")
 def test_a_bucket_name_that_cannot_be(server: StoreServer, connect: Connect) -> None:
     said = trouble(connect(server, "Not A Bucket/", attempts=1), Refused)

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.settings import Place
+from dumpagent.model import Identity
+from dumpagent.settings import GIB, Place
 from dumpagent.store.credentials import Credentials
 from dumpagent.store.memory import MemoryStore
 from dumpagent.upload.canary import canary
 from dumpagent.upload.doctor import Doctor, Finding, Patient, Result
+from dumpagent.upload.ledger import Ledger, Receipt
 from tests.harness.hprof import Maker
 
 
@@ -142,6 +144,23 @@ def test_a_volume_that_is_not_there_is_named(tmp_path: Path, endpoint: str) -> N
     assert found["volume"].result is Result.FAILED
     assert "mounted" in found["volume"].fix
     assert found["mount"].result is Result.FAILED
+
+
+def test_a_dump_that_left_the_volume_still_counts_for_the_space_that_the_next_one_needs(
+    tmp_path: Path, endpoint: str
+) -> None:
+    store = MemoryStore()
+    ledger = Ledger(f"{tmp_path}/.dumpagent", store=store.name)
+    ledger.load()
+    huge = Identity(1, 1 << 60, 5)
+    ledger.record(
+        Receipt(huge, "gone.hprof", store.name, "gone.hprof", 7, huge.size_bytes, 1.0, verified=True)
+    )
+    space = examine(tmp_path, endpoint, store)["space"]
+    assert space.result is Result.FAILED
+    assert f"the largest dump seen had {huge.size_bytes / GIB:.2f} GiB" in space.seen
+    assert f"{2 * huge.size_bytes / GIB:.2f} GiB" in space.fix
+    assert "JDK 22+" in space.fix
 
 
 def test_truncated_dumps_on_the_volume_are_named(tmp_path: Path, endpoint: str) -> None:
