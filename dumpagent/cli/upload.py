@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 import socket
 import sys
@@ -15,19 +14,17 @@ from contextlib import AbstractContextManager
 import click
 
 from dumpagent import __version__
-from dumpagent.cli.greeting import Greeting, Unanswered
+from dumpagent.cli.listeners import Audience, notify, serve_metrics
 from dumpagent.cli.options import takes
-from dumpagent.cli.signals import Ending
-from dumpagent.cli.status import open_status
 from dumpagent.cli.store import open_store
-from dumpagent.errors import BadSettings, Unreachable
-from dumpagent.kernel.files import replace_file
+from dumpagent.errors import BadSettings
+from dumpagent.kernel.ending import Ending
 from dumpagent.model import DumpFile
 from dumpagent.observe import events as ev
 from dumpagent.observe import progress
-from dumpagent.observe.events import Event, Tell
-from dumpagent.observe.heartbeat import Health, Heartbeat, Pulse
-from dumpagent.observe.log import log_to, tell_all
+from dumpagent.observe.events import Tell
+from dumpagent.observe.heartbeat import Heartbeat, Pulse
+from dumpagent.observe.log import log_to
 from dumpagent.observe.trouble import Trouble
 from dumpagent.settings import (
     S3,
@@ -45,19 +42,14 @@ from dumpagent.settings import (
 )
 from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.upload.claim import claim
+from dumpagent.upload.daemon import GRACE_S, Daemon
 from dumpagent.upload.judge import CompletenessJudge
-from dumpagent.upload.ledger import AnotherAgent, Ledger
+from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.parts import Progress
-from dumpagent.upload.retention import Retention, settle_all, space_of
-from dumpagent.upload.send import Brought, Sender
-from dumpagent.upload.watch import Woken, open_watch
+from dumpagent.upload.retention import Retention, settle_all
+from dumpagent.upload.send import Sender
 
-_GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
-_LOCK_RETRY_S = 5.0
-_LEAST_RECHECK_S = 0.05
-_UNANSWERED_S = 120.0  # the SDK's own tries end before, where anything answers at all
-_BEAT_EVERY_S = 10.0
 # A scan of a big volume with a fifth of a core, or one that waits for a network file system, is no dead daemon yet.
 _BEAT_BELIEVED_S = 120.0
 
@@ -157,9 +149,9 @@ def command(
                 Heartbeat(runtime.runtime_dir, "upload", _as_mounted(root)), tell, good_for_s=_BEAT_BELIEVED_S
             )
             if metrics.metrics_port:
-                _serve_metrics(metrics, loop, pulse, audience, ending)
+                serve_metrics(metrics, loop, pulse, audience, ending)
             if notifying.notify_url:
-                _notify(
+                notify(
                     notifying,
                     audience,
                     ending,
@@ -168,7 +160,31 @@ def command(
                     node=place.node_name,
                     s3=s3,
                 )
-            code = _daemon(loop, ledger, tell, ending, watching, asking, s3, place, root, pulse)
+            pulse.begin()
+            tell(
+                ev.AGENT_STARTED,
+                mode="upload",
+                version=__version__,
+                path=root,
+                bucket=s3.bucket,
+                prefix=s3.prefix or None,
+                endpoint=s3.endpoint_url or "AWS",
+                node=place.node_name,
+                scan_every_seconds=watching.watch_interval_s,
+            )
+            Daemon(
+                loop,
+                ledger,
+                s3=s3,
+                watching=watching,
+                asking=asking,
+                pulse=pulse,
+                tell=tell,
+                ending=ending,
+            ).run()
+            counts = loop.counts
+            tell(ev.AGENT_STOPPED, mode="upload", pending=counts.pending, uploaded=counts.uploaded)
+            code = 0
     if ending.stop.is_set():
         # A part that hangs on the network must not hold the end up; nothing that it could still do counts.
         sys.stdout.flush()
@@ -202,7 +218,7 @@ def _once(
     worker.start()
     while not outcome and not ending.stop.is_set():
         ending.wait(60)
-    worker.join(_GRACE_S)
+    worker.join(GRACE_S)
     if not outcome:
         tell(ev.PASS_INTERRUPTED, hint="run it again: it goes on from what the store holds")
         return 1
@@ -219,199 +235,6 @@ def _once(
         tell(ev.PASS_FINISHED, **counted, seconds=time.monotonic() - began, store=store.name)
     ledger.close()
     return 1 if finished.failed or finished.left else 0
-
-
-def _daemon(
-    loop: UploadLoop,
-    ledger: Ledger,
-    tell: Tell,
-    ending: Ending,
-    watching: Watching,
-    asking: Asking,
-    s3: S3,
-    place: Place,
-    root: str,
-    pulse: Pulse,
-) -> int:
-    pulse.begin()
-    tell(
-        ev.AGENT_STARTED,
-        mode="upload",
-        version=__version__,
-        path=root,
-        bucket=s3.bucket,
-        prefix=s3.prefix or None,
-        endpoint=s3.endpoint_url or "AWS",
-        node=place.node_name,
-        scan_every_seconds=watching.watch_interval_s,
-    )
-    ledger.load()
-    other = Trouble(tell, ev.OTHER_AGENT_FOUND, ev.OTHER_AGENT_GONE)
-    while not ending.stop.is_set():
-        try:
-            ledger.lock()
-            settle_all(loop.root, ledger.directory)
-            break
-        except AnotherAgent as error:
-            other.failed("lock", str(error), hint=error.hint)
-            pulse.beat(Health.NOT_READY, str(error))
-            ending.wait(_LOCK_RETRY_S)
-    other.ended_for("lock")
-    greeting, greeted_at = Greeting(s3), time.monotonic()
-    next_greeting = greeted_at + asking.store_check_interval_s
-    bringer = Bringer(loop, ending)
-    bringer.start()
-    watch = open_watch(root, tell=tell, skip=frozenset({ledger.directory}))
-    next_scan, woken = 0.0, Woken()
-    while not ending.stop.is_set():
-        if woken.everything or time.monotonic() >= next_scan:
-            next_scan = time.monotonic() + watching.watch_interval_s
-            if watch:
-                watch.cover()  # before the scan: what is finished between the two is seen by one of them
-            recheck_s = loop.look()
-            _measure_space(root, tell)
-        elif woken.relpaths:
-            recheck_s = loop.look_at(woken.relpaths)
-        else:
-            recheck_s = loop.look_again()
-        wait_s = next_scan - time.monotonic()
-        if recheck_s is not None:
-            wait_s = min(wait_s, max(recheck_s, _LEAST_RECHECK_S))
-        bringer.raise_if_dead()
-        if trouble := loop.root_trouble:
-            pulse.beat(Health.NOT_READY, f"{root} cannot be looked at: {trouble}")
-        else:
-            pulse.beat(Health.READY, "finished dumps are brought to the store")
-        wait_s = min(wait_s, _BEAT_EVERY_S)
-        heard = [each for each in (greeting.fd, watch.fileno() if watch else None) if each is not None]
-        ready = ending.wait(wait_s, also=heard)
-        woken = watch.read() if watch and watch.fileno() in ready else Woken()
-        if greeting.fd in ready:
-            with contextlib.suppress(Unanswered):
-                loop.note_store(greeting.hear())
-        if time.monotonic() >= next_greeting and greeting.fd is None:
-            # A store that nobody needs just now must not be found broken by the next dump.
-            greeting, greeted_at = Greeting(s3), time.monotonic()
-            next_greeting = greeted_at + asking.store_check_interval_s
-        elif greeting.fd is not None and time.monotonic() - greeted_at >= _UNANSWERED_S:
-            greeting.close()
-            hint = "check S3_ENDPOINT_URL and network policies; see whether the store itself answers"
-            loop.note_store(Unreachable(f"no answer from {s3.bucket} for {_UNANSWERED_S:g} s", hint=hint))
-    if watch:
-        watch.close()
-    loop.backlog.wake()
-    greeting.close()
-    bringer.join(_GRACE_S)
-    pulse.stop()
-    counts = loop.counts
-    tell(ev.AGENT_STOPPED, mode="upload", pending=counts.pending, uploaded=counts.uploaded)
-    return 0
-
-
-class Bringer(threading.Thread):
-    """Brings dumps to the store, one after the other, until the end. However long one takes, the main loop turns."""
-
-    def __init__(self, loop: UploadLoop, ending: Ending) -> None:
-        super().__init__(name="bring", daemon=True)
-        self._loop, self._ending = loop, ending
-        self._died_of: BaseException | None = None
-
-    def run(self) -> None:
-        """Bring until a stop. What nobody foresaw ends the daemon, not its uploads alone."""
-        try:
-            while not self._ending.stop.is_set():
-                brought = self._loop.bring_next(timeout_s=1.0)
-                if brought is None or isinstance(brought, Brought):
-                    self._loop.reclaim()
-        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
-            self._died_of = error
-            self._ending.wake()
-
-    def raise_if_dead(self) -> None:
-        """Raise what ended the thread, if anything did."""
-        if self._died_of is not None:
-            raise self._died_of
-
-
-class Audience:
-    """Everybody who is told of events; more can join while the daemon is put together."""
-
-    def __init__(self, *listeners: Tell) -> None:
-        self._tell = tell_all(*listeners)
-
-    def join(self, listener: Tell) -> None:
-        """Tell `listener` too from now on."""
-        self._tell = tell_all(self._tell, listener)
-
-    def __call__(self, event: Event, /, **fields: object) -> None:
-        self._tell(event, **fields)
-
-
-def _serve_metrics(
-    settings: Metrics, loop: UploadLoop, pulse: Pulse, audience: Audience, ending: Ending
-) -> None:
-    from dumpagent.observe.metrics import DumpCounts, UploadMetrics  # 4 MiB, for those who ask
-
-    def counts() -> DumpCounts:
-        now = loop.counts
-        waiting = {
-            "writing": now.writing,
-            "queued": now.queued,
-            "sending": now.sending,
-            "retrying": now.retrying,
-        }
-        return DumpCounts(now.seen, now.uploaded, now.failed, now.pending, now.oldest_pending_s, waiting)
-
-    counted = UploadMetrics(counts)
-    counted.add_process()
-    audience.join(counted)
-    server = open_status(
-        settings,
-        metrics=counted.page,
-        why_not_live=pulse.why_not_live,
-        why_not_ready=pulse.why_not_ready,
-        tell=audience,
-    )
-    threading.Thread(target=server.serve, args=(ending.stop.is_set,), name="status", daemon=True).start()
-
-
-def _notify(
-    settings: Notifying,
-    audience: Audience,
-    ending: Ending,
-    *,
-    root: str,
-    outbox: str,
-    node: str,
-    s3: S3,
-) -> None:
-    from dumpagent.observe.notify import Notifier, webhook
-
-    notifier = Notifier(
-        settings,
-        outbox=outbox,
-        node=node,
-        root=root,
-        bucket=s3.bucket,
-        tell=audience,
-        post=webhook(settings.notify_url),
-        save=functools.partial(replace_file, mode=0o600),
-    )
-    audience.join(notifier)
-    notifier.start(ending.stop.is_set)
-
-
-def _measure_space(root: str, tell: Tell) -> None:
-    try:
-        space = space_of(root)
-    except OSError:
-        return  # the scan tells what is wrong with it
-    tell(
-        ev.SPACE_MEASURED,
-        path=root,
-        free_bytes=space.free_bytes,
-        size_bytes=space.total_bytes,
-    )
 
 
 def _as_mounted(root: str) -> str:

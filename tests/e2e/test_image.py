@@ -83,7 +83,7 @@ def test_what_the_daemons_start_finds_the_agent_too(container: str) -> None:
     python = (
         _in(container, "sh", "-c", "head -1 /opt/dumpagent/bin/dumpagent")[1].removeprefix("#!").split()[0]
     )
-    assert _in(container, python, "-c", "import dumpagent.cli.greeting, boto3") == (0, "")
+    assert _in(container, python, "-c", "import dumpagent.store.greeting, boto3") == (0, "")
 
 
 @pytest.mark.parametrize("tool", ["pip", "setuptools", "wheel"])

@@ -1,0 +1,85 @@
+"""Lets the metrics page and the webhook hear what upload mode tells."""
+
+from __future__ import annotations
+
+import functools
+import threading
+
+from dumpagent.cli.status import open_status
+from dumpagent.kernel.ending import Ending
+from dumpagent.kernel.files import replace_file
+from dumpagent.observe.events import Event, Tell
+from dumpagent.observe.heartbeat import Pulse
+from dumpagent.observe.log import tell_all
+from dumpagent.settings import S3, Metrics, Notifying
+from dumpagent.upload.loop import UploadLoop
+
+
+class Audience:
+    """Everybody who is told of events; more can join while the daemon is put together."""
+
+    def __init__(self, *listeners: Tell) -> None:
+        self._tell = tell_all(*listeners)
+
+    def join(self, listener: Tell) -> None:
+        """Tell `listener` too from now on."""
+        self._tell = tell_all(self._tell, listener)
+
+    def __call__(self, event: Event, /, **fields: object) -> None:
+        self._tell(event, **fields)
+
+
+def serve_metrics(
+    settings: Metrics, loop: UploadLoop, pulse: Pulse, audience: Audience, ending: Ending
+) -> None:
+    """Count what is told from now on, and show it on METRICS_PORT. Raises BadSettings when the port is taken."""
+    from dumpagent.observe.metrics import DumpCounts, UploadMetrics  # 4 MiB, for those who ask
+
+    def counts() -> DumpCounts:
+        now = loop.counts
+        waiting = {
+            "writing": now.writing,
+            "queued": now.queued,
+            "sending": now.sending,
+            "retrying": now.retrying,
+        }
+        return DumpCounts(now.seen, now.uploaded, now.failed, now.pending, now.oldest_pending_s, waiting)
+
+    counted = UploadMetrics(counts)
+    counted.add_process()
+    audience.join(counted)
+    server = open_status(
+        settings,
+        metrics=counted.page,
+        why_not_live=pulse.why_not_live,
+        why_not_ready=pulse.why_not_ready,
+        tell=audience,
+    )
+    threading.Thread(target=server.serve, args=(ending.stop.is_set,), name="status", daemon=True).start()
+
+
+def notify(
+    settings: Notifying,
+    audience: Audience,
+    ending: Ending,
+    *,
+    root: str,
+    outbox: str,
+    node: str,
+    s3: S3,
+) -> None:
+    """Send what is told from now on to NOTIFY_URL; what could not be sent waits in `outbox` over restarts."""
+    from dumpagent.observe.notify import Notifier, webhook
+
+    notifier = Notifier(
+        settings,
+        outbox=outbox,
+        node=node,
+        root=root,
+        bucket=s3.bucket,
+        tell=audience,
+        post=webhook(settings.notify_url),
+        save=functools.partial(replace_file, mode=0o600),
+    )
+    audience.join(notifier)
+    notifier.start(ending.stop.is_set)

@@ -1,0 +1,163 @@
+"""Brings the dumps that are due to the store, one after the other, and says what became of each."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from traceback import format_exc
+
+from dumpagent.errors import DumpagentError, Unreachable
+from dumpagent.model import DumpFile, Verdict
+from dumpagent.observe import events as ev
+from dumpagent.observe.events import Tell
+from dumpagent.observe.trouble import Trouble
+from dumpagent.upload.backlog import Backlog, Entry
+from dumpagent.upload.fingerprint import DumpChanged, Stopped
+from dumpagent.upload.judge import Judge
+from dumpagent.upload.load import Errand
+from dumpagent.upload.parts import Progress
+from dumpagent.upload.reach import Reach
+from dumpagent.upload.send import Brought, Sender
+from dumpagent.upload.unreadable import NOT_READABLE
+
+_STACK_TOLD = 5  # frames: enough to know the code, short enough for a line of the log
+ShowProgress = Callable[[DumpFile], AbstractContextManager[Progress]]
+Outcome = Brought | DumpagentError | OSError | None
+
+
+@contextmanager
+def no_progress(_dump: DumpFile) -> Iterator[Progress]:
+    """Show nothing."""
+    yield lambda _bytes: None
+
+
+class Bringer:
+    """Belongs to one thread. `dump_trouble` is told of what is wrong with one dump, `reach` with the store."""
+
+    def __init__(
+        self,
+        *,
+        backlog: Backlog,
+        sender: Sender,
+        judge: Judge,
+        reach: Reach,
+        dump_trouble: Trouble,
+        tell: Tell,
+        stop: threading.Event,
+        progress: ShowProgress,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._backlog, self._sender, self._judge, self._reach = backlog, sender, judge, reach
+        self._dump_trouble, self._tell, self._stop = dump_trouble, tell, stop
+        self._progress, self._monotonic = progress, monotonic
+
+    def bring_next(self, *, timeout_s: float) -> Outcome:
+        """Bring the next dump that is due to the store, waiting up to `timeout_s` for one.
+
+        Gives how it was stored, why it was not, or None if there was nothing to do.
+        """
+        pause_s = self._reach.pause_left_s()
+        if pause_s:
+            self._stop.wait(min(timeout_s, pause_s))
+            return None
+        entry = self._backlog.take(timeout_s=timeout_s)
+        return None if entry is None else self.bring(entry)
+
+    def bring(self, entry: Entry) -> Outcome:
+        """Bring this dump, which was taken from the backlog, and put it where it belongs there. Gives the same."""
+        dump, verdict = entry.dump, entry.verdict
+        if verdict is None:
+            self._backlog.judge_again(entry)
+            return None
+        began = self._monotonic()
+        try:
+            with self._progress(dump) as advance:
+                brought = self._sender.bring(Errand(dump, verdict), progress=advance)
+        except Stopped:
+            self._backlog.judge_again(entry)
+            return None
+        except DumpChanged as error:
+            self._tell(ev.DUMP_CHANGED, path=dump.path, error=str(error), hint=error.hint)
+            self._backlog.judge_again(entry)
+            return error
+        except FileNotFoundError as error:
+            self._backlog.judge_again(entry)  # renamed or gone: the next scan tells
+            return error
+        except Unreachable as error:
+            self._store_failed(entry, error)
+            return error
+        except DumpagentError as error:
+            self._refused(entry, error)
+            return error
+        except OSError as error:
+            delay_s = self._backlog.retry(entry)
+            reason = f"cannot be read: {error.strerror}"
+            self._tell(ev.ATTEMPT_FAILED, path=dump.path, fault="dump", error=reason)
+            self._dump_trouble.failed(
+                dump.identity.inode, reason, path=dump.path, hint=NOT_READABLE, next_try_seconds=delay_s
+            )
+            return error
+        except Exception as error:  # noqa: BLE001 - a fault of ours with one dump must not end the others' uploads
+            self._tell(
+                ev.AGENT_FAULTY, path=dump.path, error=f"{type(error).__name__}: {error}", trace=format_exc()
+            )
+            self._backlog.retry(entry)
+            return DumpagentError(f"{type(error).__name__}: {error}")
+        self._backlog.has_stored(entry)
+        self._judge.forget(dump)
+        self._reach.has_stored()
+        self._dump_trouble.ended_for(dump.identity.inode, path=dump.path)
+        self._tell_stored(dump, verdict, brought, seconds=self._monotonic() - began)
+        return brought
+
+    def _tell_stored(self, dump: DumpFile, verdict: Verdict, brought: Brought, *, seconds: float) -> None:
+        receipt, facts = brought.receipt, verdict.facts
+        self._tell(
+            ev.DUMP_UPLOADED if brought.sent_bytes or not receipt.stored_bytes else ev.DUMP_ALREADY_STORED,
+            path=dump.path,
+            key=receipt.key,
+            size_bytes=dump.size_bytes,
+            sent_bytes=brought.sent_bytes,
+            seconds=seconds,
+            delay_seconds=receipt.uploaded_at - dump.mtime,
+            verdict=verdict.state.value,
+            reason=verdict.reason,
+            crc32=f"{receipt.crc32:08x}",
+            jvm=facts.jvm if facts else None,
+            cause=facts.cause.value if facts else None,
+            dump_time=_iso(facts.dump_time_ms) if facts and facts.dump_time_ms else None,
+            oom_stack=list(facts.oom_stack[:_STACK_TOLD]) or None if facts else None,
+            resumed=True if brought.resumed else None,
+            verified=receipt.verified,
+        )
+
+    def _refused(self, entry: Entry, error: DumpagentError) -> None:
+        """A store that refuses everybody is one trouble of the store, not one of each dump."""
+        of_the_store = self._reach.refuses_everybody()
+        if of_the_store:
+            self._store_failed(entry, of_the_store)
+            return
+        delay_s = self._backlog.retry(entry)
+        self._tell(ev.ATTEMPT_FAILED, path=entry.dump.path, fault="dump", error=str(error))
+        self._dump_trouble.failed(
+            entry.dump.identity.inode,
+            str(error),
+            path=entry.dump.path,
+            hint=error.hint or None,
+            next_try_seconds=delay_s,
+        )
+
+    def _store_failed(self, entry: Entry, error: DumpagentError) -> None:
+        delay_s = self._backlog.retry(entry)
+        self._reach.leave_alone(delay_s)
+        self._tell(ev.ATTEMPT_FAILED, path=entry.dump.path, fault="store", error=str(error))
+        self._reach.failed(error, pending=self._backlog.counts().pending)
+
+
+def _iso(milliseconds: int) -> str | None:
+    try:
+        return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return None

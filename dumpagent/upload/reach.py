@@ -1,0 +1,63 @@
+"""Knows whether the store can be reached: tells when it cannot, when it can again, and how long to leave it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.observe import events as ev
+from dumpagent.observe.events import Tell
+from dumpagent.observe.trouble import Trouble
+from dumpagent.store.protocol import LookRefused, Store
+
+_STORE = "store"  # one trouble for all dumps
+
+
+class Reach:
+    """What everybody who asks the store has to know of it. `monotonic` is the clock of the pause, seconds."""
+
+    def __init__(self, store: Store, tell: Tell, *, monotonic: Callable[[], float]) -> None:
+        self._store, self._tell, self._monotonic = store, tell, monotonic
+        self._trouble = Trouble(tell, ev.STORE_FAILED, ev.STORE_RECOVERED, monotonic=monotonic)
+        self._greeted = False  # the store has answered before
+        self._paused_until = 0.0
+
+    def note(self, error: DumpagentError | None) -> None:
+        """Take note of how the store answered a question that was not about a dump."""
+        self._tell(ev.STORE_CHECKED, store=self._store.name, usable=error is None)
+        if error:
+            self._trouble.failed(_STORE, str(error), store=self._store.name, hint=error.hint or None)
+            return
+        recovered = self._trouble.ended_for(_STORE, store=self._store.name)
+        if not recovered and not self._greeted:
+            self._tell(ev.STORE_ANSWERED, store=self._store.name)
+        self._greeted = True
+
+    def failed(self, error: DumpagentError, *, pending: int) -> None:
+        """Take note that a dump could not be stored for the store's own fault; `pending` dumps wait for it."""
+        self._trouble.failed(
+            _STORE, str(error), store=self._store.name, hint=error.hint or None, pending=pending
+        )
+
+    def has_stored(self) -> None:
+        """Take note that a dump is stored: nothing is wrong with the store, and nobody need wait for it."""
+        self._paused_until = 0.0
+        self._trouble.ended_for(_STORE, store=self._store.name)
+
+    def refuses_everybody(self) -> DumpagentError | None:
+        """Ask the store whether it takes anything at all: give why not, None if it does or does not tell."""
+        try:
+            self._store.check()
+        except LookRefused:
+            return None  # may not list: says nothing about writing
+        except (Refused, Unreachable) as error:
+            return error
+        return None
+
+    def leave_alone(self, seconds: float) -> None:
+        """Let nobody bother the store for so long, at least."""
+        self._paused_until = max(self._paused_until, self._monotonic() + seconds)
+
+    def pause_left_s(self) -> float:
+        """Say for how long nobody may bother the store yet."""
+        return max(0.0, self._paused_until - self._monotonic())
