@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.mount.container import MS_BIND, MS_RDONLY, MS_REMOUNT, Container
+from tests.mount.container import MS_BIND, MS_PRIVATE, MS_RDONLY, MS_REMOUNT, MS_UNBINDABLE, Container
 from tests.mount.node import Node, eventually
 
 pytestmark = pytest.mark.slow  # each starts a manager and four namespaces
@@ -145,6 +147,30 @@ def test_another_volume_under_a_running_manager_replaces_the_old_one(node: Node)
     manager.told("write_proven", 2)
     write(app, f"{node.dumps}/a.hprof")
     assert container.run("open(path).read()", path=f"{node.source}/a.hprof") == "dump"
+
+
+def test_a_remount_that_keeps_failing_is_tried_ever_more_seldom_and_told_once(node: Node) -> None:
+    """A volume made unbindable takes every write test, but the kernel refuses to bind it."""
+    app = node.app()
+    container = node.manager_container()
+    manager = node.manager(container=container).ready()
+    container.run("mount(None, source, flag)", source=node.source, flag=MS_UNBINDABLE)
+    node.host.run("umount(path, 2)", path=f"{node.mnt}/dump")
+    manager.told("remount_failed")
+    node.host.run("os.mkdir(path)", path=f"{node.mnt}/elsewhere")
+    until = time.monotonic() + 5
+    while time.monotonic() < until:  # each is a wake-up, and a temptation to try again
+        node.host.run("mount(pv, path, MS_BIND); umount(path, 2)", pv=node.pv, path=f"{node.mnt}/elsewhere")
+        time.sleep(0.02)
+    (failed,) = manager.events("remount_failed")
+    assert failed["error"] == os.strerror(22)
+    assert "verdict ready" not in manager.heartbeat.read_text()
+    container.run("mount(None, source, flag)", source=node.source, flag=MS_PRIVATE)
+    (recovered,) = manager.told("remount_recovered")
+    # After the n-th failure it waits for 0.05 * 2^n s, which bounds how many fit into the time that it took.
+    assert 3 <= recovered["times"] <= math.log2(recovered["seconds"] / 0.05 + 2)
+    writes_reach_the_volume(node, app, "a.hprof")
+    assert len(manager.events("mount_lost")) == len(manager.events("mount_restored")) == 1
 
 
 @pytest.mark.parametrize("name", ["with blank", "new\nline", "back\\slash", "tab\there", "ünï", "\\040"])

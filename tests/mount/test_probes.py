@@ -99,6 +99,16 @@ def test_wait_gives_up_after_its_timeout_and_says_what_was_missing(node: Node) -
     assert "not ready after 0.3 s: nothing is mounted at" in said
 
 
+def test_wait_says_every_30_s_what_it_waits_for(node: Node) -> None:
+    """Whoever reads the log of an init container sees that it lives, and what it lacks."""
+    waiting = start_waiting(node, node.app(), "--timeout", "31s")
+    _, said = waiting.communicate(timeout=90)
+    first, second, last = said.splitlines()
+    assert first.startswith("dumpagent wait: waiting: nothing is mounted at")
+    assert second.startswith("dumpagent wait: waiting for 30 s: nothing is mounted at")
+    assert last.startswith("dumpagent wait: not ready after 31 s: nothing is mounted at")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_wait_ends_at_once_when_the_pod_is_deleted(node: Node, number: int) -> None:
     waiting = start_waiting(node, node.app())
