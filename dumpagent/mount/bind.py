@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from dumpagent.errors import Refused
 from dumpagent.kernel.mount import bind, detach
+from dumpagent.mount import advice
 from dumpagent.mount.table import Shows, View
 
 _ROUNDS = 16  # somebody else mounts faster than we unmount: stop and try again later
@@ -37,7 +38,7 @@ def settle(target: str, source: str, look: Callable[[], View]) -> View:
                 detach(target)
     raise Refused(
         f"{target} does not come to rest: somebody else mounts there",
-        hint="find who else runs mount or umount on this directory (an old script, fstab, autofs) and stop it",
+        hint=advice.FOUGHT,
     )
 
 
@@ -68,10 +69,12 @@ def open_target(target: str) -> int:
         fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            what = "a symbolic link" if _is_link(target) else "not a directory"
+            what, why = "not a directory", ""
+            if _is_link(target):
+                what, why = "a symbolic link", "; a mount would follow the link"
             raise Refused(
                 f"MOUNT_TARGET {target!r} is {what}",
-                hint="remove it from the node, or set MOUNT_TARGET to the directory itself; a mount would follow the link",
+                hint=f"remove it from the node, or set MOUNT_TARGET to the directory itself{why}",
             ) from error
         raise
     if created:

@@ -13,6 +13,7 @@ from dumpagent.errors import Refused
 from dumpagent.kernel.children import reap
 from dumpagent.kernel.mount import make_private
 from dumpagent.kernel.mountinfo import open_mountinfo
+from dumpagent.mount import advice
 from dumpagent.mount.backend import Backend, Proof, withdraw_ready
 from dumpagent.mount.bind import clear, settle
 from dumpagent.mount.errand import Descriptors, Errand, Say
@@ -187,24 +188,25 @@ class Keeper:
     def repair(self, view: View, now: float) -> None:
         """Make the target show the source, where that is better than what it shows."""
         if view.shows is Shows.READ_ONLY and view.source.file_system_read_only:
-            self._told_broken(view.shows, now)
+            self._told_broken(view, now)
             self.prove_at = min(self.prove_at, now)  # the write test decides what this means
             return
         if self.proof is None or self.proof.backend not in _FIT_TO_BIND or now < self.repair_at:
             if not self.aside:
-                self._told_broken(view.shows, now)
+                self._told_broken(view, now)
             return
         if wait_s := self.pace.wait_s(now):
-            self.remount.failed("target", "somebody else undoes every mount", path=self.target)
+            text = "somebody else undoes every mount"
+            self.remount.failed("target", text, path=self.target, hint=advice.FOUGHT)
             self._again(now, wait_s)
             return
         try:
             self.view = settle(self.target, self.source, lambda: self.table.read(self.mountinfo_fd))
             self.changes += 1
         except (OSError, Refused) as error:
-            self._told_broken(view.shows, now)
+            self._told_broken(view, now)
             text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            self.remount.failed("target", text, path=self.target, hint=getattr(error, "hint", None))
+            self.remount.failed("target", text, path=self.target, hint=getattr(error, "hint", advice.REMOUNT))
             self.failures += 1
             self._again(now, min(_LONGEST_BACKOFF_S, 0.05 * 2**self.failures))
             return
@@ -213,7 +215,7 @@ class Keeper:
         self.aside = False
         self.proof = dataclasses.replace(self.proof, through_target=False)
         self.prove_at = now
-        self._told_broken(view.shows, now)
+        self._told_broken(view, now)
         self.remount.ended_for("target", path=self.target)
         self._told_whole(self.view, self.monotonic(), bound=True)
 
@@ -221,15 +223,12 @@ class Keeper:
         self.repair_at = now + seconds
         self.look_at = min(self.look_at, self.repair_at)
 
-    def _told_broken(self, shows: Shows, now: float) -> None:
-        if self.found is shows or (self.found is None and shows is Shows.NOTHING):
+    def _told_broken(self, view: View, now: float) -> None:
+        if self.found is view.shows or (self.found is None and view.shows is Shows.NOTHING):
             return  # told; or there was never a mount to lose
-        self.found, self.found_at = shows, now
-        self.tell(_LOST[shows], path=self.target, stack=self._stack())
-
-    def _stack(self) -> list[str]:
-        mounts = self.view.stack if self.view else ()
-        return [f"{mount.fstype} {mount.device} {mount.root}" for mount in mounts]
+        self.found, self.found_at = view.shows, now
+        stack = [f"{mount.fstype} {mount.origin} {mount.device} {mount.root}" for mount in view.stack]
+        self.tell(_LOST[view.shows], path=self.target, stack=stack, hint=advice.FINDINGS[view.shows])
 
     def _told_whole(self, view: View, now: float, *, bound: bool = False) -> None:
         before, self.found, self.aside = self.found, Shows.THE_SOURCE, False
@@ -307,7 +306,8 @@ class Keeper:
     def _tell_of(self, proof: Proof, *, was_ready: bool) -> None:
         for kind, trouble in self.backend.items():
             if kind is proof.backend:
-                trouble.failed("volume", proof.error, path=self.source, step=proof.step)
+                hint = advice.BACKENDS[kind]
+                trouble.failed("volume", proof.error, path=self.source, step=proof.step, hint=hint)
             elif proof.backend is Backend.WRITABLE:
                 trouble.ended_for("volume", path=self.source, finding=kind.value)
             else:
@@ -322,7 +322,8 @@ class Keeper:
         try:
             layers = clear(self.target)
         except OSError as error:
-            self.remount.failed("target", error.strerror or str(error), path=self.target)
+            text = error.strerror or str(error)
+            self.remount.failed("target", text, path=self.target, hint=advice.REMOUNT)
             return
         self.changes += 1
         if proof.backend in _SET_ASIDE:
@@ -330,7 +331,11 @@ class Keeper:
             if layers:
                 self.found, self.found_at = Shows.NOTHING, self.monotonic()
                 self.tell(
-                    ev.MOUNT_SET_ASIDE, path=self.target, finding=proof.backend.value, error=proof.error
+                    ev.MOUNT_SET_ASIDE,
+                    path=self.target,
+                    finding=proof.backend.value,
+                    error=proof.error,
+                    hint=advice.BACKENDS[proof.backend],
                 )
 
     def beat(self, now: float) -> None:

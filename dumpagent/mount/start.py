@@ -59,7 +59,7 @@ def lock_node(target: str) -> int:
     except BlockingIOError as error:
         raise Refused(
             f"another `dumpagent mount` on this node holds the lock on {parent}",
-            hint="run one per node (a DaemonSet); two would unmount each other's mounts without end",
+            hint="run one per node (podAntiAffinity, or a DaemonSet); two would unmount each other's mounts without end",
         ) from error
 
 

@@ -11,7 +11,7 @@ from dumpagent.kernel.mountinfo import mount_id, read_mountinfo
 
 # Source: proc_pid_mountinfo(5): id, parent, device, root, mount point, mount options, optional fields, "-",
 # file system, source, super block options.
-_LINE = rb"^(\d+) (\d+) (\d+:\d+) (\S+) (%s) (\S+)((?: [^-\s]\S*)*) - (\S+) \S* (\S+)$"
+_LINE = rb"^(\d+) (\d+) (\d+:\d+) (\S+) (%s) (\S+)((?: [^-\s]\S*)*) - (\S+) (\S*) (\S+)$"
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
@@ -27,7 +27,10 @@ class Shows(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of the mount table. `device` is major:minor, `root` the directory of that file system shown at `path`."""
+    """One line of the mount table. `device` is major:minor, `root` the directory of that file system shown at `path`.
+
+    `origin` is what whoever mounted it has named: a block device, a server's path, any word.
+    """
 
     id: int
     parent: int
@@ -37,6 +40,7 @@ class Mount:
     read_only: bool
     shared: bool
     fstype: str
+    origin: str
     file_system_read_only: bool
 
 
@@ -132,7 +136,7 @@ def is_mount_point(path: str) -> bool:
 
 
 def _mount(found: tuple[bytes, ...]) -> Mount:
-    number, parent, device, root, path, options, optional, fstype, super_options = found
+    number, parent, device, root, path, options, optional, fstype, origin, super_options = found
     return Mount(
         int(number),
         int(parent),
@@ -142,6 +146,7 @@ def _mount(found: tuple[bytes, ...]) -> Mount:
         b"ro" in options.split(b","),
         b" shared:" in optional,
         fstype.decode("utf-8", "replace"),
+        unescape(origin),
         b"ro" in super_options.split(b","),
     )
 

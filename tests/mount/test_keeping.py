@@ -81,7 +81,9 @@ def test_a_wrong_source_mounted_over_the_volume_is_removed(node: Node) -> None:
     manager = node.manager().ready()
     node.host.run("mount('evil', path, 0, 'tmpfs')", path=f"{node.mnt}/dump")
     assert manager.told("mount_restored")[0]["finding"] == "another"
-    assert "tmpfs" in manager.events("mount_wrong")[0]["stack"][-1]
+    (wrong,) = manager.events("mount_wrong")
+    assert [mount.split()[:2] for mount in wrong["stack"]] == [["tmpfs", "pv"], ["tmpfs", "evil"]]
+    assert "find who" in wrong["hint"]
     writes_reach_the_volume(node, app, "a.hprof")
     assert len(app.mounts(node.dumps)) == 1
 

@@ -1,0 +1,13 @@
+"""Whoever reads of a trouble is told what to do about it."""
+
+from __future__ import annotations
+
+from dumpagent.mount import advice
+from dumpagent.mount.backend import Backend
+from dumpagent.mount.table import Shows
+
+
+def test_there_is_advice_for_everything_that_can_be_found() -> None:
+    """No finding without a hint."""
+    assert set(advice.FINDINGS) == set(Shows) - {Shows.THE_SOURCE}
+    assert set(advice.BACKENDS) == set(Backend) - {Backend.WRITABLE}
