@@ -8,16 +8,18 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterable
 
 import click
 
 from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store
+from dumpagent.doctor.examination import Doctor
+from dumpagent.doctor.finding import Finding, Patient, Result
+from dumpagent.doctor.table import show
 from dumpagent.observe.log import log_to, printable
 from dumpagent.settings import S3, Logging, Place, Remembering, Runtime, Volume, Watching
 from dumpagent.store.credentials import find_credentials
-from dumpagent.upload.doctor import Doctor, Finding, Patient, Result
+from dumpagent.store.trust import ca_file
 
 
 @click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")
@@ -44,7 +46,7 @@ def command(
     place = dataclasses.replace(place, node_name=place.node_name or socket.gethostname())
     patient = Patient(
         root=root, state_dir=state_dir, runtime_dir=runtime.runtime_dir, place=place, prefix=s3.prefix,
-        endpoint_url=s3.endpoint_url, ca_bundle=os.environ.get("AWS_CA_BUNDLE", ""),
+        endpoint_url=s3.endpoint_url, ca_file=ca_file(),
         storage_class=s3.storage_class, quiet_s=watching.file_stable_time_s,
     )  # fmt: skip
 
@@ -56,26 +58,9 @@ def command(
     for finding in doctor.examine():
         findings.append(finding)
         if as_json:
-            click.echo(json.dumps(printable({**dataclasses.asdict(finding), "result": finding.result.value})))
+            click.echo(json.dumps(printable(finding.as_line())))
     if not as_json:
-        _show(findings)
+        show(findings)
     sys.stdout.flush()
     # A check that hangs in the kernel must not hold up the end.
     os._exit(1 if any(finding.result is Result.FAILED for finding in findings) else 0)
-
-
-def _show(findings: Iterable[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    colours = {Result.OK: "green", Result.WARNING: "yellow", Result.FAILED: "bold red", Result.SKIPPED: "dim"}
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("Check", "Result", "Seen", "What to do"):
-        table.add_column(title, overflow="fold")
-    for finding in findings:
-        seen, fix = (str(printable(text)) for text in (finding.seen, finding.fix))
-        table.add_row(
-            finding.name, Text(finding.result.value, colours[finding.result]), Text(seen), Text(fix)
-        )
-    Console().print(table)

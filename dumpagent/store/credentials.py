@@ -9,10 +9,14 @@ from dumpagent.errors import Refused
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Where credentials come from, in the SDK's words; `expires_in_s` is None for those without an end."""
+    """Where credentials come from, in the SDK's words; `expires_in_s` is None for those without a known end.
+
+    `temporary`: with a session token, which ends some day.
+    """
 
     source: str
     expires_in_s: float | None
+    temporary: bool = False
 
 
 def find_credentials() -> Credentials:
@@ -32,11 +36,18 @@ def find_credentials() -> Credentials:
                 "the SDK found no credentials",
                 hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_ROLE_ARN with AWS_WEB_IDENTITY_TOKEN_FILE",
             )
-        found.get_frozen_credentials()
+        token = found.get_frozen_credentials().token
+    except (
+        RuntimeError
+    ) as error:  # the SDK's words for keys in variables whose AWS_CREDENTIAL_EXPIRATION is over
+        raise Refused(
+            f"the credentials have ended: {error}",
+            hint="renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; a role (AWS_ROLE_ARN) renews them by itself",
+        ) from error
     except (BotoCoreError, ClientError, OSError) as error:
         raise Refused(
             f"no credentials can be had: {error}", hint="check AWS_ROLE_ARN and its token file"
         ) from error
     expiry = getattr(found, "_expiry_time", None)
     left_s = (expiry - dt.datetime.now(dt.UTC)).total_seconds() if isinstance(expiry, dt.datetime) else None
-    return Credentials(str(found.method), left_s)
+    return Credentials(str(found.method), left_s, temporary=bool(token))

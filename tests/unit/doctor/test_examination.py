@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import email.utils
+import os
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,15 +16,19 @@ from typing import Any
 
 import pytest
 
+from dumpagent.doctor.canary import canary
+from dumpagent.doctor.examination import Doctor
+from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.model import Identity
+from dumpagent.observe.heartbeat import Heartbeat
 from dumpagent.settings import GIB, Place
-from dumpagent.store.credentials import Credentials
+from dumpagent.store.credentials import Credentials, find_credentials
 from dumpagent.store.memory import MemoryStore
-from dumpagent.upload.canary import canary
-from dumpagent.upload.doctor import Doctor, Finding, Patient, Result
+from dumpagent.store.protocol import LookRefused
 from dumpagent.upload.ledger import Ledger, Receipt
 from tests.harness.hprof import Maker
+from tests.harness.stores.certificates import Certificates, make_certificates
 
 
 class _Store(BaseHTTPRequestHandler):
@@ -58,7 +66,7 @@ def examine(
     """Give the findings by name; of two the worse one."""
     settings: dict[str, Any] = {
         "root": str(root), "state_dir": f"{root}/.dumpagent", "runtime_dir": str(root), "place": Place(node_name="n"),
-        "prefix": "dumps", "endpoint_url": endpoint, "ca_bundle": "", "storage_class": "STANDARD_IA", "quiet_s": 0.0,
+        "prefix": "dumps", "endpoint_url": endpoint, "ca_file": "", "storage_class": "STANDARD_IA", "quiet_s": 0.0,
     }  # fmt: skip
     now = more.pop("now", time.time)
     profile = more.pop("profile", lambda: (True, "crc32"))
@@ -166,12 +174,146 @@ def test_a_dump_that_left_the_volume_still_counts_for_the_space_that_the_next_on
 def test_truncated_dumps_on_the_volume_are_named(tmp_path: Path, endpoint: str) -> None:
     (tmp_path / "cut.hprof").write_bytes(Maker().dump()[:-9])
     dumps = examine(tmp_path, endpoint)["dumps"]
-    assert dumps.result is Result.WARNING
+    assert dumps.result is Result.FAILED
     assert "cut.hprof" in dumps.seen
+    os.utime(tmp_path / "cut.hprof", (1.0, 1.0))
+    assert examine(tmp_path, endpoint)["dumps"].result is Result.WARNING, (
+        "nobody can do anything about it now"
+    )
 
 
 def test_no_daemon_is_named(tmp_path: Path, endpoint: str) -> None:
     assert "none runs here" in examine(tmp_path, endpoint)["daemon"].seen
+
+
+def test_a_daemon_that_was_killed_is_named_though_its_last_word_is_fresh(
+    tmp_path: Path, endpoint: str
+) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    beat = Heartbeat(str(tmp_path), "upload")
+    beat.open()
+    path = tmp_path / "upload.heartbeat"
+    path.write_text(path.read_text().replace(f"pid {os.getpid()}", f"pid {gone.pid}"))
+    daemon = examine(tmp_path, endpoint)["daemon"]
+    assert daemon.result is Result.FAILED
+    assert "killed" in daemon.seen
+    assert "OOMKilled" in daemon.fix
+
+
+class _Denying(MemoryStore):
+    """A store that grants all but one call."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        self.call = call
+        setattr(self, call, self._deny)
+
+    def _deny(self, *_: object, **_more: object) -> Any:
+        raise LookRefused(
+            f"the store answered 403 AccessDenied to {self.call}", hint="give s3:PutObject, s3:GetObject"
+        )
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "right", "result"),
+    [
+        ("put", "put", "s3:PutObject", Result.FAILED),
+        ("look", "head", "s3:GetObject", Result.FAILED),
+        ("read", "get", "s3:GetObject", Result.FAILED),
+        ("begin", "abort", "s3:AbortMultipartUpload", Result.FAILED),
+        ("abort", "abort", "s3:AbortMultipartUpload", Result.FAILED),
+        ("objects", "list", "s3:ListBucket", Result.WARNING),
+        ("delete", "delete", "s3:DeleteObject", Result.WARNING),
+    ],
+)  # fmt: skip
+def test_the_one_right_that_is_missing_is_named(
+    tmp_path: Path, endpoint: str, call: str, name: str, right: str, result: Result
+) -> None:
+    found = examine(tmp_path, endpoint, _Denying(call))
+    assert (found[name].result, found[name].fix) == (result, f"give these credentials {right}")
+    others = {"put", "head", "get", "list", "abort", "delete"} - {name}
+    assert all(found[each].result in (Result.OK, Result.SKIPPED) for each in others & found.keys())
+
+
+def test_a_store_that_hangs_does_not_hang_the_doctor(tmp_path: Path, endpoint: str) -> None:
+    class Hanging(MemoryStore):
+        def check(self) -> None:
+            time.sleep(60)
+
+    bucket = examine(tmp_path, endpoint, Hanging(), patience_s=1.0)["bucket"]
+    assert (bucket.result, bucket.seen) == (Result.FAILED, "no answer within 1 s")
+    assert "health" in bucket.fix
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(params=["127.0.0.1"])
+def tls(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator[str]:
+    """A server at the address that the test names, whose certificate is for 127.0.0.1."""
+    server = HTTPServer((request.param, 0), type("Handler", (_Store,), {}))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://{request.param}:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_certificate_that_can_be_trusted_is_fine(
+    tmp_path: Path, tls: str, certificates: Certificates
+) -> None:
+    assert examine(tmp_path, tls, ca_file=str(certificates.ca))["TLS"].result is Result.OK
+
+
+def test_a_private_ca_that_is_not_trusted_is_named(tmp_path: Path, tls: str) -> None:
+    found = examine(tmp_path, tls)
+    assert found["TLS"].result is Result.FAILED
+    assert "private CA" in found["TLS"].fix
+    assert "AWS_CA_BUNDLE" in found["TLS"].fix
+    assert found["bucket"].result is Result.SKIPPED
+
+
+@pytest.mark.parametrize("tls", ["127.0.0.2"], indirect=True)
+def test_a_certificate_of_another_host_is_named(tmp_path: Path, tls: str, certificates: Certificates) -> None:
+    other = examine(tmp_path, tls, ca_file=str(certificates.ca))["TLS"]
+    assert other.result is Result.FAILED
+    assert "another host's" in other.fix
+    assert "127.0.0.2" in other.fix
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_ca_file_that_cannot_be_used_is_named(tmp_path: Path, tls: str, content: str | None) -> None:
+    path = tmp_path / "ca.pem"
+    if content:
+        path.write_text(content)
+    found = examine(tmp_path, tls, ca_file=str(path))["TLS"]
+    assert found.result is Result.FAILED
+    assert str(path) in found.seen
+    assert "AWS_CA_BUNDLE" in found.fix
+
+
+def test_a_session_token_whose_end_nobody_knows_is_told(tmp_path: Path, endpoint: str) -> None:
+    token = examine(tmp_path, endpoint, credentials=lambda: Credentials("env", None, temporary=True))
+    assert token["credentials"].result is Result.WARNING
+    assert "never renewed" in token["credentials"].fix
+
+
+def test_keys_in_variables_that_have_ended_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "x")
+    assert find_credentials().temporary
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2020-01-01T00:00:00Z")
+    with pytest.raises(Refused, match="ended") as refused:
+        find_credentials()
+    assert "AWS_SESSION_TOKEN" in refused.value.hint
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=300)
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", soon.isoformat())
+    assert 200 < (find_credentials().expires_in_s or 0) < 301
 
 
 def test_credentials_that_cannot_be_had_are_named(tmp_path: Path, endpoint: str) -> None:

@@ -1,0 +1,49 @@
+"""Looks at the dumps that lie on the volume: can each be read, and is it whole? May hang; see `patience`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dumpagent.doctor.finding import Finding, Result
+from dumpagent.model import DumpFile, State, Verdict
+from dumpagent.upload.judge import CompletenessJudge
+from dumpagent.upload.scan import scan
+
+_MOST = 20  # the newest; each costs some milliseconds
+_FRESH_S = 86400.0  # what was cut longer ago is known, and fails nothing any more
+
+
+def dumps(root: str, state_dir: str, *, quiet_s: float, now: float) -> Iterator[Finding]:
+    """Name what cannot be looked at, and dumps that were cut."""
+    found = scan(root, skip=frozenset({state_dir}))
+    unreadable = dict(found.unreadable)
+    judge = CompletenessJudge(quiet_s=quiet_s)
+    judged: list[tuple[Verdict, DumpFile]] = []
+    for dump in found.dumps[-_MOST:]:
+        try:
+            judged.append((judge.judge(dump), dump))
+        except FileNotFoundError:
+            continue  # claimed or deleted meanwhile
+        except OSError as error:
+            unreadable[dump.relpath] = error.strerror or str(error)
+    if unreadable:
+        path, reason = next(iter(unreadable.items()))
+        yield Finding(
+            "dumps", Result.FAILED, f"{len(unreadable)} paths cannot be looked at, such as {path}: {reason}",
+            "give the agent DAC_READ_SEARCH; mend the file system",
+        )  # fmt: skip
+    cut = [(verdict, dump) for verdict, dump in judged if verdict.state is State.TRUNCATED]
+    if cut:
+        verdict, dump = cut[-1]
+        fresh = now - dump.mtime < _FRESH_S
+        yield Finding(
+            "dumps", Result.FAILED if fresh else Result.WARNING,
+            f"{len(cut)} of the newest {len(judged)} are truncated, such as {dump.relpath}: {verdict.reason}",
+            "give JVMs time to write (liveness probe, grace period) and the volume room",
+        )  # fmt: skip
+    elif not unreadable:
+        yield Finding(
+            "dumps",
+            Result.OK,
+            f"{len(found.dumps)} on the volume, none of the newest {len(judged)} truncated",
+        )

@@ -1,0 +1,110 @@
+"""The order of the checks: that in which a dump meets what they check."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator
+
+from dumpagent.doctor import access, container, dumps, mounts, network, roundtrip, volume, wakeups
+from dumpagent.doctor.canary import canary
+from dumpagent.doctor.finding import Finding, Patient, Result
+from dumpagent.doctor.patience import Look, guarded, of_store, of_volume
+from dumpagent.store.credentials import Credentials
+from dumpagent.store.protocol import Store
+
+_PATIENCE_S = 10.0
+
+
+class Doctor:
+    """Runs the checks, none of which can hang for long."""
+
+    def __init__(
+        self,
+        patient: Patient,
+        store: Store,
+        *,
+        find_credentials: Callable[[], Credentials],
+        profile: Callable[[], tuple[bool | None, str | None]] = lambda: (None, None),
+        now: Callable[[], float] = time.time,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        """`profile` gives whether the store took the storage class, and which digest it verifies; None: not known."""
+        self._patient, self._store, self._find_credentials, self._profile = (
+            patient,
+            store,
+            find_credentials,
+            profile,
+        )
+        self._now, self._patience_s = now, patience_s
+
+    def examine(self) -> Iterator[Finding]:
+        """Give the findings, each as soon as it is there."""
+        yield from guarded("daemon", lambda: container.daemon(self._patient.runtime_dir)).findings
+        yield from guarded("rights", container.rights).findings
+        yield from guarded("mount", lambda: mounts.mount(self._patient.root)).findings
+        writable = yield from self._volume()
+        reachable = yield from self._network()
+        yield from of_store(
+            "credentials", lambda: access.credentials(self._find_credentials), self._patience_s
+        ).findings
+        if reachable:
+            yield from self._bucket(writable)
+        else:
+            yield Finding("bucket", Result.SKIPPED, "the store cannot be reached")
+
+    def _volume(self) -> Generator[Finding, None, bool]:
+        """Look at the volume for as long as it answers; say whether it takes writes."""
+        patient = self._patient
+        root, state_dir = patient.root, patient.state_dir
+        looks: dict[str, Look] = {
+            "volume": lambda: volume.answers(root),
+            "volume writes": lambda: volume.takes_writes(state_dir),
+            "space": lambda: volume.space(root, state_dir, self._store.name),
+            "dumps": lambda: dumps.dumps(root, state_dir, quiet_s=patient.quiet_s, now=self._now()),
+            "wake-ups": lambda: wakeups.wakeups(root),
+        }
+        writable = False
+        for name, look in looks.items():
+            heard = of_volume(name, look, self._patience_s)
+            yield from heard.findings
+            if heard.hung or (name == "volume" and heard.failed):
+                return False
+            writable = writable or (name == "volume writes" and not heard.failed)
+        return writable
+
+    def _network(self) -> Generator[Finding, None, bool]:
+        """Say whether the store can be reached, or that this cannot be known from here."""
+        patient = self._patient
+        heard = guarded(
+            "network",
+            lambda: network.network(
+                patient.endpoint_url, patient.ca_file, now=self._now, patience_s=self._patience_s
+            ),
+        )
+        yield from heard.findings
+        return heard.failed <= {"clock"}  # a store with another time is there, and may say why it refuses
+
+    def _bucket(self, writable: bool) -> Iterator[Finding]:
+        patient, store, now = self._patient, self._store, self._now()
+        name = f"doctor-{uuid.uuid4().hex}"
+        heard = of_store("bucket", lambda: access.bucket(store), self._patience_s)
+        yield from heard.findings
+        if heard.failed:
+            return
+        key = f"{roundtrip.key_below(patient, name)}/rights"
+        content = canary(int(now * 1000))
+        heard = of_store("rights", lambda: access.rights(store, key, content), self._patience_s)
+        yield from heard.findings
+        if heard.hung or "put" in heard.failed:
+            return
+        yield from roundtrip.ways(patient, self._profile)
+        if not writable:
+            yield Finding("canary", Result.SKIPPED, "the volume takes no writes, or does not answer")
+            return
+        heard = of_store(
+            "canary",
+            lambda: roundtrip.round_trip(patient, store, name=name, now=now),
+            self._patience_s,
+        )
+        yield from heard.findings
