@@ -15,8 +15,10 @@ def main() -> None:
         code = check.answer(sys.argv[2:])
         if code is not None:
             sys.exit(code)
+    from dumpagent import secrets
     from dumpagent.cli import cli
 
+    secrets.install()
     cli.main(prog_name="dumpagent")
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from dumpagent.errors import BadSettings
+from dumpagent.secrets import NET
 from dumpagent.settings import Kind, Setting, declared, flag
 
 _C = TypeVar("_C", bound=Callable[..., Any])
@@ -76,6 +77,8 @@ def takes(*settings_classes: type, without: Collection[str] = ()) -> Callable[[_
                     given = parameters.pop(_parameter(number, field))
                     if given is not None:
                         values[field] = given
+                        if setting.secret:
+                            NET.learn_url(given) if setting.kind is Kind.URL else NET.learn(given)
                     elif setting.required:
                         raise BadSettings(
                             f"{setting.env} is not set; accepted: {setting.accepted}",

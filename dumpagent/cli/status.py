@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.server import Page, StatusServer, listen
+from dumpagent.secrets import hide
 from dumpagent.settings import Metrics
 
 WhyNot = Callable[[], str]  # empty: it is
@@ -27,4 +28,4 @@ def open_status(
 
 
 def _probed(why_not: str) -> Page:
-    return Page(f"{why_not}\n".encode(errors="replace"), 503) if why_not else Page(b"ok\n")
+    return Page(f"{hide(why_not)}\n".encode(errors="replace"), 503) if why_not else Page(b"ok\n")

@@ -8,6 +8,7 @@ import threading
 from dumpagent.kernel.files import replace_file
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.secrets import hide
 from dumpagent.settings import S3, refuse_placeholder
 from dumpagent.store.profile import Digest, Profile
 from dumpagent.store.s3 import S3Store
@@ -24,7 +25,7 @@ def open_store(
     for name, value in os.environ.items():
         if name.startswith("AWS_"):
             refuse_placeholder(name, value)
-    which = f"{settings.endpoint_url or 'AWS'} {settings.bucket} {settings.storage_class}"
+    which = f"{hide(settings.endpoint_url) or 'AWS'} {settings.bucket} {settings.storage_class}"
 
     def learnt(before: Profile, now: Profile) -> None:
         _tell_news(tell, settings, before, now)

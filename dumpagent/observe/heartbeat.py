@@ -12,6 +12,7 @@ from dumpagent.errors import BadSettings
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.trouble import Trouble
+from dumpagent.secrets import hide
 
 MAGIC = "dumpagent-heartbeat 1"  # the format's version; dumpagent/check.py reads it
 
@@ -80,7 +81,7 @@ class Heartbeat:
             "good-for": f"{good_for_s:.2f}",
             "verdict": verdict.value,
             "volume": _as_in_mountinfo(self.volume),
-            "reason": " ".join(reason.split()),
+            "reason": hide(" ".join(reason.split())),
         }
         text = MAGIC + "".join(f"\n{name} {value}" for name, value in lines.items()) + "\n"
         temporary = f"{self.path}.tmp"

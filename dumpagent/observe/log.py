@@ -11,15 +11,19 @@ import traceback
 from typing import TextIO
 
 from dumpagent.observe.events import Event, Tell
+from dumpagent.secrets import hide
 from dumpagent.settings import Logging
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def printable(value: object) -> object:
-    """Give `value` as text that any terminal and JSON reader takes: bytes that are not UTF-8 become \\xNN."""
+    """Give `value` as text that any terminal and JSON reader takes: bytes that are not UTF-8 become \\xNN.
+
+    Secrets in it become ***.
+    """
     if isinstance(value, str):
-        return os.fsencode(value).decode("utf-8", "backslashreplace")
+        return hide(os.fsencode(value).decode("utf-8", "backslashreplace"))
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, (int, bool, type(None))):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dumpagent.errors import BadSettings
+from dumpagent.secrets import hide
 
 _REQUEST_MOST_BYTES = 8192
 _CLIENTS_MOST = (
@@ -192,4 +193,4 @@ class StatusServer:
         try:
             return self._pages[path]()
         except Exception as error:  # noqa: BLE001 - a page that fails is the asker's to see, not the daemon's end
-            return Page(f"{type(error).__name__}: {error}\n".encode(), 500)
+            return Page(f"{type(error).__name__}: {hide(str(error))}\n".encode(), 500)

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 
+from dumpagent import secrets
 from dumpagent.errors import DumpagentError, Refused
 from dumpagent.settings import S3, declared
 from dumpagent.store.protocol import LookRefused, Store
@@ -90,4 +91,5 @@ def _be_the_child() -> None:
 
 
 if __name__ == "__main__":
+    secrets.install()
     _be_the_child()

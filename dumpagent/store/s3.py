@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dumpagent import __version__
 from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.secrets import NET, hide
 from dumpagent.settings import MIB, S3
 from dumpagent.store.attempts import Attempts
 from dumpagent.store.profile import Digest, Profile
@@ -76,7 +77,7 @@ class S3Store:
 
     @property
     def name(self) -> str:
-        at = f" at {self._settings.endpoint_url}" if self._settings.endpoint_url else " (AWS)"
+        at = f" at {hide(self._settings.endpoint_url)}" if self._settings.endpoint_url else " (AWS)"
         return f"bucket {self._settings.bucket}{at}"
 
     # -- asking -------------------------------------------------------------------------------------------------
@@ -456,6 +457,7 @@ class S3Store:
                 from botocore.config import Config
 
                 session = boto3.session.Session()
+                _learn_secrets(session.get_credentials())
                 own_endpoint = bool(self._settings.endpoint_url)
                 self._client = session.client(
                     "s3",
@@ -487,6 +489,15 @@ class S3Store:
 
 def _below(prefix: str) -> str:
     return f" {prefix}" if prefix else ""
+
+
+def _learn_secrets(found: Any) -> None:
+    """Hide what a profile or a file of the SDK's holds. What is renewed is known by its form, and costs a request."""
+    from botocore.credentials import RefreshableCredentials
+
+    if found is not None and not isinstance(found, RefreshableCredentials):
+        NET.learn(found.secret_key)
+        NET.learn(found.token or "")
 
 
 def _send_at_once(params: dict[str, Any], **_more: object) -> None:
