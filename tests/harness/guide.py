@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_BLOCK = re.compile(r"(?:^<!-- (?P<note>[^\n]*) -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"(?:^(?P<values><!-- values -->)\n|^\*Not run in the tests: (?P<why_not>[^\n]*)\.\*\n\n)?"
+    r"^```sh\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 _SECTION = re.compile(r"^## (?P<title>.+)$", re.MULTILINE)
-_NOT_RUN = "not run in the tests: "
-_VALUES = "values"
 # A person reads on when the cluster is slow; a script has to wait.
 _PROLOGUE = "set -euo pipefail\n"
 
@@ -30,10 +32,8 @@ def blocks(page: Path) -> list[Block]:
     sections = list(_SECTION.finditer(text))
     found = []
     for match in _BLOCK.finditer(text):
-        note = match["note"] or ""
         title = next((s["title"] for s in reversed(sections) if s.start() < match.start()), "")
-        why_not = note.removeprefix(_NOT_RUN) if note.startswith(_NOT_RUN) else ""
-        found.append(Block(title, match["code"], why_not, note == _VALUES))
+        found.append(Block(title, match["code"], match["why_not"] or "", bool(match["values"])))
     return found
 
 

@@ -22,6 +22,7 @@ FILES = (
     "openshift-route.yaml",
 )
 OTHER_FILES = ("node-cleanup.yaml",)
+MONITORING_FILES = tuple(sorted(f"monitoring/{path.name}" for path in (FOLDER / "monitoring").glob("*.yaml")))
 WORKLOADS = ("StatefulSet", "Deployment", "DaemonSet")
 # What upload hands on to the SDK, which reads it itself.
 SDK_PREFIX = "AWS_"

@@ -34,7 +34,7 @@ DAEMONS = [
 PODS = [pytest.param(w, id=w["metadata"]["name"]) for w in manifests.workloads()]
 # 1.25 is the oldest that the validator knows; OpenShift 4.12 is Kubernetes 1.25.
 VERSIONS = ("1.25", kubernetes_validate.latest_version())
-_EXTENSIONS = {"SecurityContextConstraints", "Route"}
+_EXTENSIONS = {"SecurityContextConstraints", "Route", "PodMonitor", "PrometheusRule"}
 
 
 def _command(container: Container) -> click.Command:
@@ -136,6 +136,135 @@ def test_probes_have_time_enough(container: Container) -> None:
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         if probe in container.spec:
             assert container.spec[probe]["timeoutSeconds"] >= 5
+
+
+@pytest.mark.parametrize("container", DAEMONS)
+def test_daemons_are_asked_as_often_as_promised(container: Container) -> None:
+    """Out of service five seconds after the mount is lost; restarted only when nothing turns for more than a minute."""
+    ready, live = container.spec["readinessProbe"], container.spec["livenessProbe"]
+    assert (ready["exec"]["command"][2:], ready["periodSeconds"]) == (["ready"], 5)
+    assert (live["exec"]["command"][2:], live["periodSeconds"]) == (["live"], 30)
+    assert live["failureThreshold"] * live["periodSeconds"] > 60
+    assert (
+        container.spec["startupProbe"]["failureThreshold"] * container.spec["startupProbe"]["periodSeconds"]
+        >= 60
+    )
+
+
+@pytest.mark.parametrize("workload", PODS)
+def test_each_pod_has_time_to_end_and_leaves_word_of_why_it_did(workload: Object) -> None:
+    """The kubelet's own defaults are not relied on; the last lines of a log stand in the pod's status."""
+    pod = workload["spec"]["template"]["spec"]
+    assert "terminationGracePeriodSeconds" in pod
+    if workload["metadata"]["name"] in ("dump-volume-manager", "heap-dump-s3-uploader"):
+        assert pod["terminationGracePeriodSeconds"] >= 10  # both end within 3 s, even on a volume that hangs
+    for spec in (*pod.get("initContainers", []), *pod["containers"]):
+        assert spec["terminationMessagePolicy"] == "FallbackToLogsOnError", spec["name"]
+
+
+@pytest.mark.parametrize("name", ["dump-volume-manager", "heap-dump-s3-uploader"])
+def test_one_pod_per_node_and_none_waits_for_another(name: str) -> None:
+    """Two on a node would fight; under OrderedReady one broken node would hold up the repair of all."""
+    workload = manifests.named("StatefulSet", name)
+    labels = workload["spec"]["selector"]["matchLabels"]
+    affinity = workload["spec"]["template"]["spec"]["affinity"]
+    assert workload["spec"]["podManagementPolicy"] == "Parallel"
+    assert affinity["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] == [
+        {"labelSelector": {"matchLabels": labels}, "topologyKey": "kubernetes.io/hostname"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind_and_name", [("StatefulSet", "heap-dump-s3-uploader"), ("Deployment", "memory-leak-app")]
+)
+def test_who_needs_the_volume_goes_where_a_manager_is_and_waits_for_it(
+    kind_and_name: tuple[str, str],
+) -> None:
+    """Scheduled beside a manager, and started when `dumpagent wait` has seen the volume."""
+    pod = manifests.named(*kind_and_name)["spec"]["template"]["spec"]
+    (rule,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert rule["labelSelector"] == {"matchLabels": {"app": "dump-volume-manager"}}
+    assert rule["topologyKey"] == "kubernetes.io/hostname"
+    first = pod["initContainers"][0]
+    assert (first["name"], first["args"][0]) == ("wait-for-volume-manager", "wait")
+
+
+@pytest.mark.parametrize("container", DAEMONS)
+def test_daemons_know_their_node_and_pod(container: Container) -> None:
+    """From the downward API: they go into metadata, keys and metrics."""
+    fields = {
+        entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"]
+        for entry in container.spec["env"]
+        if "valueFrom" in entry
+    }
+    assert fields == {
+        "NODE_NAME": "spec.nodeName",
+        "POD_NAME": "metadata.name",
+        "POD_NAMESPACE": "metadata.namespace",
+    }
+
+
+def test_priority_and_size_are_the_promised_ones() -> None:
+    """A manager takes an ordinary pod's place, and its volume holds what capacity was planned for."""
+    manager = manifests.named("StatefulSet", "dump-volume-manager")
+    (claim,) = manager["spec"]["volumeClaimTemplates"]
+    assert manifests.named("PriorityClass", "dump-volume-critical")["value"] == 1_000_000
+    assert manager["spec"]["template"]["spec"]["priorityClassName"] == "dump-volume-critical"
+    assert claim["metadata"]["name"] == "dump-storage-pvc"
+    assert claim["spec"]["resources"]["requests"] == {"storage": "10Gi"}
+
+
+def test_openshift_shows_the_application_as_java_and_reaches_it_by_tls_alone() -> None:
+    """The console's labels, and a route that sends plain requests to https."""
+    for kind, name in (("Deployment", "memory-leak-app"), ("Service", "memory-leak-service")):
+        assert manifests.named(kind, name)["metadata"]["labels"]["app.openshift.io/runtime"] == "java"
+    route = manifests.named("Route", "memory-leak-app")["spec"]
+    assert route["tls"] == {"termination": "edge", "insecureEdgeTerminationPolicy": "Redirect"}
+    assert route["to"]["name"] == "memory-leak-service"
+    assert (
+        manifests.named("Namespace", "memory-leak-demo")["metadata"]["labels"][
+            "openshift.io/cluster-monitoring"
+        ]
+        == "true"
+    )
+
+
+def test_the_demo_application_dumps_into_the_volume_under_its_own_user() -> None:
+    """The JVM's flags name a file below the mount of the parent directory."""
+    (app,) = (c for c in manifests.containers() if str(c) == "memory-leak-app/memory-leak-app")
+    flags = str(app.env()["JAVA_TOOL_OPTIONS"]).split()
+    assert "-XX:+HeapDumpOnOutOfMemoryError" in flags
+    assert any(flag.startswith("-XX:HeapDumpPath=/mnt/dump/") for flag in flags)
+    assert app.security["runAsUser"] not in (0, None)
+    assert {"name": "host-mnt", "mountPath": "/mnt", "mountPropagation": "HostToContainer"} in app.spec[
+        "volumeMounts"
+    ]
+
+
+def test_the_documented_workload_identity_is_a_valid_pod() -> None:
+    """Who has no keys copies it from docs/uploader.md into the uploader; its SCC lets it pass."""
+    page = (manifests.PROJECT / "docs" / "uploader.md").read_text()
+    irsa, identity = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    assert (
+        irsa["metadata"]["name"]
+        == manifests.named("ServiceAccount", "heap-dump-s3-uploader")["metadata"]["name"]
+    )
+    assert "eks.amazonaws.com/role-arn" in irsa["metadata"]["annotations"]
+    template = manifests.named("StatefulSet", "heap-dump-s3-uploader")["spec"]["template"]
+    (spec,) = template["spec"]["containers"]
+    container = {
+        **spec,
+        "envFrom": [source for source in spec["envFrom"] if "secretRef" not in source],
+        "env": [*spec["env"], *identity["env"]],
+        "volumeMounts": [*spec["volumeMounts"], *identity["volumeMounts"]],
+    }
+    volumes = [*template["spec"]["volumes"], *identity["volumes"]]
+    pod = {**template["spec"], "containers": [container], "volumes": volumes}
+    for version in VERSIONS:
+        kubernetes_validate.validate(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": pod}, version, strict=True
+        )
+    assert "projected" in manifests.named("SecurityContextConstraints", "heap-dump-uploader")["volumes"]
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -282,10 +411,13 @@ def test_an_scc_says_everything_explicitly(scc: str) -> None:
     """What an SCC leaves out is decided by a default that differs between versions; the host's namespaces stay closed."""
     found = manifests.named("SecurityContextConstraints", scc)
     for field in (
-        "allowHostDirVolumePlugin", "allowedCapabilities", "defaultAddCapabilities", "requiredDropCapabilities", "priority",
+        "allowPrivilegedContainer", "allowPrivilegeEscalation", "allowHostDirVolumePlugin", "allowedCapabilities",
+        "defaultAddCapabilities", "requiredDropCapabilities", "allowedUnsafeSysctls", "priority", "readOnlyRootFilesystem",
         "users", "groups", "runAsUser", "fsGroup", "supplementalGroups", "seLinuxContext", "seccompProfiles", "volumes",
     ):  # fmt: skip
         assert field in found, f"{scc} says nothing about {field}"
+    for strategy in ("runAsUser", "fsGroup", "supplementalGroups", "seLinuxContext"):
+        assert found[strategy]["type"], f"{scc} leaves {strategy} open"
     for field in ("allowHostNetwork", "allowHostPID", "allowHostIPC", "allowHostPorts"):
         assert found[field] is False
 
@@ -293,7 +425,7 @@ def test_an_scc_says_everything_explicitly(scc: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_accepts_every_object(version: str) -> None:
     """No misspelt field, no wrong type, in the oldest and the newest version that can be asked."""
-    for document in manifests.objects():
+    for document in (*manifests.objects(), *manifests.objects(*manifests.MONITORING_FILES)):
         if document["kind"] not in _EXTENSIONS:
             kubernetes_validate.validate(document, version, strict=True)
 
@@ -338,6 +470,8 @@ def _strict(schema: Any) -> Any:
         strict.setdefault("additionalProperties", False)
     if schema.get("nullable") is True and isinstance(schema.get("type"), str):
         strict["type"] = [schema["type"], "null"]
+    if isinstance(schema.get("pattern"), str) and "(?i)" in schema["pattern"]:  # Go takes it anywhere
+        strict["pattern"] = "(?i)" + schema["pattern"].replace("(?i)", "")
     return strict
 
 
@@ -353,9 +487,27 @@ def test_openshift_accepts_its_objects(kind: str) -> None:
         "kind": {"const": kind},
         "apiVersion": {"type": "string"},
     }
-    for document in manifests.objects():
-        if document["kind"] == kind:
-            jsonschema.validate(document, schema)
+    found = [
+        document
+        for document in (*manifests.objects(), *manifests.objects(*manifests.MONITORING_FILES))
+        if document["kind"] == kind
+    ]
+    assert found
+    for document in found:
+        jsonschema.validate(document, schema)
+
+
+def test_openshifts_prometheus_may_see_what_the_label_has_it_scrape() -> None:
+    """Without the role it logs "cannot list pods", and no metric comes. Source: OpenShift runbook PrometheusKubernetesListWatchFailures."""
+    objects = manifests.objects("monitoring/openshift-prometheus-rbac.yaml")
+    role, binding = objects
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": "prometheus-k8s", "namespace": "openshift-monitoring"}
+    ]
+    assert role["rules"] == [
+        {"apiGroups": [""], "resources": ["services", "endpoints", "pods"], "verbs": ["get", "list", "watch"]}
+    ]
 
 
 def test_kustomization_lists_the_five_files_in_order() -> None:
@@ -415,4 +567,6 @@ def test_every_command_of_the_guide_is_run_or_says_why_not() -> None:
     """Who follows the guide word by word never meets a command that nobody ran."""
     runnable = [b.section for b in guide.blocks(GUIDE) if not b.why_not]
     assert tuple(dict.fromkeys(runnable)) == SECTIONS
-    assert len(guide.blocks(GUIDE)) == GUIDE.read_text().count("```sh")
+    text = GUIDE.read_text()
+    assert 2 * len(guide.blocks(GUIDE)) == text.count("```"), "a block that is neither run nor excused"
+    assert sum(bool(b.why_not) for b in guide.blocks(GUIDE)) == text.count("*Not run in the tests: ")
