@@ -15,7 +15,7 @@ from dumpagent.errors import Refused
 from dumpagent.mount.keeper import Keeper
 from dumpagent.mount.start import lock_node, refuse_what_cannot_work, resolve
 from dumpagent.observe import events as ev
-from dumpagent.observe.heartbeat import Heartbeat
+from dumpagent.observe.heartbeat import Heartbeat, tell_of_one_that_was_killed
 from dumpagent.observe.log import log_to, tell_all
 from dumpagent.observe.server import StatusServer
 from dumpagent.settings import Logging, Metrics, Mounting, Place, Runtime
@@ -44,6 +44,7 @@ def command(mounting: Mounting, runtime: Runtime, metrics: Metrics, place: Place
             f"cannot look at the mounts: {error}", hint=f"see that {error.filename} is there"
         ) from error
     heartbeat = Heartbeat(runtime.runtime_dir, "mount", mounting.target)
+    tell_of_one_that_was_killed(heartbeat, tell)
     heartbeat.open()
     status: StatusServer | None = None
     if metrics.metrics_port:

@@ -20,7 +20,7 @@ def mount(root: str) -> Iterator[Finding]:
     if not here:
         yield Finding(
             "mount", Result.FAILED, f"nothing is mounted at {root}: dumps lie on this container's or the node's disk",
-            "see the manager's log (dump-volume-manager) for mount_lost and remount_failed; DUMP_ROOT must be where it mounts",
+            "see the manager's log (dump-volume-manager) for mount_lost, remount_failed and mount_set_aside; DUMP_ROOT must be where it mounts",
         )  # fmt: skip
     elif "ro" in here[-1][5].split(","):
         yield Finding(

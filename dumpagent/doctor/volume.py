@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 
 from dumpagent.doctor.finding import Finding, Result
-from dumpagent.settings import GIB
+from dumpagent.settings import GIB, MIB
 from dumpagent.upload.ledger import receipts_in
 from dumpagent.upload.retention import space_of
 from dumpagent.upload.scan import scan
@@ -21,18 +21,23 @@ def answers(root: str) -> Iterator[Finding]:
 
 
 def takes_writes(state_dir: str) -> Iterator[Finding]:
-    """Write 4 KiB, sync and delete it: some faults show themselves to a write alone."""
+    """Write 1 MiB, sync and delete it: some faults show themselves to a write alone.
+
+    Not less: on a full volume the block is free that the manager's .ready took.
+    """
     path = f"{state_dir}/doctor-{uuid.uuid4().hex}"
     os.makedirs(state_dir, mode=0o700, exist_ok=True)
     began = time.monotonic()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, bytes(4096))
+        view = memoryview(bytes(MIB))
+        while view:
+            view = view[os.write(fd, view) :]
         os.fsync(fd)
     finally:
         os.close(fd)
         os.unlink(path)
-    yield Finding("volume writes", Result.OK, f"4 KiB in {time.monotonic() - began:.3f} s")
+    yield Finding("volume writes", Result.OK, f"1 MiB in {time.monotonic() - began:.3f} s")
 
 
 def space(root: str, state_dir: str, store_name: str) -> Iterator[Finding]:

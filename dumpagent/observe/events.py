@@ -35,6 +35,11 @@ def _event(name: str, level: str, meaning: str) -> Event:
 # Both daemons
 AGENT_STARTED = _event("agent_started", "info", "The daemon runs; its settings stand beside it.")
 AGENT_STOPPED = _event("agent_stopped", "info", "The daemon ended in good order after SIGTERM or SIGINT.")
+AGENT_KILLED = _event(
+    "agent_killed",
+    "warning",
+    "The daemon that ran in this pod before did not end in good order; this one goes on where it was cut.",
+)
 
 # Metrics and notifications
 METRICS_SERVED = _event(

@@ -53,6 +53,25 @@ class Heartbeat:
         """Give the file that is written."""
         return f"{self.directory}/{self.mode}.heartbeat"
 
+    def of_one_that_was_killed(self) -> str:
+        """Say whose word was left here by a daemon that did not end in good order; empty if there was none.
+
+        The directory outlives the container, not the pod and not the boot; in a container that starts again the new
+        daemon has the pid of the old one.
+        """
+        try:
+            with open(self.path, encoding="utf-8", errors="surrogateescape") as file:
+                said = dict(line.rstrip("\n").split(" ", 1) for line in file if " " in line)
+            if said["boot"] != self.boot_id():
+                return ""
+            if int(said["pid"]) != os.getpid() and os.path.exists(f"/proc/{int(said['pid'])}"):
+                return ""  # it is another one, and lives
+            return (
+                f"process {said['pid']}, {self.boottime() - float(said['beaten']):.0f} s after its last word"
+            )
+        except (OSError, ValueError, KeyError):
+            return ""
+
     def open(self) -> None:
         """Make the directory and write the first beat (not ready: starting).
 
@@ -108,12 +127,13 @@ class Pulse:
     """
 
     def __init__(self, heartbeat: Heartbeat, tell: Tell, *, good_for_s: float) -> None:
-        self._heartbeat, self._good_for_s = heartbeat, good_for_s
+        self._heartbeat, self._tell, self._good_for_s = heartbeat, tell, good_for_s
         self._last = (Health.NOT_READY, "the daemon is starting", heartbeat.boottime())
         self._trouble = Trouble(tell, ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
 
     def begin(self) -> None:
-        """Make the directory and say that the daemon starts."""
+        """Make the directory and say that the daemon starts, and what became of the one before it."""
+        tell_of_one_that_was_killed(self._heartbeat, self._tell)
         try:
             self._heartbeat.open()
         except BadSettings as error:
@@ -143,6 +163,17 @@ class Pulse:
     def stop(self) -> None:
         """Remove the word: the daemon ends in good order."""
         self._heartbeat.stop()
+
+
+def tell_of_one_that_was_killed(heartbeat: Heartbeat, tell: Tell) -> None:
+    """Tell, at the start of a daemon, if the one before it in this pod was killed: it could not say so itself."""
+    if who := heartbeat.of_one_that_was_killed():
+        tell(
+            ev.AGENT_KILLED,
+            mode=heartbeat.mode,
+            reason=f"{who}, was killed",
+            hint="see the pod's last state (OOMKilled: raise the memory limit; liveness) and `kubectl logs -p`",
+        )
 
 
 def _as_in_mountinfo(path: str) -> str:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from traceback import format_exc
 
 from dumpagent.errors import DumpagentError, Unreachable
-from dumpagent.model import DumpFile, Verdict
+from dumpagent.model import DumpFile, State, Verdict
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.trouble import Trouble
@@ -23,6 +23,9 @@ from dumpagent.upload.send import Brought, Sender
 from dumpagent.upload.unreadable import NOT_READABLE
 
 _STACK_TOLD = 5  # frames: enough to know the code, short enough for a line of the log
+_HOW_TO_KEEP_DUMPS_WHOLE = (
+    "give JVMs time to write (a liveness probe with patience, a longer grace period) and the volume room"
+)
 ShowProgress = Callable[[DumpFile], AbstractContextManager[Progress]]
 Outcome = Brought | DumpagentError | OSError | None
 
@@ -124,6 +127,7 @@ class Bringer:
             delay_seconds=receipt.uploaded_at - dump.mtime,
             verdict=verdict.state.value,
             reason=verdict.reason,
+            hint=_HOW_TO_KEEP_DUMPS_WHOLE if verdict.state is State.TRUNCATED else None,
             crc32=f"{receipt.crc32:08x}",
             jvm=facts.jvm if facts else None,
             cause=facts.cause.value if facts else None,

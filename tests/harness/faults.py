@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from email.utils import formatdate
 from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
 
@@ -40,7 +41,7 @@ class Fault(enum.Enum):
     ERROR_500_AFTER = "carried out, and answered with 500 InternalError"
     SLOW_DOWN = "503 SlowDown, nothing reached the store"
     KEY_REVOKED = "403 InvalidAccessKeyId, nothing reached the store"
-    CLOCK_SKEWED = "403 RequestTimeTooSkewed, nothing reached the store"
+    CLOCK_SKEWED = "403 RequestTimeTooSkewed from an hour ago, nothing reached the store"
     EXPIRED_TOKEN = "400 ExpiredToken, nothing reached the store"
     WRONG_REGION = "400 AuthorizationHeaderMalformed that names eu-central-1, nothing reached the store"
     ERROR_IN_200 = "200 with an error in the body, nothing reached the store"
@@ -174,7 +175,8 @@ class FaultProxy:
             self.log.append((request, fault))
         if fault in _CANNED:
             status, content = _CANNED[fault]
-            client.sendall(_response(status, content))
+            skew_s = -3600 if fault is Fault.CLOCK_SKEWED else 0
+            client.sendall(_response(status, content, now=time.time() + skew_s))
         elif fault is Fault.RESET_BEFORE:
             _reset(client)
         elif fault is Fault.CUT_BODY:
@@ -271,8 +273,11 @@ def _error(code: str, more: str = "") -> bytes:
     ).encode()
 
 
-def _response(status: str, content: bytes) -> bytes:
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+def _response(status: str, content: bytes, *, now: float | None = None) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nDate: {formatdate(now, usegmt=True)}\r\nContent-Type: application/xml\r\n"
+        f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+    )
     return head.encode() + content
 
 

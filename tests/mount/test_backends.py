@@ -7,15 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from dumpagent.check import problem
-from tests.mount import fuse_server
 from tests.mount.node import Manager, Node, eventually
+from tests.mount.volumes import ext4, fuse
 
 pytestmark = pytest.mark.slow
 
@@ -30,40 +28,6 @@ def state_of(pid: int) -> str:
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-@contextmanager
-def fuse(node: Node, mountpoint: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Mount a FUSE file system on the host that hangs while `node.base/hang` exists."""
-    server = node.host.popen(
-        [sys.executable, "-I", "-S", fuse_server.__file__, mountpoint, f"{node.base}/hang"],
-        stdout=subprocess.PIPE,
-    )
-    assert server.stdout
-    assert server.stdout.readline() == b"mounted\n"
-    try:
-        yield server
-    finally:
-        Path(f"{node.base}/hang").unlink(missing_ok=True)
-        server.kill()
-        server.wait()
-        server.stdout.close()
-
-
-@contextmanager
-def ext4(node: Node, size: str = "16M") -> Iterator[str]:
-    """Mount an ext4 on a loop device at the host's volume; give the device."""
-    image = f"{node.base}/image"
-    subprocess.run(["truncate", "-s", size, image], check=True)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
-    device = subprocess.run(
-        ["losetup", "--find", "--show", image], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    try:
-        node.host.run("mount(device, pv, 0, 'ext4'); os.chmod(pv, 0o777)", device=device, pv=node.pv)
-        yield device
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 def ends_within_two_seconds(manager: Manager) -> bool:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dumpagent.errors import BadSettings
-from dumpagent.observe.heartbeat import MAGIC, Health, Heartbeat
+from dumpagent.observe.events import Event
+from dumpagent.observe.heartbeat import MAGIC, Health, Heartbeat, Pulse
 
 
 def read(heartbeat: Heartbeat) -> dict[str, str]:
@@ -88,3 +89,34 @@ def test_a_clean_end_leaves_nothing_behind(tmp_path: Path) -> None:
     heartbeat.stop()
     heartbeat.stop()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_daemon_that_was_killed_is_told_by_the_next_one_in_its_pod(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def tell(event: Event, /, **fields: object) -> None:
+        told.append(f"{event.name} {fields.get('reason')} {fields.get('hint')}")
+
+    first = Pulse(Heartbeat(str(tmp_path), "upload", boottime=lambda: 100.0), tell, good_for_s=90)
+    first.begin()
+    assert told == [], "nobody was there before"
+    # In a container that is started again the new one has the same pid, as here.
+    Pulse(Heartbeat(str(tmp_path), "upload", boottime=lambda: 130.0), tell, good_for_s=90).begin()
+    (line,) = told
+    assert f"agent_killed process {os.getpid()}, 30 s after its last word, was killed" in line
+    assert "OOMKilled" in line
+
+
+@pytest.mark.parametrize("why", ["stopped", "other boot", "alive", "rubbish"])
+def test_no_daemon_is_called_killed_that_was_not(why: str, tmp_path: Path) -> None:
+    before = Heartbeat(str(tmp_path), "upload", boot_id=lambda: "this")
+    before.open()
+    path = tmp_path / "upload.heartbeat"
+    if why == "stopped":
+        before.stop()
+    elif why == "alive":
+        path.write_text(path.read_text().replace(f"pid {os.getpid()}", "pid 1"))
+    elif why == "rubbish":
+        path.write_bytes(b"\xff\n\0 no heartbeat")
+    boot = "another" if why == "other boot" else "this"
+    assert Heartbeat(str(tmp_path), "upload", boot_id=lambda: boot).of_one_that_was_killed() == ""
