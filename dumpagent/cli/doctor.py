@@ -24,7 +24,7 @@ from dumpagent.store.trust import ca_file
 
 @click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")
 @takes(Volume, Watching, S3, Remembering, Runtime, Place)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per finding.")
+@click.option("--json", "as_json", is_flag=True, help="print one line of JSON per finding")
 def command(
     volume: Volume,
     watching: Watching,
@@ -38,6 +38,7 @@ def command(
     heap dump through the whole path and remove it. Exit 1 if anything failed; a warning alone does not.
 
     Run it in the uploader's container: it looks with that container's eyes. It changes nothing that it does not undo.
+    No check takes longer than ten seconds, whatever hangs.
     """
     root = volume.dump_root.rstrip("/") or "/"
     state_dir = remembering.state_dir or f"{root}/.dumpagent"

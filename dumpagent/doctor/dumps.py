@@ -42,8 +42,5 @@ def dumps(root: str, state_dir: str, *, quiet_s: float, now: float) -> Iterator[
             "give JVMs time to write (liveness probe, grace period) and the volume room",
         )  # fmt: skip
     elif not unreadable:
-        yield Finding(
-            "dumps",
-            Result.OK,
-            f"{len(found.dumps)} on the volume, none of the newest {len(judged)} truncated",
-        )
+        seen = f"{len(found.dumps)} on the volume, none of the newest {len(judged)} truncated"
+        yield Finding("dumps", Result.OK, seen if found.dumps else "none on the volume")

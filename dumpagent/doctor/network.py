@@ -42,7 +42,8 @@ def network(
             "DNS", Result.FAILED, f"{host}: {error.strerror}", "correct S3_ENDPOINT_URL, or the pod's DNS"
         )
         return
-    yield Finding("DNS", Result.OK, f"{host} is {', '.join(addresses[:3])}")
+    if addresses != [host]:
+        yield Finding("DNS", Result.OK, f"{host} is {', '.join(addresses[:3])}")
     yield from _connection(url.scheme == "https", host, port, ca_file, now, patience_s)
 
 
