@@ -48,7 +48,7 @@ def of_volume(name: str, look: Look, patience_s: float) -> Heard:
         left_s = errand.started + patience_s - time.monotonic()
         if left_s <= 0:
             errand.abandon()
-            seen = f"no answer within {patience_s:g} s: the volume hangs"
+            seen = f"no answer within {patience_s:g} s: the volume hangs, or is very slow"
             fix = "look at the storage behind the claim: its server, the network to it, `dmesg` on the node"
             return Heard([Finding(name, Result.FAILED, seen, fix)], hung=True)
         poll.poll(left_s * 1000)

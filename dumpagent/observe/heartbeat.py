@@ -171,7 +171,7 @@ def tell_of_one_that_was_killed(heartbeat: Heartbeat, tell: Tell) -> None:
         tell(
             ev.AGENT_KILLED,
             mode=heartbeat.mode,
-            reason=f"{who}, was killed",
+            reason=f"{who}, was gone: killed, or ended by an error",
             hint="see the pod's last state (OOMKilled: raise the memory limit; liveness) and `kubectl logs -p`",
         )
 

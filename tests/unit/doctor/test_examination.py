@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import email.utils
 import os
+import re
 import ssl
 import subprocess
 import threading
@@ -88,6 +89,16 @@ def test_with_all_well_the_canary_goes_the_whole_way_and_nothing_is_left(
     assert list(store.objects("")) == []
     assert store.open_uploads("") == []
     assert list((tmp_path / ".dumpagent").iterdir()) == []
+
+
+def test_every_check_is_documented(tmp_path: Path, endpoint: str, tls: str) -> None:
+    page = (Path(__file__).parents[3] / "docs/monitoring.md").read_text()
+    _, _, section = page.partition("## `dumpagent doctor`\n")
+    rows = re.findall(r"^\| ([a-z][^|]*) \|", section.partition("\n## ")[0], re.MULTILINE | re.IGNORECASE)
+    documented = {name for row in rows for name in row.split(", ")} - {"Check"}
+    found = examine(tmp_path, endpoint) | examine(tmp_path, "") | examine(tmp_path, tls)
+    found |= examine(tmp_path, "http://no-such-host.invalid")
+    assert found.keys() == documented
 
 
 def test_what_fails_or_warns_always_says_what_to_do(tmp_path: Path, endpoint: str) -> None:

@@ -103,7 +103,7 @@ def test_a_daemon_that_was_killed_is_told_by_the_next_one_in_its_pod(tmp_path: P
     # In a container that is started again the new one has the same pid, as here.
     Pulse(Heartbeat(str(tmp_path), "upload", boottime=lambda: 130.0), tell, good_for_s=90).begin()
     (line,) = told
-    assert f"agent_killed process {os.getpid()}, 30 s after its last word, was killed" in line
+    assert f"agent_killed process {os.getpid()}, 30 s after its last word, was gone: killed" in line
     assert "OOMKilled" in line
 
 
