@@ -358,7 +358,7 @@ class Asking:
 
 @dataclass(frozen=True, kw_only=True)
 class Notifying:
-    """Who is told of stored dumps, and of a store that stays away."""
+    """Who is told of stored dumps, and of a store that stays away, beside log and metrics."""
 
     notify_url: str = setting(
         "", "NOTIFY_URL", Kind.URL, "a webhook that is told of every stored dump; treat it as a secret; empty: nobody",
@@ -372,4 +372,9 @@ class Notifying:
     notify_store_after_s: float = setting(
         300.0, "NOTIFY_STORE_AFTER", Kind.DURATION, "how long the store must have been away before that is told",
         low=0, high=86400,
+    )  # fmt: skip
+    pod_events: bool = setting(
+        False, "POD_EVENTS", Kind.SWITCH,
+        "put a Kubernetes Event on the pod that wrote a stored dump, where the dump's path names it; "
+        "needs a token that may get pods and create events",
     )  # fmt: skip

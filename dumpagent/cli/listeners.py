@@ -1,8 +1,9 @@
-"""Lets the metrics page and the webhook hear what upload mode tells."""
+"""Lets the metrics page, the webhook and the pods hear what upload mode tells."""
 
 from __future__ import annotations
 
 import functools
+import os
 import threading
 
 from dumpagent.cli.status import open_status
@@ -11,7 +12,7 @@ from dumpagent.kernel.files import replace_file
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.heartbeat import Pulse
 from dumpagent.observe.log import tell_all
-from dumpagent.settings import S3, Metrics, Notifying
+from dumpagent.settings import S3, Metrics, Notifying, Place
 from dumpagent.upload.loop import UploadLoop
 
 
@@ -83,3 +84,19 @@ def notify(
     )
     audience.join(notifier)
     notifier.start(ending.stop.is_set)
+
+
+def tell_pods(audience: Audience, ending: Ending, *, root: str, place: Place) -> None:
+    """Put an Event on the pod of each dump that is stored from now on. Raises BadSettings outside a cluster."""
+    from dumpagent.observe.api_server import ApiServer, address_of
+    from dumpagent.observe.pod_events import PodEvents
+
+    events = PodEvents(
+        ApiServer(address_of(os.environ)).ask,
+        root=root,
+        node=place.node_name,
+        agent=place.pod_name,
+        tell=audience,
+    )
+    audience.join(events)
+    events.start(ending.stop.is_set)

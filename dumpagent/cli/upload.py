@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 import click
 
 from dumpagent import __version__
-from dumpagent.cli.listeners import Audience, notify, serve_metrics
+from dumpagent.cli.listeners import Audience, notify, serve_metrics, tell_pods
 from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store
 from dumpagent.errors import BadSettings
@@ -160,6 +160,8 @@ def command(
                     node=place.node_name,
                     s3=s3,
                 )
+            if notifying.pod_events:
+                tell_pods(audience, ending, root=root, place=place)
             pulse.begin()
             tell(
                 ev.AGENT_STARTED,

@@ -49,6 +49,18 @@ NOTIFY_FAILED = _event(
     "notify_failed", "warning", "NOTIFY_URL takes no message; what is to be told waits in the outbox."
 )
 NOTIFY_RECOVERED = _event("notify_recovered", "info", "NOTIFY_URL takes messages again.")
+POD_EVENT_MADE = _event(
+    "pod_event_made", "debug", "POD_EVENTS: the pod that wrote a stored dump has an Event of it."
+)
+POD_EVENT_SKIPPED = _event(
+    "pod_event_skipped", "debug", "POD_EVENTS: no Event, since it is not certain which pod wrote the dump."
+)
+POD_EVENT_FAILED = _event(
+    "pod_event_failed",
+    "warning",
+    "POD_EVENTS: the API server takes no Event; it is tried again for some minutes, then left out.",
+)
+POD_EVENT_RECOVERED = _event("pod_event_recovered", "info", "POD_EVENTS: Events can be made again.")
 STORE_CHECKED = _event(
     "store_checked", "debug", "The store was asked, without a dump, whether it can be used."
 )

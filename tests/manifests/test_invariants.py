@@ -17,6 +17,7 @@ import yaml
 import dumpagent.settings
 from dumpagent import __version__
 from dumpagent.cli import cli
+from dumpagent.observe.api_server import ACCOUNT
 from dumpagent.settings import PLACEHOLDER, Setting, declared
 from tests.e2e.chain import GUIDE, SECTIONS
 from tests.harness import guide, manifests
@@ -243,7 +244,7 @@ def test_the_demo_application_dumps_into_the_volume_under_its_own_user() -> None
 
 def test_the_documented_workload_identity_is_a_valid_pod() -> None:
     """Who has no keys copies it from docs/uploader.md into the uploader; its SCC lets it pass."""
-    page = (manifests.PROJECT / "docs" / "uploader.md").read_text()
+    page = (manifests.PROJECT / "docs" / "uploader.md").read_text().partition("## Events on pods")[0]
     irsa, identity = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
     assert (
         irsa["metadata"]["name"]
@@ -315,7 +316,7 @@ def test_host_paths_are_the_parent_of_the_dump_directory(workload: Object) -> No
 
 @pytest.mark.parametrize("workload", PODS)
 def test_no_pod_shares_the_nodes_namespaces_or_an_api_token(workload: Object) -> None:
-    """Nothing here talks to the API server, or needs the node's network or processes."""
+    """Nothing here talks to the API server unasked, or needs the node's network or processes."""
     pod = workload["spec"]["template"]["spec"]
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
     assert pod["automountServiceAccountToken"] is False
@@ -570,3 +571,79 @@ def test_every_command_of_the_guide_is_run_or_says_why_not() -> None:
     text = GUIDE.read_text()
     assert 2 * len(guide.blocks(GUIDE)) == text.count("```"), "a block that is neither run nor excused"
     assert sum(bool(b.why_not) for b in guide.blocks(GUIDE)) == text.count("*Not run in the tests: ")
+
+
+def _patched(value: Any, patch: Any) -> Any:
+    """Give what a strategic merge makes of it. Source: Kubernetes, "Update API Objects in Place": lists merge by name."""
+    if isinstance(value, dict) and isinstance(patch, dict):
+        return value | {key: _patched(value.get(key), part) for key, part in patch.items()}
+    if isinstance(value, list) and isinstance(patch, list) and all("name" in item for item in value + patch):
+        by_name = {item["name"]: item for item in patch}
+        merged = [_patched(item, by_name.pop(item["name"], {})) for item in value]
+        return list(by_name.values()) + merged
+    return patch
+
+
+@pytest.fixture(scope="module")
+def with_pod_events() -> list[Object]:
+    """Give every object of an overlay that takes the component."""
+    component = yaml.safe_load((manifests.FOLDER / "pod-events" / "kustomization.yaml").read_text())
+    made = list(manifests.objects(*manifests.FILES))
+    for patch in component["patches"]:
+        (change,) = manifests.objects(f"pod-events/{patch['path']}")
+        (at,) = [
+            number
+            for number, o in enumerate(made)
+            if (o["kind"], o["metadata"]["name"]) == (change["kind"], change["metadata"]["name"])
+        ]
+        made[at] = _patched(made[at], change)
+    return made + manifests.objects(*(f"pod-events/{name}" for name in component["resources"]))
+
+
+def test_pod_events_are_off_and_their_component_changes_the_uploader_alone(
+    with_pod_events: list[Object],
+) -> None:
+    """A token is mounted for the one container that asks, where it asks; nothing else is given to anybody."""
+    assert "pod-events" not in (manifests.FOLDER / "kustomization.yaml").read_text()
+    before = {(o["kind"], o["metadata"]["name"]): o for o in manifests.objects(*manifests.FILES)}
+    after = {(o["kind"], o["metadata"]["name"]): o for o in with_pod_events}
+    assert set(after) - set(before) == {
+        ("ClusterRole", "heap-dump-pod-events"),
+        ("RoleBinding", "heap-dump-pod-events"),
+    }
+    settings, uploader = ("ConfigMap", "s3-uploader-config"), ("StatefulSet", "heap-dump-s3-uploader")
+    assert {key for key in before if before[key] != after[key]} == {settings, uploader}
+    assert before[settings]["data"] | {"POD_EVENTS": "true"} == after[settings]["data"]
+    pod = after[uploader]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert not any("api-token" in str(container) for container in pod["initContainers"])
+    (container,) = pod["containers"]
+    (mount,) = [m for m in container["volumeMounts"] if m["name"] == "api-token"]
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "api-token"]
+    assert (mount["mountPath"], mount["readOnly"]) == (ACCOUNT, True)
+    files = [
+        source.get("serviceAccountToken", {}).get("path") or source["configMap"]["items"][0]["path"]
+        for source in volume["projected"]["sources"]
+    ]
+    assert files == ["token", "ca.crt"]
+    scc = manifests.named("SecurityContextConstraints", "heap-dump-uploader")
+    assert _refusals(Container(after[uploader], container, init=False), scc) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_accepts_the_objects_of_pod_events(with_pod_events: list[Object], version: str) -> None:
+    """The patches leave valid objects."""
+    for document in with_pod_events:
+        if document["kind"] not in _EXTENSIONS:
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_pod_events_may_look_pods_up_and_make_events_and_no_more() -> None:
+    """No list, no watch, no secrets, no other namespace."""
+    role, binding = manifests.objects("pod-events/rbac.yaml")
+    assert [(rule["apiGroups"], rule["resources"], rule["verbs"]) for rule in role["rules"]] == [
+        ([""], ["pods"], ["get"]),
+        ([""], ["events"], ["create"]),
+    ]
+    assert binding["kind"] == "RoleBinding"
+    assert [subject["name"] for subject in binding["subjects"]] == ["heap-dump-s3-uploader"]

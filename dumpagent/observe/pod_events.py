@@ -1,0 +1,213 @@
+"""Puts a Kubernetes Event on the pod that wrote a stored dump: `kubectl describe pod` then says where the dump is.
+
+The volume does not say who wrote a file. A pod is believed to be the writer only if the dump's path names it (as
+`<namespace>_<pod>`), and the API server knows a pod of that name that runs on this node and is older than the dump.
+From a thread for which nobody waits; what a restart cuts off is not told again, and an Event is not told twice.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import queue
+import re
+import shlex
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dumpagent.errors import DumpagentError, Unreachable
+from dumpagent.observe import events as ev
+from dumpagent.observe.api_server import AlreadyThere, Forbidden, NotThere
+from dumpagent.observe.events import Event, Tell
+from dumpagent.observe.log import printable
+from dumpagent.observe.trouble import Trouble
+from dumpagent.settings import MIB
+
+Ask = Callable[[str, str, Mapping[str, Any] | None], Mapping[str, Any]]  # ApiServer.ask
+
+_MOST_WAITING = 100
+_ATTEMPTS = 6  # over two minutes; an Event about something long ago helps nobody
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 4.0, 60.0
+_MESSAGE_BYTES = 1024  # Source: Kubernetes, pkg/apis/core/validation/events.go, NoteLengthLimit
+_AGENT_CHARACTERS = 128  # Source: the same, ReportingInstanceLengthLimit
+# Source: Kubernetes, "Object Names and IDs": a namespace is an RFC 1123 label, a pod's name a subdomain. Neither can
+# have an underscore, or the capital letters of the time that a claimed dump carries.
+_NAMESPACE = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_POD = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+_WRITER = re.compile(rf"({_NAMESPACE})_({_POD})")
+# Source: JDK heapDumper.cpp, HeapDumper::dump_heap: the name of a dump in a directory. No pod "pid1" in "java".
+_JVMS_OWN = re.compile(r"java_pid\d+")
+_DUMP_NAME = re.compile(
+    r"(?P<stem>.*?)(?:\.\d{8}T\d{6}Z(?:-\d+)?)?\.hprof(?:\.gz)?(?:\.\d{1,9})?(?:\.gz)?", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod by its name, which another one may bear later."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    pod: Pod
+    dump: dict[str, object]  # the fields of the log event
+    tries: int = 0
+
+
+class Uncertain(Exception):
+    """The pod cannot be known for certain to have written the dump; the text says why."""
+
+
+def writer_named_by(relpath: str) -> Pod | None:
+    """Give the pod that a dump's path below DUMP_ROOT names, None if it names none.
+
+    `<namespace>_<pod>.hprof`, as the manifests set HeapDumpPath, or any dump in a directory `<namespace>_<pod>` or
+    `<namespace>/<pod>`, as a subPathExpr makes it.
+    """
+    *folders, name = relpath.split("/")
+    dump = _DUMP_NAME.fullmatch(name)
+    if dump is None:
+        return None  # a part of one
+    by_name = None if _JVMS_OWN.fullmatch(dump["stem"]) else _WRITER.fullmatch(dump["stem"])
+    by_folder = _WRITER.fullmatch(folders[-1]) if folders else None
+    by_folders = _WRITER.fullmatch("_".join(folders)) if len(folders) == 2 else None
+    named = by_name or by_folder or by_folders
+    return Pod(named[1], named[2]) if named else None
+
+
+class PodEvents:
+    """Listens for stored dumps and makes their Events. `turn` is one step of its thread."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        *,
+        root: str,
+        node: str,
+        agent: str,
+        tell: Tell,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ask, self._root, self._node, self._agent, self._tell = ask, root, node, agent, tell
+        self._now, self._monotonic = now, monotonic
+        self._trouble = Trouble(tell, ev.POD_EVENT_FAILED, ev.POD_EVENT_RECOVERED, monotonic=monotonic)
+        self._heard: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
+        self._waiting: deque[_Due] = deque(maxlen=_MOST_WAITING)
+        self._not_before = 0.0
+
+    def __call__(self, event: Event, /, **fields: object) -> None:
+        """Take note of an event; costs a few microseconds."""
+        if event is ev.DUMP_UPLOADED:
+            self._heard.put(fields)
+
+    def start(self, stopped: Callable[[], bool]) -> threading.Thread:
+        """Make Events in a thread of its own until `stopped()`."""
+
+        def run() -> None:
+            while not stopped():
+                self.turn(wait_s=1.0)
+
+        thread = threading.Thread(target=run, name="pod-events", daemon=True)
+        thread.start()
+        return thread
+
+    def turn(self, *, wait_s: float = 0.0) -> None:
+        """Hear what has come, waiting up to `wait_s` for it, and make the Events that are due."""
+        try:
+            self._take(self._heard.get(timeout=wait_s) if wait_s else self._heard.get_nowait())
+            while True:
+                self._take(self._heard.get_nowait())
+        except queue.Empty:
+            pass
+        while self._waiting and self._monotonic() >= self._not_before:
+            self._make(self._waiting.popleft())
+
+    def _take(self, dump: dict[str, object]) -> None:
+        path = str(dump["path"])
+        pod = writer_named_by(path.removeprefix(self._root + "/"))
+        if pod:
+            self._waiting.append(_Due(pod, dump))
+        else:
+            self._tell(ev.POD_EVENT_SKIPPED, path=path, reason="its path names no pod")
+
+    def _make(self, due: _Due) -> None:
+        pod, path = due.pod, str(due.dump["path"])
+        who = {"path": path, "namespace": pod.namespace, "pod": pod.name}
+        try:
+            found = self._ask("GET", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", None)
+            event = self._event(pod, self._uid(found, due.dump), due.dump)
+            self._ask("POST", f"/api/v1/namespaces/{pod.namespace}/events", event)
+        except NotThere:
+            self._tell(ev.POD_EVENT_SKIPPED, **who, reason="there is no such pod (any more)")
+        except Uncertain as error:
+            self._tell(ev.POD_EVENT_SKIPPED, **who, reason=str(error))
+        except AlreadyThere:
+            pass  # an answer was lost on its way
+        except Unreachable as error:
+            self._trouble.failed("api", str(error), **who, hint=error.hint or None)
+            self._not_before = self._monotonic() + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**due.tries)
+            if due.tries + 1 < _ATTEMPTS:
+                self._waiting.appendleft(replace(due, tries=due.tries + 1))
+            return
+        except Forbidden as error:
+            hint = f"apply the Role and RoleBinding of manifests/pod-events to the namespace {pod.namespace}"
+            self._trouble.failed(pod.namespace, str(error), **who, hint=hint)
+        except DumpagentError as error:
+            self._trouble.failed(pod.namespace, str(error), **who, hint=error.hint or None)
+        else:
+            self._tell(ev.POD_EVENT_MADE, **who)
+            self._trouble.ended_for(pod.namespace, **who)
+        self._trouble.ended_for("api")  # it has answered
+
+    def _uid(self, pod: Mapping[str, Any], dump: Mapping[str, object]) -> str:
+        """Give the pod's uid if it can have written the dump. Raises Uncertain."""
+        metadata = dict(pod.get("metadata") or {})
+        node = str(dict(pod.get("spec") or {}).get("nodeName") or "")
+        made, dumped = str(metadata.get("creationTimestamp") or ""), str(dump.get("dump_time") or "")
+        if not metadata.get("uid"):
+            raise Uncertain("the API server gave no uid")
+        if node != self._node:
+            raise Uncertain(
+                f"the pod of that name runs on {node or 'no node'}, the dump is from {self._node}"
+            )
+        if not dumped:
+            raise Uncertain("the dump does not say when it was made")
+        if not made or made > dumped:  # both are RFC 3339 in UTC with seconds
+            raise Uncertain(f"the pod of that name was made at {made}, after the dump")
+        return str(metadata["uid"])
+
+    def _event(self, pod: Pod, uid: str, dump: Mapping[str, object]) -> dict[str, Any]:
+        key, cut = str(dump["key"]), dump.get("verdict") == "truncated"
+        name = hashlib.sha256(f"{key}\0{dump.get('crc32')}".encode("utf-8", "surrogateescape")).hexdigest()[
+            :16
+        ]
+        size_mib = float(str(dump["size_bytes"])) / MIB
+        text = f"{'TRUNCATED heap' if cut else 'Heap'} dump of {size_mib:.1f} MiB, {dump.get('dump_time')}"
+        text += f" ({dump.get('reason')})" if cut else ""
+        text += f", is in the store: dumpagent get {shlex.quote(key)}"
+        stamp = dt.datetime.fromtimestamp(self._now(), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{pod.name[:200].rstrip('.-')}.{name}", "namespace": pod.namespace},
+            "involvedObject": {
+                "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": uid,
+            },
+            "reason": "HeapDumpTruncated" if cut else "HeapDumpStored",
+            "message": str(printable(text)).encode()[:_MESSAGE_BYTES].decode(errors="ignore"),
+            "type": "Warning" if cut else "Normal",
+            "source": {"component": "dumpagent", "host": self._node},
+            "reportingComponent": "dumpagent",
+            "reportingInstance": self._agent[:_AGENT_CHARACTERS],
+            "firstTimestamp": stamp,
+            "lastTimestamp": stamp,
+            "count": 1,
+        }  # fmt: skip
