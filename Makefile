@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help test test-fast e2e lint docs demo bench bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: help test test-fast e2e lint docs dashboard-picture demo bench bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -48,6 +48,9 @@ lint: $(STAMP)  ## ruff, mypy, import contracts
 docs: $(STAMP)  ## write the reference pages in docs/ from the code
 	$(BIN)/python tools/reference.py
 	$(BIN)/python -m tools.dashboard
+
+dashboard-picture: $(STAMP)  ## draw docs/dashboard.png from the dashboard (needs prometheus, promtool, chromium)
+	$(BIN)/python -m tools.dashboard_picture
 
 lock: ## pin what tests and linters install, in requirements/dev.txt
 	rm -rf .cache/lock && $(PYTHON) -m venv .cache/lock
