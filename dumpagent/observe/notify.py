@@ -18,6 +18,7 @@ from typing import Any
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.observe import events as ev
+from dumpagent.observe.commands import fetch_command
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.log import printable
 from dumpagent.observe.trouble import Trouble
@@ -203,8 +204,8 @@ class Notifier:
         if fields.get("cause"):
             text += {"oom": ", out of memory", "request": ", made on request"}.get(str(fields["cause"]), "")
         text += "".join(f"\n    at {frame}" for frame in stack)
-        command = f"dumpagent get {_quoted(key)}"
-        text += f"\n{command}"
+        command = fetch_command(key)
+        text += f"\n```\n{command}\n```"  # as it stands: Slack and its like would take _ and * for markup
         facts = {
             "event": "dump_stored", "application": application, "node": self._node, "path": path, "key": key,
             "bucket": self._bucket, "size_bytes": int(size), "dump_time": fields.get("dump_time"), "verdict": verdict,
@@ -320,9 +321,3 @@ def _human(size_bytes: float) -> str:
 
 def _list(value: object) -> list[object]:
     return list(value) if isinstance(value, (list, tuple)) else []
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)

@@ -11,7 +11,6 @@ import datetime as dt
 import hashlib
 import queue
 import re
-import shlex
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from typing import Any
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.api_server import AlreadyThere, Forbidden, NotThere
+from dumpagent.observe.commands import fetch_command
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.log import printable
 from dumpagent.observe.trouble import Trouble
@@ -192,7 +192,7 @@ class PodEvents:
         size_mib = float(str(dump["size_bytes"])) / MIB
         text = f"{'TRUNCATED heap' if cut else 'Heap'} dump of {size_mib:.1f} MiB, {dump.get('dump_time')}"
         text += f" ({dump.get('reason')})" if cut else ""
-        text += f", is in the store: dumpagent get {shlex.quote(key)}"
+        text += f", is in the store: {fetch_command(key)}"
         stamp = dt.datetime.fromtimestamp(self._now(), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return {
             "apiVersion": "v1",

@@ -1,0 +1,196 @@
+"""The real daemon before a real webhook: the command in a message works when it is pasted; a webhook holds up nobody."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import children
+from tests.harness.hprof import Maker
+from tests.harness.stores.server import HOST, StoreServer
+
+pytestmark = [pytest.mark.slow]
+
+NAMES = (
+    "shop & co/it's \"x\".hprof", "-x.hprof", "two  blanks/java pid.hprof", "$(touch pwned)/;touch pwned.hprof",
+    "`touch pwned`.hprof", "<!channel>/*bold* _it_.hprof", "gr\u00fcn/\u00e4\u4e2d.hprof", "no\udcffutf8/new\nline.hprof", "back\\slash!!.hprof",
+)  # fmt: skip
+
+
+class Webhook(ThreadingHTTPServer):
+    """Keeps what it gets; while `hangs`, it takes a message and never answers."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__((HOST, 0), _Hook)
+        self.got: list[dict[str, Any]] = []
+        self.asked = 0
+        self.hangs = False
+        self.over = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.server_address[1]}/hook"
+
+
+class _Hook(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        hook = self.server
+        assert isinstance(hook, Webhook)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        hook.asked += 1
+        if hook.hangs:
+            hook.over.wait(120)
+            return
+        hook.got.append(json.loads(body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    server = Webhook()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    server.server_close()
+
+
+class Agent:
+    """A volume, and the daemon that watches it, as often as it is started."""
+
+    def __init__(self, folder: Path, moto: StoreServer, url: str, **environment: str) -> None:
+        self.root, self.log, self._folder = folder / "dump", folder / "log", folder
+        self.root.mkdir()
+        self.bucket = moto.new_bucket()
+        self.client = moto.client()
+        self.reader = {**os.environ, **moto.environment(self.bucket)}
+        self.environment = {
+            **self.reader, "DUMP_ROOT": str(self.root), "RUNTIME_DIR": str(folder / "run"), "FILE_STABLE_TIME": "0",
+            "NOTIFY_URL": url, **environment,
+        }  # fmt: skip
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as out:
+            return children.start(
+                [sys.executable, "-m", "dumpagent", "upload"], env=self.environment, stderr=out
+            )
+
+    def dump(self, name: str, content: bytes) -> None:
+        path = os.fsencode(self.root) + b"/" + os.fsencode(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content)
+
+    def stored(self) -> int:
+        return int(self.client.list_objects_v2(Bucket=self.bucket)["KeyCount"])
+
+    def until(self, happened: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + 90
+        while not happened():
+            assert time.monotonic() < end, f"{what}\n{self.log.read_text()[-3000:]}"
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("form", "prefix"), [("slack", "heap dumps"), ("json", "")])
+def test_the_command_in_a_message_fetches_that_dump_when_it_is_pasted_into_a_shell(
+    form: str, prefix: str, moto: StoreServer, webhook: Webhook, tmp_path: Path
+) -> None:
+    """Blanks, quotes, commands, markup and bytes that are no text in a name: what is pasted is one dump's key, no more."""
+    agent = Agent(tmp_path, moto, webhook.url, NOTIFY_FORMAT=form, S3_PREFIX=prefix)
+    contents = {Maker(time_ms=1_767_268_800_000 + number * 1000).dump() for number in range(len(NAMES))}
+    for name, content in zip(NAMES, contents, strict=True):
+        agent.dump(name, content)
+    daemon = agent.start()
+    try:
+        agent.until(
+            lambda: sum(_text(got).count("dumpagent get") for got in webhook.got) >= len(NAMES),
+            "all are told",
+        )
+    finally:
+        children.end(daemon)
+    commands = {
+        html.unescape(found) if form == "slack" else found
+        for got in webhook.got
+        for found in re.findall(r"^```\n(dumpagent get .*)\n```$", _text(got), re.MULTILINE)
+    }
+    if form == "json":
+        assert commands == {event["command"] for got in webhook.got for event in got["events"]}
+    assert len(commands) == len(NAMES)
+    fetched = set()
+    for number, command in enumerate(sorted(commands)):
+        here = tmp_path / f"desk-{number}"
+        here.mkdir()
+        pasted = subprocess.run(
+            ["sh", "-c", command], cwd=here, capture_output=True, text=True, check=False,
+            env={**agent.reader, "S3_PREFIX": prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        )  # fmt: skip
+        assert pasted.returncode == 0, f"{command}\n{pasted.stderr}"
+        (file,) = here.iterdir()
+        fetched.add(file.read_bytes())
+    assert fetched == contents
+
+
+def _text(message: dict[str, Any]) -> str:
+    return str(message["text"])
+
+
+def test_a_webhook_that_hangs_holds_up_no_upload_and_is_told_each_dump_once_when_it_answers_again(
+    moto: StoreServer, webhook: Webhook, tmp_path: Path
+) -> None:
+    """Over a kill -9 too."""
+    agent = Agent(tmp_path, moto, webhook.url)
+    webhook.hangs = True
+    daemon = agent.start()
+    agent.dump("a.hprof", Maker(time_ms=1_767_268_801_000).dump())
+    agent.until(lambda: webhook.asked == 1, "the webhook is told, and hangs")
+    for number in range(2, 5):
+        agent.dump(f"{number}.hprof", Maker(time_ms=1_767_268_801_000 + number * 1000).dump())
+    agent.until(lambda: agent.stored() == 4, "four dumps are stored while the first message hangs")
+    agent.until(
+        lambda: len(list((agent.root / ".dumpagent" / "outbox").iterdir())) == 4, "four messages wait"
+    )
+    daemon.kill()
+    daemon.wait()
+    webhook.hangs = False
+    for life in range(2):
+        daemon = agent.start()
+        agent.until(lambda: len(_told(webhook)) >= 4, "all four are told")
+        starts = life + 2
+        agent.until(lambda: agent.log.read_text().count("store_answered") >= starts, "it is up")  # noqa: B023 - called here
+        assert children.end(daemon) == 0
+    assert sorted(_told(webhook)) == ["2.hprof", "3.hprof", "4.hprof", "a.hprof"]
+
+
+def _told(webhook: Webhook) -> list[str]:
+    return [
+        key for got in webhook.got for key in re.findall(r"^dumpagent get (.*)$", _text(got), re.MULTILINE)
+    ]
+
+
+def test_a_webhook_that_hangs_does_not_hold_up_the_end(
+    moto: StoreServer, webhook: Webhook, tmp_path: Path
+) -> None:
+    agent = Agent(tmp_path, moto, webhook.url)
+    webhook.hangs = True
+    daemon = agent.start()
+    agent.dump("a.hprof", Maker().dump())
+    agent.until(lambda: webhook.asked == 1, "the webhook is told, and hangs")
+    assert children.end(daemon, grace_s=20) == 0, "not killed"
