@@ -112,10 +112,10 @@ class Table:
         return view
 
 
-def is_mounted(content: bytes, path: str) -> bool:
-    """Say whether the table `content` has a mount at `path`."""
+def mounted_at(content: bytes, path: str) -> tuple[bytes, ...]:
+    """Give the lines of the table `content` for what is mounted at `path`; none if nothing is."""
     field = escape(path)
-    return any(line.split(b" ", 5)[4] == field for line in content.splitlines() if field in line)
+    return tuple(line for line in content.splitlines() if field in line and line.split(b" ", 5)[4] == field)
 
 
 def is_mount_point(path: str) -> bool:

@@ -12,7 +12,7 @@ from dumpagent.kernel.children import reap
 from dumpagent.kernel.mountinfo import open_mountinfo, read_mountinfo
 from dumpagent.mount.backend import READY
 from dumpagent.mount.errand import Errand, Say
-from dumpagent.mount.table import is_mounted
+from dumpagent.mount.table import mounted_at
 from dumpagent.mount.wakeups import Wakeups
 
 _SAY_EVERY_S = 30.0
@@ -41,6 +41,7 @@ class Waiting:
         self.wakeups = Wakeups(self.mountinfo_fd, monotonic=self.monotonic)
         self.wakeups.open()
         self.reason = ""
+        self._mounted: tuple[bytes, ...] = ()
         self._look: Errand | None = None
         self._seen = False
         self._error = ""
@@ -70,12 +71,11 @@ class Waiting:
 
     def _is_ready(self, now: float) -> bool:
         reap()
-        changed = self.wakeups.table_changed()
-        mounted = is_mounted(read_mountinfo(self.mountinfo_fd), self.root)
-        if self._look and (changed or not mounted):
+        before, self._mounted = self._mounted, mounted_at(read_mountinfo(self.mountinfo_fd), self.root)
+        if self._look and self._mounted != before:
             self._look.abandon()  # what it asks may be a volume that is gone
             self._look = None
-        if not mounted:
+        if not self._mounted:
             self.reason = (
                 f"nothing is mounted at {self.root}; is `dumpagent mount` ready on this node, and does this pod mount "
                 f"{os.path.dirname(self.root)} with mountPropagation: HostToContainer?"

@@ -198,6 +198,25 @@ def test_a_probe_that_meets_a_volume_as_it_begins_to_hang_answers_within_its_sec
         assert "does not answer: the volume hangs" in asked.stderr.readline()
 
 
+def test_wait_tells_of_a_hung_volume_though_others_mount_all_the_time(node: Node) -> None:
+    """Each of their mounts wakes it; none is a reason to send another child after the first."""
+    with fuse(node, node.pv):
+        app = node.app()
+        node.host.run("mount(pv, path, MS_BIND); os.mkdir(other)", pv=node.pv, path=f"{node.mnt}/dump", other=f"{node.mnt}/other")  # fmt: skip
+        Path(f"{node.base}/hang").touch()
+        waiting = app.popen(
+            [sys.executable, "-m", "dumpagent", "wait", "--dump-root", node.dumps, "--timeout", "12s"],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert waiting.stderr
+        waiting.stderr.readline()
+        while waiting.poll() is None:
+            assert len(children(waiting.pid)) <= 1
+            node.host.run("mount(path, other, MS_BIND); umount(other, 2)", path=node.mnt, other=f"{node.mnt}/other")  # fmt: skip
+            time.sleep(0.05)
+        assert "does not answer: the volume hangs" in waiting.stderr.readline()
+
+
 def test_a_frozen_file_system_counts_as_hung(node: Node) -> None:
     """A storage snapshot freezes a volume; writers are in an uninterruptible wait meanwhile."""
     freeze = "import fcntl; fd = os.open(pv, os.O_RDONLY); fcntl.ioctl(fd, {}, 0); os.close(fd)"
