@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.harness.cache import cache_root, cached_folder
 from tests.harness.manifests import PROJECT, cluster_scripts
@@ -115,14 +117,46 @@ def container(image: str) -> Iterator[str]:
         buildah("rm", name)
 
 
-def size_bytes(image: str) -> int:
-    """Give what the image's files take up, all layers together."""
+@contextmanager
+def mounted(image: str) -> Iterator[Path]:
+    """Give the root directory of a container of `image`."""
     with container(image) as name:
-        root = buildah("mount", name).strip()
         try:
-            return int(run(["du", "--summarize", "--bytes", "--one-file-system", root]).split()[0])
+            yield Path(buildah("mount", name).strip())
         finally:
             buildah("umount", name)
+
+
+def size_bytes(image: str) -> int:
+    """Give what the image's files take up, all layers together."""
+    with mounted(image) as root:
+        return int(run(["du", "--summarize", "--bytes", "--one-file-system", root]).split()[0])
+
+
+def config(image: str) -> dict[str, Any]:
+    """Give what the image says of itself: Entrypoint, Env, User, Labels ... Source: OCI image spec, config."""
+    found: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", image))["OCIv1"]["config"]
+    return found
+
+
+def run_read_only(image: str, user: str, words: Sequence[str], environ: dict[str, str]) -> tuple[int, str]:
+    """Give exit code and output of the image's entrypoint with `words`, as `user` (uid:gid) on a read-only root.
+
+    As a kubelet starts it: the image's own variables and working directory, nothing of this machine's.
+    """
+    told = config(image)
+    variables = [*told["Env"], *(f"{name}={value}" for name, value in environ.items())]
+    with mounted(image) as root:
+        script = (
+            'mount --bind "$1" "$1"; mount --bind /proc "$1/proc"; mount --rbind /dev "$1/dev"\n'
+            'mount -o remount,bind,ro "$1"; root=$1 user=$2; shift 2\n'
+            'exec chroot --userspec="$user" "$root" /usr/bin/env --ignore-environment "$@"'
+        )
+        command = [*variables, *told["Entrypoint"], *words]
+        try:
+            return 0, run(["unshare", "--mount", "sh", "-euc", script, "sh", root, user, *command])
+        except CommandFailed as failed:
+            return failed.code, failed.said
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from dumpagent.settings import PLACEHOLDER
 from tests.e2e.chain import MANAGER, NAMESPACE, PREFIX, UPLOADER, Chain, Stored, is_ready, restarts
 from tests.e2e.cluster import Failed, wait_for
 from tests.harness import manifests
@@ -59,6 +60,49 @@ def test_kustomize_makes_the_same_objects(chain: Chain) -> None:
         "apply", "--dry-run=client", "-o", "name", "-k", str(chain.folder / "manifests")
     )
     assert len(made.split()) == len(manifests.objects(*manifests.FILES))
+
+
+# Bits of CapEff. Source: <linux/capability.h>
+_CAPABILITY_BITS = {"DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "LEASE": 28}
+
+
+def test_daemons_and_applications_have_the_capabilities_of_their_manifest(chain: Chain) -> None:
+    """As the kernel has it for process 1 of the container; nobody can gain more."""
+    for pod, container in ((UPLOADER, "s3-uploader"), (chain.app_pod(), "memory-leak-app")):
+        words = ("-n", NAMESPACE, pod, "-c", container, "--", "cat", "/proc/1/status")
+        lines = chain.cluster.kubectl("exec", *words).splitlines()
+        status = {name: value for name, _, value in (line.partition(":\t") for line in lines)}
+        (spec,) = (c for c in manifests.containers() if c.spec["name"] == container)
+        wanted = sum(1 << _CAPABILITY_BITS[name] for name in spec.security["capabilities"].get("add", []))
+        assert int(status["CapEff"], 16) == wanted, container
+        assert status["NoNewPrivs"] == "1", container
+
+
+def test_a_placeholder_that_was_left_stands_in_the_pods_status(chain: Chain) -> None:
+    """Who applied the manifests unread finds the variable's name in `oc describe pod`."""
+    template = chain.cluster.get("-n", NAMESPACE, "statefulset", "heap-dump-s3-uploader")["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    unread = {**container, "env": [*container["env"], {"name": "S3_BUCKET", "value": PLACEHOLDER}]}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "unread", "namespace": NAMESPACE},
+        "spec": {**template["spec"], "affinity": {}, "restartPolicy": "Never", "containers": [unread]},
+    }
+    chain.cluster.kubectl("create", "-f", "-", stdin=json.dumps(pod))
+    try:
+        (ended,) = wait_for(
+            "ended: the uploader with a placeholder",
+            lambda: [
+                status["state"]["terminated"]
+                for status in chain.pod("unread")["status"].get("containerStatuses", [])
+                if "terminated" in status["state"]
+            ],
+        )
+    finally:
+        chain.cluster.kubectl("delete", "pod", "-n", NAMESPACE, "unread")
+    assert ended["exitCode"] == 2
+    assert f"S3_BUCKET still has {PLACEHOLDER} in it" in ended["message"]
 
 
 def test_a_dump_travels_into_the_bucket(chain: Chain, tmp_path: Path) -> None:
@@ -116,6 +160,29 @@ def test_a_dump_written_while_the_volume_is_away_is_not_lost(chain: Chain) -> No
     found = chain.wait_stored(app, count + 1)
     assert len(found) == count + 1
     assert {stored.metadata["verdict"] for stored in found} == {"complete"}
+
+
+def test_an_application_waits_for_the_volume_and_starts_with_it(chain: Chain) -> None:
+    """Its init container says what is missing, and lets it start once the volume is back."""
+    old = chain.app_pod()
+
+    def successor() -> str:
+        pods = chain.cluster.get("-n", NAMESPACE, "pods", "-l", "app=memory-leak-app")["items"]
+        return next((p["metadata"]["name"] for p in pods if p["metadata"]["name"] != old), "")
+
+    with chain.stopped("bin/dumpagent mount"):
+        chain.cluster.on_node("umount -l /mnt/dump")
+        chain.cluster.kubectl("delete", "pod", "-n", NAMESPACE, old, "--wait=false")
+        new = wait_for("created: its successor", successor)
+        words = ("logs", "-n", NAMESPACE, new, "-c", "wait-for-volume-manager")
+        wait_for(
+            "told: what is missing",
+            lambda: "nothing is mounted at /mnt/dump" in chain.cluster.kubectl(*words),
+        )
+        assert chain.pod(new)["status"]["phase"] == "Pending"
+    chain.wait_ready(new)
+    assert chain.is_mounted()
+    chain.wait_ready(MANAGER)
 
 
 def test_a_dump_survives_the_deletion_of_the_manager(chain: Chain) -> None:
@@ -180,6 +247,26 @@ def test_both_daemons_are_monitored(chain: Chain) -> None:
             "get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9095/proxy/metrics"
         )
         assert f"\n{metric}" in scraped
+
+
+def test_the_doctor_finds_nothing_wrong(chain: Chain) -> None:
+    """In the uploader's container, with its rights: from the volume to a small dump in the store and out again."""
+    before = len(chain.stored(""))
+    words = (
+        "-n",
+        NAMESPACE,
+        UPLOADER,
+        "-c",
+        "s3-uploader",
+        "--",
+        "sh",
+        "-c",
+        "dumpagent doctor 2>&1; echo exit $?",
+    )
+    said = chain.cluster.kubectl("exec", *words)
+    print(said)
+    assert said.rstrip().endswith("exit 0"), said
+    assert len(chain.stored("")) == before
 
 
 def test_a_drained_node_has_no_mount_and_comes_back(chain: Chain) -> None:

@@ -61,6 +61,56 @@ def test_check_says_that_no_daemon_runs(container: str) -> None:
     assert "no daemon" in said
 
 
+@pytest.mark.parametrize("user", ["10001:0", "0:0", "1000650000:0"])
+def test_it_works_on_a_read_only_root(base: str, user: str) -> None:
+    """As the pods run it, with whatever user they name: each command starts, and writes nowhere in the image."""
+    assert images.run_read_only(_NAME, user, ["--help"], {})[0] == 0
+    code, said = images.run_read_only(_NAME, user, ["check"], {})
+    assert (code, "no daemon" in said) == (1, True), said
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    store = {"S3_BUCKET": "b", "S3_ENDPOINT_URL": "http://127.0.0.1:9", "DUMP_ROOT": "/mnt", **keys}
+    code, said = images.run_read_only(_NAME, user, ["upload", "--once"], store)
+    assert (code, "127.0.0.1:9" in said) == (1, True), said
+    assert "Traceback" not in said
+
+
+def test_it_says_what_it_is_and_runs_as_a_number(base: str) -> None:
+    """A kubelet can check runAsNonRoot only against a number; a registry shows the labels."""
+    told = images.config(_NAME)
+    assert told["Entrypoint"] == ["dumpagent"]
+    assert told["User"].isdigit()
+    assert told["User"] != "0"
+    for label in ("org.opencontainers.image.title", "io.k8s.description", "io.openshift.tags"):
+        assert told["Labels"][label]
+
+
+# Runs in the image; gives the user CPU seconds of `words`, the least of seven.
+_CPU_OF = """
+import json, os, sys
+words, used = sys.argv[1:], []
+for _ in range(7):
+    pid = os.posix_spawn(words[0], words, os.environ)
+    used.append(os.wait4(pid, 0)[2])
+print(min(use.ru_utime + use.ru_stime for use in used))
+"""
+
+
+def test_a_probe_costs_little_more_than_a_bare_python(container: str) -> None:
+    """A tenth of a core answers it within the kubelet's second: facts of the image's launcher and its bytecode."""
+    python = (
+        _in(container, "sh", "-c", "head -1 /opt/dumpagent/bin/dumpagent")[1].removeprefix("#!").split()[0]
+    )
+
+    def cpu_s(*words: str) -> float:
+        code, said = _in(container, python, "-ISc", _CPU_OF, *words)
+        assert code == 0, said
+        return float(said.split()[-1])
+
+    bare, probe = cpu_s(python, "-c", "pass"), cpu_s("/opt/dumpagent/bin/dumpagent", "check")
+    print(f"dumpagent check: {1000 * probe:.1f} ms of CPU, python -c pass: {1000 * bare:.1f} ms")
+    assert probe <= 1.5 * bare
+
+
 def test_upload_names_the_placeholder(container: str) -> None:
     """The manifests applied unread."""
     code, said = _in(container, "dumpagent", "upload", "--once", S3_BUCKET="REPLACE_ME")
