@@ -65,6 +65,13 @@ def open_target(target: str) -> int:
         created = True
     except FileExistsError:
         created = False
+    except FileNotFoundError:
+        raise  # the node's directory is gone: nothing to do about the target itself
+    except OSError as error:
+        raise Refused(
+            f"MOUNT_TARGET {target!r} does not exist and cannot be made: {error.strerror}",
+            hint="make the directory on the node, or see that the node's directory is mounted writable",
+        ) from error
     try:
         fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

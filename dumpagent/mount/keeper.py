@@ -401,9 +401,17 @@ class Keeper:
         errand.abandon()
 
     def _leave_peer_group(self) -> None:
-        """Keep what is mounted at the target from appearing at the source too, where both share a peer group (crun)."""
+        """Keep what is mounted at the target from appearing at the source too, where both share a peer group (crun).
+
+        The first mount(2) of all, so it is here that the kernel says that it allows none. Raises Refused then.
+        """
         try:
             make_private(self.source)
         except OSError as error:
+            if error.errno in (errno.EPERM, errno.EACCES):
+                raise Refused(
+                    f"the kernel refuses mount(2) in this container, though it has CAP_SYS_ADMIN: {error.strerror}",
+                    hint="run it privileged and outside of user namespaces (rootless, hostUsers: false); then no seccomp or AppArmor profile is in the way",
+                ) from error
             if error.errno != errno.EINVAL:  # a plain directory, which has no peers
                 raise

@@ -37,6 +37,14 @@ def test_a_target_that_is_a_file_is_refused(node: Node) -> None:
     assert "is not a directory" in refused(node.manager(), 1)
 
 
+def test_a_target_that_cannot_be_made_is_refused(node: Node) -> None:
+    node.host.run(
+        "os.rmdir(mnt + '/dump'); mount(None, mnt, MS_REMOUNT | MS_RDONLY, None, 'mode=755')", mnt=node.mnt
+    )
+    said = refused(node.manager(), 1)
+    assert "cannot be made: Read-only file system" in said
+
+
 def test_a_missing_source_is_refused_and_named(node: Node) -> None:
     said = refused(node.manager("--mount-source", f"{node.base}/nothing"), 2)
     assert "MOUNT_SOURCE" in said
@@ -65,6 +73,21 @@ def test_without_the_capability_to_mount_it_says_to_run_privileged(node: Node) -
     assert process.returncode == 1
     assert "CAP_SYS_ADMIN" in said
     assert "privileged" in said
+
+
+def test_where_the_kernel_allows_no_mount_it_says_so(node: Node) -> None:
+    """Root of a user namespace has the capability, and still must not mount: rootless containers, hostUsers: false."""
+    container = node.manager_container()
+    process = container.popen(
+        ["unshare", "--user", "--map-root-user", "--", sys.executable, "-m", "dumpagent", "mount",
+         "--mount-source", node.source, "--mount-target", node.target, "--runtime-dir", f"{node.base}/run"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert "refuses mount(2)" in said
+    assert "user namespaces" in said
 
 
 def test_a_runtime_directory_that_cannot_be_written_is_refused(node: Node) -> None:
