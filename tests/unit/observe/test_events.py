@@ -1,0 +1,146 @@
+"""One list of events: nothing else is ever logged, nothing in it is dead, and each trouble is told seldom, with its end."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dumpagent.observe import events as ev
+from dumpagent.observe.events import CATALOGUE, Event
+from dumpagent.observe.log import LEVELS, log_to
+from dumpagent.observe.trouble import Trouble
+from dumpagent.settings import Logging
+
+SOURCE = Path(ev.__file__).parents[1]
+DOCS = SOURCE.parent / "docs"
+_HOUR_S = 3600
+# Troubles that nothing mends but a new start of the daemon, or that are over with the telling.
+_WITHOUT_END = {
+    "watch_unavailable", "watch_limited", "watch_overflowed", "mount_unshared",
+    "storage_class_unknown", "store_unverifying", "store_unconditional",
+}  # fmt: skip
+
+
+def _sources() -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        yield path, ast.parse(path.read_text())
+
+
+def _name_of(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _troubles() -> set[tuple[Event, Event]]:
+    """Give every pair of events that the code makes a trouble of."""
+    pairs = set()
+    for _, tree in _sources():
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and "trouble" in _name_of(call.func).lower():
+                named = [
+                    getattr(ev, argument.attr)
+                    for argument in call.args
+                    if isinstance(argument, ast.Attribute) and _name_of(argument.value) == "ev"
+                ]
+                if len(named) == 2:
+                    pairs.add((named[0], named[1]))
+    # The kinds of backend are one trouble each, made in a loop.
+    bad = [event for name, event in CATALOGUE.items() if re.fullmatch(r"backend_(?!recovered).*", name)]
+    return pairs | {(event, ev.BACKEND_RECOVERED) for event in bad}
+
+
+TROUBLES = sorted(_troubles(), key=lambda pair: pair[0].name)
+
+
+def test_events_are_made_in_their_list_alone() -> None:
+    """An event that is made elsewhere would be logged under a name that no page explains."""
+    elsewhere = [
+        f"{path.name}:{node.lineno}"
+        for path, tree in _sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and path.name != "events.py"
+        if ast.unparse(node.func) in ("Event", "_event", "ev.Event", "events.Event", "ev._event")
+    ]
+    assert elsewhere == []
+
+
+def test_nothing_is_told_but_events_of_the_list() -> None:
+    """`tell("a text")` passes no type check, but a text could come through a variable."""
+    for path, tree in _sources():
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and _name_of(call.func) in ("tell", "_tell") and call.args:
+                assert not isinstance(call.args[0], (ast.Constant, ast.JoinedStr)), (
+                    f"{path.name}:{call.lineno}"
+                )
+
+
+def test_every_event_of_the_list_can_happen() -> None:
+    told = {
+        node.attr
+        for path, tree in _sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and path.name not in ("events.py", "metrics.py")
+        and _name_of(node.value) == "ev"
+    }
+    assert {name.upper() for name in CATALOGUE} - told == set()
+
+
+def test_names_are_one_word_in_lower_case_and_levels_are_known() -> None:
+    for name, event in CATALOGUE.items():
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)+", name)
+        assert event.level in LEVELS
+        assert event.meaning.endswith(".")
+        assert getattr(ev, name.upper()) is event, "the constant has the event's name"
+
+
+def test_the_docs_show_every_event_and_no_other() -> None:
+    shown = re.findall(r"^\| `([a-z_]+)` \| (\w+) \|", (DOCS / "events.md").read_text(), re.MULTILINE)
+    assert shown == [(event.name, event.level) for event in CATALOGUE.values()]
+
+
+def test_whatever_sounds_bad_has_an_end_or_is_known_to_have_none() -> None:
+    """Who reads that something fails is told when it does no more."""
+    lasting = {began.name for began, _ in TROUBLES}
+    failing = {
+        name
+        for name, event in CATALOGUE.items()
+        if re.search(r"_(failed|unwritable|unreadable|refused|full|limited|unavailable)$", name)
+        and event.level != "debug"
+    }
+    assert failing - lasting <= _WITHOUT_END
+
+
+@pytest.mark.parametrize(("began", "ended"), TROUBLES, ids=[began.name for began, _ in TROUBLES])
+def test_a_trouble_is_told_at_once_then_seldom_and_its_end_once(began: Event, ended: Event) -> None:
+    """Every ten seconds for three hours: 18 lines and not 1080; then one that says how long it was."""
+    stream, now = io.StringIO(), 0.0
+    trouble = Trouble(log_to(stream, Logging(log_format="json")), began, ended, monotonic=lambda: now)
+    while now < 3 * _HOUR_S:
+        trouble.failed("it", "No space left on device", path="/mnt/dump", hint="make room")
+        now += 10
+    assert trouble.ended_for("it", path="/mnt/dump")
+    assert not trouble.ended_for("it", path="/mnt/dump")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == [began.name] * 18 + [ended.name]
+    assert all(line["hint"] == "make room" for line in lines[:-1])
+    assert "times" not in lines[0]
+    assert (lines[1]["times"], lines[1]["seconds"]) == (61, 600)
+    assert (lines[-1]["times"], lines[-1]["seconds"]) == (1080, 3 * _HOUR_S)
+    assert LEVELS[began.level] >= LEVELS["warning"]
+    assert ended.level == "info"
+
+
+def test_the_troubles_are_found() -> None:
+    """If the code makes them in another way, the test above must not pass for want of any."""
+    names = {began.name for began, _ in TROUBLES}
+    assert names >= {
+        "store_failed", "upload_failed", "scan_failed", "claim_failed", "volume_full", "delete_failed", "state_unwritable",
+        "other_agent_found", "heartbeat_failed", "notify_failed", "pod_event_failed", "remount_failed", "table_unreadable",
+        "child_refused", "rescue_failed", "backend_full", "backend_hung",
+    }  # fmt: skip
