@@ -12,7 +12,6 @@ import json
 import os
 import re
 import sys
-import urllib.parse
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -75,9 +74,11 @@ class Net:
         secret = secret.strip()
         if len(secret) < _SHORTEST or PLACEHOLDER in secret:
             return
+        from urllib.parse import quote, quote_plus  # half a MiB, for those who have secrets
+
         written = {
             secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1],
-            urllib.parse.quote(secret), urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret),
+            quote(secret), quote(secret, safe=""), quote_plus(secret),
         }  # fmt: skip
         if written <= self._values:
             return
@@ -87,10 +88,14 @@ class Net:
 
     def learn_url(self, url: str) -> None:
         """Hide all of `url` that is secret where it is a webhook's: the whole, its path, and a token in it."""
+        if not url:
+            return
+        from urllib.parse import urlsplit
+
         self.learn(url)
         self.learn_address(url)
         try:
-            parts = urllib.parse.urlsplit(url)
+            parts = urlsplit(url)
         except ValueError:
             return
         path = parts.path + (f"?{parts.query}" if parts.query else "")
@@ -105,12 +110,16 @@ class Net:
 
     def learn_address(self, url: str) -> None:
         """Hide the password that stands in `url`, if one does."""
+        if "@" not in url:
+            return
+        from urllib.parse import unquote, urlsplit
+
         try:
-            password = urllib.parse.urlsplit(url).password or ""
+            password = urlsplit(url).password or ""
         except ValueError:
             return
         self.learn(password)
-        self.learn(urllib.parse.unquote(password))
+        self.learn(unquote(password))
 
     def learn_environment(self, environ: Mapping[str, str]) -> None:
         """Hide what these variables hold, and what stands in the files that they name."""
