@@ -85,6 +85,9 @@ class DumpFacts:
     cause: Cause = Cause.UNKNOWN
     classes: int | None = None
     threads: int | None = None
+    oom_thread: str | None = (
+        None  # the name of the thread that ran out of memory: stands in the heap, so seldom known
+    )
     oom_stack: tuple[str, ...] = ()  # of the thread that ran out of memory, innermost frame first
 
 

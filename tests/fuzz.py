@@ -22,6 +22,7 @@ from dumpagent.hprof.look import Look
 from dumpagent.hprof.source import InMemory
 from dumpagent.hprof.walk import Shape
 from tests.harness.hprof import END, HEAP_DUMP, SEGMENT, Maker, members, record
+from tests.harness.threads import NamedThread
 
 HANG_S = 1.0
 MEMORY_BYTES = 64 << 20
@@ -53,6 +54,12 @@ def seed_dump(chance: random.Random) -> bytes:
     """Give a dump that is right, of one of the kinds that there are."""
     make = Maker(id_size=chance.choice([4, 8]), version=chance.choice(["1.0.1", "1.0.2", "1.0.3"]))
     segments = [heap(make, chance) for _ in range(chance.randrange(1, 5))]
+    if chance.random() < 0.4:
+        name = chance.randbytes(2 * chance.randrange(9))
+        thread = NamedThread(make, name, chance.choice([0, 1, None]), chance.random() < 0.5)
+        pieces = [thread.root(), thread.thread(), thread.name(), thread.array()]
+        chance.shuffle(pieces)
+        return thread.dump(thread.classes(), *segments, *pieces)
     if make.version == "1.0.1" and chance.random() < 0.5:
         return make.head() + record(HEAP_DUMP, segments[0])
     return make.head() + b"".join(record(SEGMENT, body) for body in segments) + record(END)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import math
 import os
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +27,7 @@ from dumpagent.upload.names import companion_base
 
 _HISTOGRAM_LINES = 20
 _STACK_LINES = 20
+_DAMAGED_S = 1.0
 _EXIT = {State.COMPLETE: 0, State.NOT_A_DUMP: 2}
 _COLOURS = {State.COMPLETE: "green", State.WRITING: "yellow", State.NOT_A_DUMP: "red"}
 _CAUSES = {
@@ -142,7 +145,14 @@ def _inspect(opened: OpenFile, path: str, classes: int, quick: bool) -> Inspecte
                     State.TRUNCATED,
                     f"its records tile it, but its heap is damaged: {found.damage}",
                 )
+            facts = dataclasses.replace(facts, oom_thread=_oom_thread(look, state))
     return Inspected(path, size_bytes, state, reason, facts, look.walk.segments, found)
+
+
+def _oom_thread(look: Look, state: State) -> str | None:
+    """Give the thread's name. What is damaged may be huge and empty: the search gets no more than a second there."""
+    until = time.monotonic() + (math.inf if state is State.COMPLETE else _DAMAGED_S)
+    return look.oom_thread(keep_on=lambda _bytes: time.monotonic() < until)
 
 
 def _count(look: Look, name: str, size_bytes: int, classes: int) -> Histogram:
@@ -187,6 +197,7 @@ def as_dict(inspected: Inspected) -> dict[str, Any]:
         "dump_time": _time(facts.dump_time_ms) if facts else None,
         "jvm": facts.jvm if facts else None,
         "cause": facts.cause.value if facts else None,
+        "oom_thread": printable(facts.oom_thread) if facts else None,
         "oom_stack": [printable(frame) for frame in facts.oom_stack] if facts else [],
         "classes": facts.classes if facts else None,
         "threads": facts.threads if facts else None,
@@ -236,7 +247,8 @@ def describe(inspected: Inspected) -> str:
             rows.append(("", f"not all is counted: {heap.damage}"))
     lines += [f"  {name:<11}{value}" for name, value in rows]
     if facts and facts.oom_stack:
-        lines += ["", "  Out of memory in"]
+        thread = f"thread {printable(facts.oom_thread)}" if facts.oom_thread else ""
+        lines += ["", f"  Out of memory in {thread}".rstrip()]
         lines += [f"    at {printable(frame)}" for frame in facts.oom_stack[:_STACK_LINES]]
         if len(facts.oom_stack) > _STACK_LINES:
             lines.append(f"    ... {len(facts.oom_stack) - _STACK_LINES} more frames")

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 from dumpagent.hprof import records
 from dumpagent.hprof.facts import each_record, java_name, text_of
+from dumpagent.hprof.records import (
+    CLASS_DUMP,
+    INSTANCE,
+    OBJECT_ARRAY,
+    OBJECT_TYPE,
+    PRIMITIVE_ARRAY,
+    PRIMITIVES,
+)
 from dumpagent.hprof.source import ByteSource
 from dumpagent.hprof.walk import Walk
 
-CLASS_DUMP, INSTANCE, OBJECT_ARRAY, PRIMITIVE_ARRAY = 0x20, 0x21, 0x22, 0x23
-_OBJECT_TYPE = 2
-# Basic types: code -> name and bytes in the heap. Source: hprof_b_spec.h, "Basic types".
-PRIMITIVES = {
-    4: ("boolean", 1), 5: ("char", 2), 6: ("float", 4), 7: ("double", 8),
-    8: ("byte", 1), 9: ("short", 2), 10: ("int", 4), 11: ("long", 8),
-}  # fmt: skip
 _CHUNK_BYTES = 1 << 20
 _LARGEST_CLASS_BYTES = 8 << 20
 # No record's fixed part is longer; where less is left of a chunk that is not the segment's last, more is read first.
@@ -135,7 +136,7 @@ class HeapScan:
             0xC3: size + 9, 0xFE: 4 + size,
         }  # fmt: skip
         self._root_bytes = {tag: 1 + length for tag, length in ids.items()}
-        self._value_bytes = {_OBJECT_TYPE: size, **{code: width for code, (_, width) in PRIMITIVES.items()}}
+        self._value_bytes = records.value_bytes(size)
 
     def count(
         self, offset: int, length: int, *, progress: Callable[[int], None] = lambda _bytes: None
@@ -268,7 +269,7 @@ class HeapScan:
         at += fields * (size + 1)
         if at > len(chunk):
             raise IndexError(position)
-        return at, kinds.count(_OBJECT_TYPE)
+        return at, kinds.count(OBJECT_TYPE)
 
     # -- sizes --------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dumpagent.hprof import facts, gzip, records
 from dumpagent.hprof.source import ByteSource
+from dumpagent.hprof.thread import KeepOn, thread_name
 from dumpagent.hprof.walk import LOOK_BYTES, Shape, Walk, Walked
 from dumpagent.model import DumpFacts
 
@@ -96,3 +97,12 @@ class Look:
         if self.unpacked:
             self.unpacked.allowance_bytes = None
         return facts.oom_stack(self.bytes_source, self.walk.header, self.walk.gathered)
+
+    def oom_thread(self, *, keep_on: KeepOn = lambda _bytes: True) -> str | None:
+        """Give the name of the thread that ran out of memory, None if the dump does not tell or `keep_on` ended it.
+
+        Reads heap records, up to all of them. Raises OSError.
+        """
+        if self.unpacked:
+            self.unpacked.allowance_bytes = None
+        return thread_name(self.bytes_source, self.walk, keep_on=keep_on, backwards=self.unpacked is None)

@@ -24,6 +24,14 @@ CPU_SAMPLES = 0x0D
 CONTROL_SETTINGS = 0x0E
 HEAP_DUMP_SEGMENT = 0x1C
 HEAP_DUMP_END = 0x2C
+# Inside a segment.
+ROOT_THREAD, CLASS_DUMP, INSTANCE, OBJECT_ARRAY, PRIMITIVE_ARRAY = 0x08, 0x20, 0x21, 0x22, 0x23
+OBJECT_TYPE = 2
+# Basic types: code -> name and bytes in the heap. Source: hprof_b_spec.h, "Basic types".
+PRIMITIVES = {
+    4: ("boolean", 1), 5: ("char", 2), 6: ("float", 4), 7: ("double", 8),
+    8: ("byte", 1), 9: ("short", 2), 10: ("int", 4), 11: ("long", 8),
+}  # fmt: skip
 
 RECORD = struct.Struct(">BxxxxI")  # u1 tag, u4 time (0 from HotSpot, not used), u4 length of the body
 RECORD_BYTES = 9
@@ -93,3 +101,8 @@ def length_limits(id_size: int) -> dict[int, tuple[int, int]]:
         HEAP_DUMP_SEGMENT: (0, _ANY),
         HEAP_DUMP_END: (0, 0),
     }
+
+
+def value_bytes(id_size: int) -> dict[int, int]:
+    """Give the bytes that a value of each type takes in a dump."""
+    return {OBJECT_TYPE: id_size, **{code: width for code, (_, width) in PRIMITIVES.items()}}

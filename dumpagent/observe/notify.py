@@ -203,6 +203,8 @@ class Notifier:
             text = f"TRUNCATED: {text} ({fields.get('reason')})"
         if fields.get("cause"):
             text += {"oom": ", out of memory", "request": ", made on request"}.get(str(fields["cause"]), "")
+        if fields.get("oom_thread"):
+            text += f" in thread {fields['oom_thread']}"
         text += "".join(f"\n    at {frame}" for frame in stack)
         command = fetch_command(key)
         text += f"\n```\n{command}\n```"  # as it stands: Slack and its like would take _ and * for markup
@@ -210,7 +212,7 @@ class Notifier:
             "event": "dump_stored", "application": application, "node": self._node, "path": path, "key": key,
             "bucket": self._bucket, "size_bytes": int(size), "dump_time": fields.get("dump_time"), "verdict": verdict,
             "reason": fields.get("reason"), "cause": fields.get("cause"), "jvm": fields.get("jvm"),
-            "oom_stack": stack, "command": command,
+            "oom_thread": fields.get("oom_thread"), "oom_stack": stack, "command": command,
         }  # fmt: skip
         return Message(_name("dump", key, str(fields.get("crc32"))), text, facts)
 

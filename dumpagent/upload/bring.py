@@ -21,11 +21,13 @@ from dumpagent.upload.parts import Progress
 from dumpagent.upload.reach import Reach
 from dumpagent.upload.send import Brought, Sender
 from dumpagent.upload.unreadable import NOT_READABLE
+from dumpagent.upload.victim import Victim
 
 _STACK_TOLD = 5  # frames: enough to know the code, short enough for a line of the log
 _HOW_TO_KEEP_DUMPS_WHOLE = (
     "give JVMs time to write (a liveness probe with patience, a longer grace period) and the volume room"
 )
+_VICTIM_WAIT_S = 2.0  # the next dump waits as long
 ShowProgress = Callable[[DumpFile], AbstractContextManager[Progress]]
 Outcome = Brought | DumpagentError | OSError | None
 
@@ -75,6 +77,8 @@ class Bringer:
             self._backlog.judge_again(entry)
             return None
         began = self._monotonic()
+        if entry.victim is None or entry.victim.dump.identity != dump.identity:
+            entry.victim = Victim(dump, verdict)
         try:
             with self._progress(dump) as advance:
                 brought = self._sender.bring(Errand(dump, verdict), progress=advance)
@@ -112,13 +116,16 @@ class Bringer:
         self._judge.forget(dump)
         self._reach.has_stored()
         self._dump_trouble.ended_for(dump.identity.inode, path=dump.path)
-        self._tell_stored(dump, verdict, brought, seconds=self._monotonic() - began)
+        seconds = self._monotonic() - began
+        self._tell_stored(entry, verdict, brought, seconds=seconds)
         return brought
 
-    def _tell_stored(self, dump: DumpFile, verdict: Verdict, brought: Brought, *, seconds: float) -> None:
-        receipt, facts = brought.receipt, verdict.facts
+    def _tell_stored(self, entry: Entry, verdict: Verdict, brought: Brought, *, seconds: float) -> None:
+        dump, receipt, facts = entry.dump, brought.receipt, verdict.facts
+        is_news = bool(brought.sent_bytes or not receipt.stored_bytes)
+        victim, entry.victim = entry.victim, None
         self._tell(
-            ev.DUMP_UPLOADED if brought.sent_bytes or not receipt.stored_bytes else ev.DUMP_ALREADY_STORED,
+            ev.DUMP_UPLOADED if is_news else ev.DUMP_ALREADY_STORED,
             path=dump.path,
             key=receipt.key,
             size_bytes=dump.size_bytes,
@@ -132,6 +139,7 @@ class Bringer:
             jvm=facts.jvm if facts else None,
             cause=facts.cause.value if facts else None,
             dump_time=_iso(facts.dump_time_ms) if facts and facts.dump_time_ms else None,
+            oom_thread=victim.name(wait_s=_VICTIM_WAIT_S if is_news else 0) if victim else None,
             oom_stack=list(facts.oom_stack[:_STACK_TOLD]) or None if facts else None,
             resumed=True if brought.resumed else None,
             verified=receipt.verified,

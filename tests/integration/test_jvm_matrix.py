@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from dumpagent.cli.inspect import as_dict, inspect
 from dumpagent.kernel.lease import WriterState
 from dumpagent.model import Cause, DumpFile, State, Verdict
 from dumpagent.upload.companions import companions_of
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.scan import scan
+from dumpagent.upload.victim import find_thread
+from tests.harness.hprof import members
 from tests.harness.jvm import PINNED, Jdk, pinned_jdk, system_jdk
 
 pytestmark = pytest.mark.slow
@@ -121,6 +124,24 @@ def test_a_dump_of_an_out_of_memory_error(jdk: Jdk, tmp_path: Path) -> None:
     assert verdict.facts.jvm is not None
     assert verdict.facts.jvm.startswith(f'openjdk version "{jdk.major}.')
     assert any("LeakyApp" in frame for frame in verdict.facts.oom_stack)
+
+
+def test_the_thread_that_ran_out_of_memory_is_named(jdk: Jdk, tmp_path: Path) -> None:
+    """Names of two bytes and of one byte a character; from the file as it is, compressed by gzip, and by the JVM."""
+    named: list[tuple[str, list[str]]] = [("заказ-☃", [])]
+    if jdk.major >= _KNOWS_GZIP:
+        named.append(("größe-7", ["-XX:HeapDumpGzipLevel=1"]))
+    for name, options in named:
+        root = tmp_path / name
+        root.mkdir()
+        with jdk.start_leaky(root, xmx_mib=48, options=options) as app:
+            app.ask(f"oom {name}")
+        (dump,) = root.iterdir()
+        if not options:
+            (root / "packed.hprof.gz").write_bytes(members(dump.read_bytes(), 1 << 20))
+        for each in scan(str(root)).dumps:
+            assert as_dict(inspect(each.path, classes=0, quick=False))["oom_thread"] == name, each.path
+            assert find_thread(each, lambda _bytes: True) == name, each.path
 
 
 def test_dumps_on_request(jdk: Jdk, tmp_path: Path) -> None:

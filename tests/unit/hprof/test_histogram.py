@@ -10,6 +10,7 @@ import pytest
 from dumpagent.hprof import histogram
 from dumpagent.hprof.facts import java_name
 from dumpagent.hprof.histogram import ClassCount, Histogram, count_objects
+from dumpagent.hprof.records import PRIMITIVES
 from dumpagent.hprof.source import InMemory
 from dumpagent.hprof.walk import Walk
 from tests.harness.hprof import END, SEGMENT, Maker, record
@@ -60,7 +61,7 @@ class Heap:
         )  # fmt: skip
 
     def primitives(self, kind: int, elements: int) -> None:
-        width = histogram.PRIMITIVES[kind][1]
+        width = PRIMITIVES[kind][1]
         place = self._place(self.array_header + elements * width)
         self.records.append(
             b"\x23" + place + bytes(4) + struct.pack(">IB", elements, kind) + bytes(elements * width)

@@ -22,7 +22,8 @@ from tests.unit.upload.conftest import Told
 DUMP = {
     "path": "/mnt/dump/shop/checkout/java_pid1.20260101T120000Z.hprof", "key": "dumps/shop/checkout/java_pid1.hprof",
     "size_bytes": 3 << 30, "verdict": "complete", "reason": "whole", "cause": "oom", "crc32": "0badcafe",
-    "dump_time": "2026-01-01T12:00:00Z", "oom_stack": ["com.acme.Shop.fill(Shop.java:42)"], "jvm": "21.0.8",
+    "dump_time": "2026-01-01T12:00:00Z", "oom_stack": ["com.acme.Shop.fill(Shop.java:42)"],
+    "oom_thread": "http-8080-exec-1", "jvm": "21.0.8",
 }  # fmt: skip
 
 
@@ -72,7 +73,8 @@ def test_a_stored_dump_is_told_with_all_that_a_developer_asks_first(world: World
     world.notifier(ev.DUMP_UPLOADED, **DUMP)
     world.notifier.turn()
     (text,) = world.texts()
-    for part in ("shop/checkout", "worker-1", "3.0 GiB", "2026-01-01T12:00:00Z", "complete", "out of memory",
+    for part in ("shop/checkout", "worker-1", "3.0 GiB", "2026-01-01T12:00:00Z", "complete",
+                 "out of memory in thread http-8080-exec-1\n",
                  "com.acme.Shop.fill(Shop.java:42)", "dumpagent get dumps/shop/checkout/java_pid1.hprof"):  # fmt: skip
         assert part in text
 
