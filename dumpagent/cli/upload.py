@@ -49,6 +49,7 @@ from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.parts import Progress
 from dumpagent.upload.retention import Retention, settle_all
 from dumpagent.upload.send import Sender
+from dumpagent.upload.sweep import Sweep
 
 # A scan of a big volume with a fifth of a core, or one that waits for a network file system, is no dead daemon yet.
 _BEAT_BELIEVED_S = 120.0
@@ -138,6 +139,7 @@ def command(
         stop=ending.stop,
         retention_days=remembering.state_retention_days,
         retention=None if dry_run else Retention(keeping, root=root, store=store, ledger=ledger, tell=tell),
+        sweep=Sweep(store, ledger, tell, prefix=s3.prefix, node=place.node_name),
         claim=claim if watching.claim and not dry_run else None,
         progress=_bar,
     )

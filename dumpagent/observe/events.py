@@ -139,6 +139,11 @@ STATE_WRITABLE = _event("state_writable", "info", "Receipts can be written again
 RECEIPTS_PRUNED = _event(
     "receipts_pruned", "info", "Receipts of dumps that left the disk long ago were dropped."
 )
+LEFTOVER_ABORTED = _event(
+    "leftover_aborted",
+    "info",
+    "A multipart upload of this node that was cut off and not noted was aborted, long after its last change.",
+)
 DUMP_DELETED = _event(
     "dump_deleted",
     "info",

@@ -15,6 +15,11 @@ from typing import Protocol
 from dumpagent.errors import DumpagentError, Refused
 
 
+def trial_key(prefix: str) -> str:
+    """Give the key under which agents try out what a store does; no object ever stands there."""
+    return "/".join(part for part in (prefix.strip("/"), ".dumpagent-trial") if part)
+
+
 class Occupied(Refused):
     """A conditional write found an object under the key. It was not touched."""
 

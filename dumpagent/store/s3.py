@@ -29,6 +29,7 @@ from dumpagent.store.protocol import (
     Part,
     Replaced,
     StoredObject,
+    trial_key,
 )
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class S3Store:
     # -- writing ------------------------------------------------------------------------------------------------
 
     def put(self, key: str, body: Body, metadata: Mapping[str, str]) -> None:
-        digest = self._digest(key)
+        digest = self._digest()
         self._create(
             f"writing {key}",
             "put_object",
@@ -179,7 +180,7 @@ class S3Store:
         )
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> str:
-        self._digest(key)
+        self._digest()
         if not self._must_reserve():
             return self._begin(key, metadata)
         self._reserve(key, metadata)
@@ -192,7 +193,7 @@ class S3Store:
             f"writing part {number} of {key}",
             "upload_part",
             body=body,
-            digest=self._digest(key),
+            digest=self._digest(),
             Key=key,
             UploadId=upload_id,
             PartNumber=number,
@@ -293,14 +294,15 @@ class S3Store:
         if self.profile != before:
             self._learnt(before, self.profile)
 
-    def _digest(self, key: str) -> Digest:
+    def _digest(self) -> Digest:
         """Give the digest that this store verifies: try the cheapest that it refuses when it is wrong.
 
-        Tried on a part of a multipart upload that is aborted, so that nothing is ever stored by it.
+        Tried on a part of a multipart upload that is aborted, so that nothing is ever stored by it. The upload has a
+        key of its own: whoever finds it open after a kill knows what it is.
         """
         with self._lock:
             if self.profile.digest is None:
-                found = Digest.CRC32 if not self._settings.endpoint_url else self._try_digests(key)
+                found = Digest.CRC32 if not self._settings.endpoint_url else self._try_digests()
                 self._learn(digest=found)
             return self.profile.digest or Digest.NONE
 
@@ -321,7 +323,8 @@ class S3Store:
             if not (found and found.reserved and _apart(found.metadata) == _apart(metadata)):
                 raise
 
-    def _try_digests(self, key: str) -> Digest:
+    def _try_digests(self) -> Digest:
+        key = trial_key(self._settings.prefix)
         upload_id = self._begin(key, {})
         try:
             data = b"does this store verify what it is told?"

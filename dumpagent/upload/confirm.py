@@ -17,12 +17,13 @@ class NotAsSent(DumpagentError):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """An object as the store must hold it now, and what it took."""
+    """An object as the store must hold it now, and what it took. `upload_id`: of the upload that made it, if one did."""
 
     stored_bytes: int
     crc32: int
     sent_bytes: int
     resumed: bool = False
+    upload_id: str | None = None
 
 
 def confirm(store: Store, key: str, contents: label.Contents, sent: Sent) -> bool:

@@ -65,6 +65,11 @@ def holds(labels: Mapping[str, str] | None, contents: Contents) -> bool:
     )
 
 
+def is_of_node(labels: Mapping[str, str] | None, node: str) -> bool:
+    """Say whether an object with these metadata was made by the agent of this node."""
+    return bool(node and labels and labels.get("node") == _ascii(node)[:_VALUE_CHARACTERS])
+
+
 def _iso(seconds: float) -> str:
     try:
         return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

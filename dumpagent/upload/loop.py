@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from dumpagent.errors import DumpagentError
+from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.trouble import Trouble
@@ -23,8 +23,10 @@ from dumpagent.upload.recheck import Recheck
 from dumpagent.upload.reclaim import Reclaimer
 from dumpagent.upload.retention import Retention
 from dumpagent.upload.send import Brought, Sender
+from dumpagent.upload.sweep import Sweep
 
 _DAY_S = 86400.0
+_SWEEP_RETRY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class UploadLoop:
         retention_days: float,
         claim: Claim | None = None,
         retention: Retention | None = None,
+        sweep: Sweep | None = None,
         progress: ShowProgress = no_progress,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -87,6 +90,7 @@ class UploadLoop:
             progress=progress,
             monotonic=monotonic,
         )
+        self._sweep = sweep
         self._reclaimer = retention and Reclaimer(
             backlog=self.backlog,
             ledger=ledger,
@@ -129,12 +133,24 @@ class UploadLoop:
 
         Gives how it was stored, why it was not, or None if there was nothing to do.
         """
-        return self._bringer.bring_next(timeout_s=timeout_s)
+        outcome = self._bringer.bring_next(timeout_s=timeout_s)
+        self._expect_leftovers(outcome)
+        return outcome
 
     def reclaim(self) -> None:
-        """Look once more at what was stored, and delete what the policy allows to be deleted."""
+        """Look once more at what was stored, delete what the policy allows to be deleted, end leftover uploads."""
         if self._reclaimer:
             self._reclaimer.reclaim()
+        if self._sweep and not self._reach.pause_left_s():
+            try:
+                self._sweep.look(settled=self.counts.pending == 0, stopped=self._stop.is_set)
+            except Unreachable as error:
+                self._reach.leave_alone(_SWEEP_RETRY_S)
+                self._reach.note(error)
+
+    def _expect_leftovers(self, outcome: Outcome) -> None:
+        if self._sweep and isinstance(outcome, Brought):
+            self._sweep.expect()
 
     def run_once(self, *, dry_run: bool = False) -> Pass:
         """Look once and bring everything that is due; each dump is tried once."""
@@ -148,6 +164,7 @@ class UploadLoop:
                 self._foresee(entry)
                 continue
             outcome = self._bringer.bring(entry)
+            self._expect_leftovers(outcome)
             if isinstance(outcome, Brought):
                 if outcome.sent_bytes or not outcome.receipt.stored_bytes:
                     uploaded += 1

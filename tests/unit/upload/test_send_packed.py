@@ -23,6 +23,7 @@ from dumpagent.upload.pack import Cuts, packed_pieces
 from dumpagent.upload.parts import workers_for
 from dumpagent.upload.send import Sender
 from tests.harness.faulty_store import FaultyStore
+from tests.harness.sweeping import sweep_leftovers
 from tests.unit.upload.conftest import PART, Volume, contents
 
 BLOCK = 256
@@ -116,6 +117,7 @@ def test_a_cut_at_any_request_loses_and_doubles_nothing(
             shutil.rmtree(volume.root / state_dir, ignore_errors=True)
         packing(fresh, volume, state=state_dir).bring(errand)
         assert unpacked(fresh) == {"java_pid1.hprof.gz": content}
+        sweep_leftovers(fresh, node="node-a")
         assert fresh.open_uploads("") == []
 
 

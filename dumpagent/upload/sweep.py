@@ -1,0 +1,114 @@
+"""Aborts multipart uploads that were begun and not noted, because the agent was killed or an answer was lost.
+
+The store tells of an open upload its key and its parts, and not who began it. So only those count as ours whose key
+has an object or mark with our node's name, or whose name says that an agent only tried something out; and another
+agent can be at work on them until they have not changed for `QUIET_S`, by our own clock. All others are left alone:
+that is what the bucket's lifecycle rule is for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dumpagent.errors import Refused
+from dumpagent.observe import events as ev
+from dumpagent.observe.events import Tell
+from dumpagent.store.protocol import NoSuchUpload, OpenUpload, Store, trial_key
+from dumpagent.upload import label
+from dumpagent.upload.ledger import Ledger
+
+# Longer than one part of 5 GiB takes at 12 Mbit/s, and than a pause between two tries of one dump.
+QUIET_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What an upload was last seen to hold, and since when it holds that."""
+
+    parts: tuple[tuple[int, str], ...]
+    since: float
+
+
+class Sweep:
+    """Watches the open uploads under `prefix`, from the first upload of this run until none of ours is left."""
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        tell: Tell,
+        *,
+        prefix: str,
+        node: str,
+        quiet_s: float = QUIET_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._ledger, self._tell = store, ledger, tell
+        self._trial_key = trial_key(prefix)
+        self._prefix = prefix.strip("/") and f"{prefix.strip('/')}/"
+        self._node = node
+        self._quiet_s, self._monotonic = quiet_s, monotonic
+        self._seen: dict[str, _Sight] = {}
+        self._next: float | None = None  # None: nothing to look for
+
+    def expect(self) -> None:
+        """Look with the next `look`: a dump was sent, so one of its uploads may have been left open."""
+        self._next = self._monotonic()
+
+    def look(self, *, settled: bool, stopped: Callable[[], bool] = lambda: False) -> int:
+        """Abort what has been quiet for long enough, if it is time to look; give how many that were.
+
+        `settled`: no dump of ours waits for its upload, so nobody of us will go on with one. Raises Unreachable.
+        """
+        if self._next is None or self._monotonic() < self._next:
+            return 0
+        try:
+            left_open = self._store.open_uploads(self._prefix)
+        except Refused:
+            self._next = None  # not allowed to list, and that does not change from one dump to the next
+            return 0
+        noted = {upload.upload_id for upload in self._ledger.all_unfinished()}
+        ours = {
+            upload.upload_id: upload
+            for upload in left_open
+            if upload.upload_id not in noted and not stopped() and self._is_ours(upload, settled=settled)
+        }
+        self._seen = {upload_id: sight for upload_id, sight in self._seen.items() if upload_id in ours}
+        aborted = sum(self._is_quiet(upload) and self._abort(upload) for upload in ours.values())
+        self._next = self._monotonic() + self._quiet_s if len(ours) > aborted else None
+        return aborted
+
+    def _is_ours(self, upload: OpenUpload, *, settled: bool) -> bool:
+        if upload.key == self._trial_key:
+            return True
+        try:
+            there = self._store.look(upload.key)
+        except Refused:
+            return False
+        if there is None or (there.reserved and not settled):
+            return False
+        return label.is_of_node(there.metadata, self._node)
+
+    def _is_quiet(self, upload: OpenUpload) -> bool:
+        try:
+            stored = self._store.parts(upload.key, upload.upload_id)
+        except NoSuchUpload:
+            return False
+        parts = tuple((part.number, part.etag) for part in stored)
+        sight = self._seen.get(upload.upload_id)
+        if sight is None or sight.parts != parts:
+            sight = self._seen[upload.upload_id] = _Sight(parts, self._monotonic())
+        return self._monotonic() - sight.since >= self._quiet_s
+
+    def _abort(self, upload: OpenUpload) -> bool:
+        try:
+            self._store.abort(upload.key, upload.upload_id)
+            there = self._store.look(upload.key)
+            if there and there.reserved and label.is_of_node(there.metadata, self._node):
+                self._store.delete(upload.key)
+        except Refused:
+            return False  # may not abort: the lifecycle rule will
+        self._tell(ev.LEFTOVER_ABORTED, key=upload.key, store=self._store.name)
+        return True
