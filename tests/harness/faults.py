@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import random
+import re
 import socket
 import struct
 import threading
@@ -24,6 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 from tests.harness.stores.server import HOST, StoreServer
 
 _TIMEOUT_S = 120.0
+_UPLOAD_ID = re.compile(rb"<UploadId>(.+?)</UploadId>")
 
 
 class Fault(enum.Enum):
@@ -54,6 +56,8 @@ class Request:
     operation: str
     key: str
     body_bytes: int
+    upload_id: str = ""
+    session_token: str = ""
 
 
 Plan = Callable[[Request], Fault]
@@ -102,7 +106,8 @@ def at_random(seed: int, share: float, faults: Collection[Fault]) -> Plan:
 class FaultProxy:
     """Listens from its creation to the end of its `with` block; `plan` may be replaced at any time.
 
-    `log` holds every request with what was done to it, oldest first.
+    `log` holds every request with what was done to it, oldest first; `begun` the id of every multipart upload that
+    the store began, whether its answer arrived or not.
     """
 
     def __init__(
@@ -112,6 +117,7 @@ class FaultProxy:
             raise ValueError("the proxy speaks no TLS: put it before the store's http port")
         self.plan = plan or always(Fault.NONE)
         self.log: list[tuple[Request, Fault]] = []
+        self.begun: set[str] = set()
         self._delay_s = delay_s
         self._hang_s = hang_s
         self._upstream_port = urlsplit(upstream.endpoint_url).port
@@ -189,6 +195,8 @@ class FaultProxy:
                 middle = len(body) // 2
                 body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
             answer = self._ask_store(head, body)
+            if request.operation == "CreateMultipartUpload" and (began := _UPLOAD_ID.search(answer)):
+                self.begun.add(began[1].decode())
             if fault is Fault.RESET_AFTER:
                 _reset(client)
             elif fault is Fault.HANG:
@@ -247,7 +255,15 @@ def _parse(head: bytes, body: bytes) -> Request:
     address = urlsplit(target)
     query = parse_qs(address.query, keep_blank_values=True)
     _, _, key = address.path.lstrip("/").partition("/")
-    return Request(_operation(method, query.keys(), bool(key)), key, len(body))
+    token = re.search(rb"(?i)^x-amz-security-token: *(\S+)", head, re.MULTILINE)
+    (upload_id,) = query.get("uploadId", [""])
+    return Request(
+        _operation(method, query.keys(), bool(key)),
+        key,
+        len(body),
+        upload_id,
+        token[1].decode() if token else "",
+    )
 
 
 def _operation(method: str, query: Collection[str], has_key: bool) -> str:

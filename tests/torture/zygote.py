@@ -14,12 +14,18 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 
+from tests.torture.ptrace import kill_at_system_call, let_parent_trace
+
+KILLED_AT_A_SYSTEM_CALL = -1000
+_JUMP_AFTER_S = 0.5
+
 
 @dataclass(frozen=True)
 class Life:
-    """One run of the agent. `kill_at`: SIGKILL from within, at that audit event (opens, renames, connects, ...).
+    """One run of the agent. `kill_at`: SIGKILL at that system call, counted over all threads, twice each.
 
-    Otherwise `end_signal` comes after `lasts_s`; 0 waits for the end by itself (`--once`).
+    Otherwise, and where it does not come to that, `end_signal` comes after `lasts_s`, or when `end_now` says so; 0
+    waits for the end by itself (`--once`). `clock_jump_s`: a moment after the start the time of day is wrong by that, from then on.
     """
 
     words: list[str]
@@ -28,7 +34,8 @@ class Life:
     lasts_s: float = 0.0
     end_signal: int = signal.SIGKILL
     kill_at: int = 0
-    clock_off_s: float = 0.0
+    clock_jump_s: float = 0.0
+    sweep_quiet_s: float = 0.0
     longest_s: float = 300.0
 
 
@@ -55,6 +62,10 @@ class Zygote:
         """Start a life and return at once."""
         self._socket.sendall(json.dumps(asdict(life)).encode() + b"\n")
 
+    def end_now(self) -> None:
+        """Let the life that was begun end before its time, unless that is to happen at a system call."""
+        os.kill(self._pid, signal.SIGUSR1)
+
     def ended(self) -> int:
         """Wait for the end of the life that was begun; give its exit code, or minus the signal that ended it."""
         answer = b""
@@ -72,6 +83,7 @@ class Zygote:
 
     def close(self) -> None:
         """End the zygote."""
+        self._socket.shutdown(socket.SHUT_RDWR)  # a later zygote has a copy of it, so that close() is no end
         self._socket.close()
         os.waitpid(self._pid, 0)
 
@@ -79,22 +91,36 @@ class Zygote:
 def _serve(orders: socket.socket, part_bytes: int) -> None:
     import boto3  # noqa: F401 - imported once, for all lives
 
-    import dumpagent.cli.upload  # noqa: F401
+    import dumpagent.cli.upload
+    import dumpagent.observe.metrics  # noqa: F401
+    from dumpagent.upload.daemon import StoreQuestion
     from dumpagent.upload.send import Sender
+    from dumpagent.upload.sweep import Sweep
 
+    # A process of its own that asks the store whether it is there, at every start, takes longer than most lives.
+    StoreQuestion.begin = lambda _self: None  # type: ignore[method-assign, assignment]
     # Parts of the least size that stores take, so that small dumps are multipart uploads.
     assert Sender.__init__.__kwdefaults__
     Sender.__init__.__kwdefaults__["part_bytes"] = part_bytes
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     for line in orders.makefile("rb"):
         life = Life(**json.loads(line))
         child = os.fork()
         if child == 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
             orders.close()
+            if life.sweep_quiet_s:
+                assert Sweep.__init__.__kwdefaults__
+                Sweep.__init__.__kwdefaults__["quiet_s"] = life.sweep_quiet_s
             _live(life)
         orders.sendall(b"%d\n" % _wait(child, life))
 
 
 def _wait(child: int, life: Life) -> int:
+    signal.sigtimedwait([signal.SIGUSR1], 0)  # one that came too late for the life before
+    if life.kill_at:
+        code, reached = kill_at_system_call(child, life.kill_at, within_s=life.lasts_s)
+        return KILLED_AT_A_SYSTEM_CALL if reached else code
     began = time.monotonic()
     signalled = False
     while True:
@@ -102,12 +128,12 @@ def _wait(child: int, life: Life) -> int:
         if pid:
             return os.waitstatus_to_exitcode(status)
         lived_s = time.monotonic() - began
-        if life.lasts_s and not signalled and lived_s >= life.lasts_s:
+        told = signal.sigtimedwait([signal.SIGUSR1], 0.005) is not None
+        if life.lasts_s and not signalled and (told or lived_s >= life.lasts_s):
             os.kill(child, life.end_signal)
             signalled = True
         if lived_s > life.longest_s:
             os.kill(child, signal.SIGKILL)
-        time.sleep(0.005)
 
 
 def _live(life: Life) -> None:
@@ -115,17 +141,10 @@ def _live(life: Life) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ.update(life.variables)
-    if life.clock_off_s:
-        _set_clock_off(life.clock_off_s)
+    if life.clock_jump_s:
+        _let_clock_jump(life.clock_jump_s, after_s=_JUMP_AFTER_S)
     if life.kill_at:
-        left = [life.kill_at]
-
-        def count(_event: str, _arguments: object) -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(count)
+        let_parent_trace()
     from dumpagent.cli import cli
 
     try:
@@ -136,13 +155,19 @@ def _live(life: Life) -> None:
     os._exit(99)
 
 
-def _set_clock_off(seconds: float) -> None:
+def _let_clock_jump(seconds: float, *, after_s: float) -> None:
     """Let everything of ours that asks for the time of day be wrong by `seconds` (the SDK keeps the right time)."""
     from dumpagent.upload.judge import CompletenessJudge
     from dumpagent.upload.ledger import Ledger
+    from dumpagent.upload.recheck import Recheck
     from dumpagent.upload.send import Sender
 
-    for wrong in (Sender, Ledger, CompletenessJudge):
+    jumps_at = time.monotonic() + after_s
+
+    def now() -> float:
+        return time.time() + (seconds if time.monotonic() >= jumps_at else 0)
+
+    for wrong in (Sender, Ledger, CompletenessJudge, Recheck):
         defaults = wrong.__init__.__kwdefaults__
         assert defaults
-        defaults["now"] = lambda: time.time() + seconds
+        defaults["now"] = now
