@@ -7,6 +7,7 @@ Source: Kubernetes, "Accessing the Kubernetes API from a Pod".
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from dumpagent.secrets import NET
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _CONNECT_S, _READ_S = 5.0, 10.0
 _MOST_BYTES = 4 << 20  # an object in etcd has at most 1.5 MiB
+_OBJECT = re.compile(r"<[^>]* object at 0x[0-9a-f]+>:? ?")
 _PASSING = (401, 408, 409, 429)  # 401: the token may have been renewed meanwhile
 
 
@@ -63,7 +65,8 @@ class ApiServer:
                 answer.close()
         except (HTTPError, OSError) as error:
             raise Unreachable(
-                f"the API server at {self._address} cannot be asked: {type(error).__name__}: {error}",
+                # The same words each time: an object's address in them would look like another trouble.
+                f"the API server at {self._address} cannot be asked: {type(error).__name__}: {_OBJECT.sub('', str(error))}",
                 hint="see that network policies let this pod reach the API server, and that its CA is mounted with the token",
             ) from error
         finally:

@@ -159,9 +159,12 @@ class PodEvents:
             return
         except Forbidden as error:
             hint = f"apply the Role and RoleBinding of manifests/pod-events to the namespace {pod.namespace}"
-            self._trouble.failed(pod.namespace, str(error), **who, hint=hint)
+            # The server's words name the pod: to be told once of a namespace, they stand beside.
+            text = f"this pod's service account may not get pods and create events in {pod.namespace}"
+            self._trouble.failed(pod.namespace, text, **who, reason=str(error), hint=hint)
         except DumpagentError as error:
-            self._trouble.failed(pod.namespace, str(error), **who, hint=error.hint or None)
+            text = f"the API server refuses an Event in {pod.namespace}"
+            self._trouble.failed(pod.namespace, text, **who, reason=str(error), hint=error.hint or None)
         else:
             self._tell(ev.POD_EVENT_MADE, **who)
             self._trouble.ended_for(pod.namespace, **who)

@@ -83,5 +83,6 @@ class _Answers(BaseHTTPRequestHandler):
         pass
 
 
-def status(code: int, reason: str) -> tuple[int, dict[str, Any]]:
-    return code, {"kind": "Status", "reason": reason, "message": f"by the test: {reason}", "code": code}
+def status(code: int, reason: str, message: str = "by the test") -> tuple[int, dict[str, Any]]:
+    """Give an answer that is an error, as the API server words it."""
+    return code, {"kind": "Status", "reason": reason, "message": message, "code": code}

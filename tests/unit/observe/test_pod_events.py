@@ -170,9 +170,10 @@ def test_a_pod_that_is_gone_is_no_trouble(world: World) -> None:
 
 
 def test_a_refusal_is_told_once_with_the_role_that_is_missing_and_its_end_too(world: World) -> None:
-    world.cluster.answer = lambda *_: status(403, "Forbidden")
+    # Source: kube-apiserver 1.20: its message names the pod.
+    world.cluster.answer = lambda _, path: status(403, "Forbidden", f'pods "{path}" is forbidden')
     for number in range(5):
-        world.store(key=f"dump-{number}")
+        world.store(key=f"dump-{number}", path=f"/mnt/dump/shop_checkout-{number}.hprof")
     assert world.told.names() == ["pod_event_failed"]
     assert "manifests/pod-events to the namespace shop" in str(world.told.of("pod_event_failed")[0]["hint"])
     assert len(world.cluster.asked) == 5, "not asked again for the same dump"
@@ -191,6 +192,17 @@ def test_a_server_that_is_away_is_asked_again_a_few_times_and_told_once(world: W
     world.cluster.answer = lambda *_: None
     world.store()
     assert world.told.names() == ["pod_event_failed", "pod_event_made", "pod_event_recovered"]
+
+
+def test_a_server_that_is_not_there_is_told_once_too(world: World) -> None:
+    world.api = ApiServer("127.0.0.1:1", account=str(world.cluster.account))
+    world.store()
+    for _ in range(300):
+        world.after(1)
+    (failed,) = world.told.of("pod_event_failed")
+    assert "Connection refused" in str(failed["error"])
+    assert "0x" not in str(failed["error"])
+    assert "network policies" in str(failed["hint"])
 
 
 def test_an_event_whose_answer_was_lost_is_not_made_twice(world: World) -> None:
