@@ -14,8 +14,8 @@ import click
 from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store
 from dumpagent.doctor.examination import Doctor
-from dumpagent.doctor.finding import Finding, Patient, Result
-from dumpagent.doctor.table import show
+from dumpagent.doctor.finding import Patient, Result
+from dumpagent.doctor.table import collect, show
 from dumpagent.observe.log import log_to, printable
 from dumpagent.settings import S3, Logging, Place, Remembering, Runtime, Volume, Watching
 from dumpagent.store.credentials import find_credentials
@@ -55,12 +55,13 @@ def command(
         return store.profile.storage_class, store.profile.digest.value if store.profile.digest else None
 
     doctor = Doctor(patient, store, find_credentials=find_credentials, profile=profile)
-    findings: list[Finding] = []
-    for finding in doctor.examine():
-        findings.append(finding)
-        if as_json:
+    if as_json:
+        findings = []
+        for finding in doctor.examine():
+            findings.append(finding)
             click.echo(json.dumps(printable(finding.as_line())))
-    if not as_json:
+    else:
+        findings = collect(doctor.examine())
         show(findings)
     sys.stdout.flush()
     # A check that hangs in the kernel must not hold up the end.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +14,22 @@ from dumpagent.doctor.finding import Finding, Result
 from dumpagent.observe.log import printable
 
 _COLOURS = {Result.OK: "green", Result.WARNING: "yellow", Result.FAILED: "bold red", Result.SKIPPED: "dim"}
+_CLEARED_LINE = "\r\x1b[K"  # Source: ECMA-48, EL
 _WIDE = 110  # columns from which two columns of sentences can be read side by side
+
+
+def collect(findings: Iterable[Finding]) -> list[Finding]:
+    """Give all findings; to a person at a terminal, say meanwhile what was looked at last."""
+    collected: list[Finding] = []
+    watched = sys.stderr.isatty()
+    for finding in findings:
+        collected.append(finding)
+        if watched:  # by hand: rich would draw from a thread, and the checks fork
+            sys.stderr.write(f"{_CLEARED_LINE}looked at: {finding.name} ({finding.result.value}) ")
+            sys.stderr.flush()
+    if watched:
+        sys.stderr.write(_CLEARED_LINE)
+    return collected
 
 
 def show(findings: Sequence[Finding], console: Console | None = None) -> None:

@@ -33,12 +33,12 @@ def day(tmp_path: Path, moto: StoreServer) -> dict[str, Any]:
     """Run both daemons through their day; give what was scraped, and the lines of their logs."""
     mount_port, upload_port = free_ports(2)
     environment = {**os.environ, **moto.environment(moto.new_bucket()), "METRICS_ADDRESS": HOST, "NODE_NAME": "worker-1",
-                   "LOG_FORMAT": "json", "RUNTIME_DIR": f"{tmp_path}/run"}  # fmt: skip
+                   "LOG_FORMAT": "json", "RUNTIME_DIR": f"{tmp_path}/run", "PYTHONPATH": str(REPOSITORY)}  # fmt: skip
     with Node(tmp_path / "node") as node:
         running = {
             "mount": node.manager_container().popen(
                 [sys.executable, "-m", "tests.monitoring.day", f"{tmp_path}/mount.json", "mount"],
-                cwd=REPOSITORY, stderr=(tmp_path / "mount.log").open("wb"),
+                stderr=(tmp_path / "mount.log").open("wb"),
                 env=environment | {"MOUNT_SOURCE": node.source, "MOUNT_TARGET": node.target,
                                    "METRICS_PORT": str(mount_port), "MOUNT_CHECK_INTERVAL": "60"},
             ),
@@ -46,7 +46,7 @@ def day(tmp_path: Path, moto: StoreServer) -> dict[str, Any]:
         eventually(node.in_volume(".ready").exists, ".ready", within_s=_LIMIT_S)
         running["upload"] = node.app().popen(
             [sys.executable, "-m", "tests.monitoring.day", f"{tmp_path}/upload.json", "upload"],
-            cwd=REPOSITORY, stderr=(tmp_path / "upload.log").open("wb"),
+            stderr=(tmp_path / "upload.log").open("wb"),
             env=environment | {"DUMP_ROOT": node.dumps, "METRICS_PORT": str(upload_port), "STORE_CHECK_INTERVAL": "3600"},
         )  # fmt: skip
         try:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from dumpagent.doctor.finding import Finding, Result
-from dumpagent.doctor.table import show
+from dumpagent.doctor.table import collect, show
 
 FINDINGS = [
     Finding("volume", Result.OK, "/mnt/dump can be listed"),
@@ -48,3 +48,8 @@ def test_text_from_outside_is_no_markup() -> None:
     assert "[red]" in shown(140)
     assert "\\xff" in shown(140)
     assert "\x1b" not in shown(140)
+
+
+def test_what_is_looked_at_is_told_to_terminals_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    assert collect(iter(FINDINGS)) == FINDINGS
+    assert capfd.readouterr() == ("", "")
