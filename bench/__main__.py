@@ -146,6 +146,10 @@ def go(bench: Bench, *, quick: bool) -> None:
         "close to first byte",
         lambda: daemon.first_byte(stage, small, times=1 if quick else 5, timeout_s=15 if quick else 150),
     )
+    bench.measure(
+        "close to first byte of the first dump, 200m",
+        lambda: daemon.first_byte_of_the_first(stage, small, times=1 if quick else 5, timeout_s=60),
+    )
     bench.measure("remount", lambda: daemon.remount(stage, times=5 if quick else 30))
     bench.measure("inspect", lambda: daemon.inspect(stage, dump, times=1 if quick else 5))
 

@@ -65,10 +65,10 @@ class Cgroup:
                 except OSError:  # a process in it is not reaped yet
                     time.sleep(0.05)
 
-    def join(self) -> None:
-        """Move the calling process into the cgroup."""
+    def join(self, pid: int | None = None) -> None:
+        """Move the calling process into the cgroup, or that of `pid`."""
         for folder in set(self._folders.values()):
-            (folder / "cgroup.procs").write_text(str(os.getpid()))
+            (folder / "cgroup.procs").write_text(str(pid or os.getpid()))
 
     def spent(self) -> Spent:
         """Give what was used so far."""

@@ -180,6 +180,7 @@ def command(
                 loop,
                 ledger,
                 s3=s3,
+                warm_up=store.warm_up,
                 watching=watching,
                 asking=asking,
                 pulse=pulse,

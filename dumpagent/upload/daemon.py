@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 
 from dumpagent.errors import Unreachable
 from dumpagent.kernel.ending import Ending
@@ -28,7 +29,10 @@ _BEAT_EVERY_S = 10.0
 
 
 class Daemon:
-    """Looks after the volume until a stop. `run` belongs to the main thread."""
+    """Looks after the volume until a stop. `run` belongs to the main thread.
+
+    `warm_up` makes the store's client ready; it is called once, in a thread, when the first dump is on its way.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Daemon:
         ledger: Ledger,
         *,
         s3: S3,
+        warm_up: Callable[[], None],
         watching: Watching,
         asking: Asking,
         pulse: Pulse,
@@ -44,6 +49,7 @@ class Daemon:
     ) -> None:
         self._loop, self._ledger, self._pulse, self._tell, self._ending = loop, ledger, pulse, tell, ending
         self._watching = watching
+        self._warming = Warming(warm_up)
         self._question = StoreQuestion(s3, loop, every_s=asking.store_check_interval_s)
 
     def run(self) -> None:
@@ -90,6 +96,8 @@ class Daemon:
             wait_s = min(next_scan - time.monotonic(), _BEAT_EVERY_S)
             if recheck_s is not None:
                 wait_s = min(wait_s, max(recheck_s, _LEAST_RECHECK_S))
+            if woken.begun or self._loop.counts.pending:
+                self._warming.begin()
             bringer.raise_if_dead()
             self._beat()
             heard = [
@@ -106,6 +114,29 @@ class Daemon:
             self._pulse.beat(Health.NOT_READY, f"{self._loop.root} cannot be looked at: {trouble}")
         else:
             self._pulse.beat(Health.READY, "finished dumps are brought to the store")
+
+
+class Warming:
+    """Makes the store's client ready while a JVM still writes: with a fifth of a core that takes longer than a second.
+
+    Not before there is a dump, as most daemons never have one, and the client takes more memory than all the rest.
+    """
+
+    def __init__(self, warm_up: Callable[[], None]) -> None:
+        self._warm_up = warm_up
+        self._begun = False
+
+    def begin(self) -> None:
+        """Begin, if nobody has; never waits."""
+        if not self._begun:
+            self._begun = True
+            threading.Thread(target=self._run, name="warm up", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._warm_up()
+        except Exception:  # noqa: BLE001, S110 - the first request fails by the same fault, and tells it
+            pass
 
 
 class StoreQuestion:

@@ -14,7 +14,7 @@ from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
 from dumpagent.upload.names import is_dump_name
 
-# What is finished says CLOSE_WRITE or MOVED_TO; CREATE is there for new directories.
+# What is finished says CLOSE_WRITE or MOVED_TO; CREATE is there for new directories, and for dumps that begin.
 _FINISHED = flags.CLOSE_WRITE | flags.MOVED_TO
 _DIRECTORY_MASK = (
     _FINISHED | flags.CREATE | flags.MOVED_FROM | flags.MOVE_SELF | flags.ONLYDIR | flags.EXCL_UNLINK
@@ -23,10 +23,11 @@ _DIRECTORY_MASK = (
 
 @dataclass(slots=True)
 class Woken:
-    """What may be finished: dump names relative to the root, or anything at all (`everything`)."""
+    """What may be finished: dump names relative to the root, or anything at all (`everything`); `begun`: a dump is."""
 
     relpaths: set[str] = field(default_factory=set)
     everything: bool = False
+    begun: bool = False
 
 
 class Watch:
@@ -85,6 +86,8 @@ class Watch:
                     self._cover(_join(self._relpaths[event.wd], event.name), woken)
             elif event.mask & _FINISHED and is_dump_name(event.name):
                 woken.relpaths.add(_join(self._relpaths[event.wd], event.name))
+            elif event.mask & flags.CREATE and is_dump_name(event.name):
+                woken.begun = True
         if woken.everything:
             self.cover()
         return woken

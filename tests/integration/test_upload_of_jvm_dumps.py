@@ -16,7 +16,7 @@ import pytest
 
 from tests.harness.children import end, start
 from tests.harness.hprof import Maker
-from tests.harness.jvm import Jdk
+from tests.harness.jvm import PINNED, Jdk, pinned_jdk
 from tests.harness.stores.server import StoreServer
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,10 @@ pytestmark = pytest.mark.slow
 class Agent:
     """A running `dumpagent upload`; `lines` are its log, as it comes."""
 
-    def __init__(self, root: Path, store: StoreServer, bucket: str, **variables: str) -> None:
+    def __init__(
+        self, root: Path, store: StoreServer, bucket: str, *, without: str = "", **variables: str
+    ) -> None:
+        """`without` names a limit of /proc/sys/user that is 0 for the agent, in a user namespace of its own."""
         settings = {
             "DUMP_ROOT": str(root),
             "FILE_STABLE_TIME": "2",
@@ -40,8 +43,17 @@ class Agent:
             **variables,
         }
         self.lines: list[dict[str, object]] = []
+        limited = (
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "sh",
+            "-c",
+            f'echo 0 > /proc/sys/user/{without}; exec "$@"',
+            "sh",
+        )
         self._child = start(
-            [sys.executable, "-m", "dumpagent", "upload"],
+            [*(limited if without else ()), sys.executable, "-m", "dumpagent", "upload"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -55,6 +67,10 @@ class Agent:
         assert self._child.stderr is not None
         for line in self._child.stderr:
             self.lines.append({"at": time.monotonic(), **json.loads(line)})
+
+    def has_loaded_tls(self) -> bool:
+        """Say whether the SDK is in the daemon: nothing else of it needs Python's ssl module."""
+        return "_ssl." in Path(f"/proc/{self._child.pid}/maps").read_text()
 
     def of(self, event: str) -> list[dict[str, object]]:
         return [line for line in list(self.lines) if line["event"] == event]
@@ -106,6 +122,62 @@ def test_a_dump_is_uploaded_when_its_jvm_closes_it_although_the_next_scan_is_ten
     assert uploaded["verdict"] == "complete"
     assert uploaded["cause"] == "oom"
     assert found.name != "java_pid1.hprof"
+
+
+def test_the_sdk_is_loaded_while_the_first_dump_is_written_and_not_before(
+    moto: StoreServer, bucket: str, tmp_path: Path
+) -> None:
+    """It is most of the daemon's memory, and with a fifth of a core most of the time until the first byte is sent."""
+    with Agent(tmp_path, moto, bucket) as agent:
+        agent.wait_for("store_answered")  # asked by a process of its own
+        assert not agent.has_loaded_tls()
+        with (tmp_path / "java_pid1.hprof").open("wb") as dump:
+            dump.write(Maker().dump()[:100])
+            dump.flush()
+            until = time.monotonic() + 60
+            while not agent.has_loaded_tls():
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            assert agent.of("dump_uploaded") == []
+            dump.write(Maker().dump()[100:])
+        agent.wait_for("dump_uploaded")
+
+
+@pytest.mark.parametrize("version", PINNED)
+def test_two_out_of_memory_errors_under_one_name_are_both_stored(
+    moto: StoreServer, bucket: str, stored: Callable[[], dict[str, int]], tmp_path: Path, version: str
+) -> None:
+    """On every JVM: the second finds its name free, and what the first wrote is whole."""
+    with Agent(tmp_path, moto, bucket) as agent:
+        for number in (1, 2):
+            said = pinned_jdk(version).run_oom(tmp_path / "java_pid1.hprof", xmx_mib=24).stdout
+            assert "Unable to create" not in said
+            agent.wait_for("dump_claimed", number)
+        uploaded = agent.wait_for("dump_uploaded", 2)
+    assert [(line["verdict"], line["cause"]) for line in uploaded] == [("complete", "oom")] * 2
+    assert sorted(stored().values()) == sorted(path.stat().st_size for path in tmp_path.glob("*.hprof"))
+    assert len(stored()) == 2
+
+
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_a_node_without_inotify_ships_at_the_next_scan(
+    moto: StoreServer, bucket: str, stored: Callable[[], dict[str, int]], tmp_path: Path, limit: str
+) -> None:
+    """The kernel refuses (EMFILE, ENOSPC): told once, and each dump is stored within WATCH_INTERVAL and a second."""
+    interval_s, generous_s = 3.0, 30.0
+    with Agent(tmp_path, moto, bucket, without=limit, WATCH_INTERVAL=str(int(interval_s))) as agent:
+        agent.wait_for("store_answered")
+        delays = []
+        for number in range(1, 5):
+            time.sleep(interval_s * number / 5)  # at any moment between two scans
+            (tmp_path / f"java_pid{number}.hprof").write_bytes(Maker().dump(segments=number))
+            closed = time.monotonic()
+            agent.wait_for("dump_claimed", number)
+            delays.append(time.monotonic() - closed)
+        agent.wait_for("dump_uploaded", 4)
+    assert len(agent.of("watch_limited") + agent.of("watch_unavailable")) == 1
+    assert len(stored()) == 4
+    assert max(delays) < interval_s + generous_s
 
 
 def test_ten_out_of_memory_errors_of_a_restarting_jvm_give_ten_dumps(

@@ -51,6 +51,15 @@ def test_a_dump_that_is_closed_after_writing_wakes(watch: Watch, tmp_path: Path)
     assert woken(watch) == {"java_pid1.hprof"}
 
 
+def test_a_dump_that_begins_is_told_and_is_not_finished(watch: Watch, tmp_path: Path) -> None:
+    (tmp_path / "x.tmp").touch()
+    assert not watch.read().begun
+    with (tmp_path / "java_pid1.hprof").open("wb"):
+        begun = watch.read()
+    assert begun.begun
+    assert (begun.relpaths, begun.everything) == (set(), False)
+
+
 def test_a_dump_that_is_renamed_into_place_wakes(watch: Watch, tmp_path: Path) -> None:
     (tmp_path / "copy.tmp").write_bytes(b"x")
     watch.read()
