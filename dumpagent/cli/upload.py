@@ -24,6 +24,7 @@ from dumpagent.observe import events as ev
 from dumpagent.observe import progress
 from dumpagent.observe.events import Tell
 from dumpagent.observe.heartbeat import Heartbeat, Pulse
+from dumpagent.observe.libraries import hear_libraries
 from dumpagent.observe.log import log_to
 from dumpagent.observe.trouble import Trouble
 from dumpagent.settings import (
@@ -111,6 +112,7 @@ def command(
     as_daemon = not (once or dry_run)
     audience = Audience(log_to(None, logging))
     tell: Tell = audience
+    hear_libraries(tell)
     ending = Ending()
     store = open_store(s3, tell=tell, stop=ending.stop, remembered_in=f"{state_dir}/store.json")
     state = Trouble(tell, ev.STATE_UNWRITABLE, ev.STATE_WRITABLE)

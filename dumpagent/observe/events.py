@@ -41,6 +41,12 @@ AGENT_KILLED = _event(
     "The daemon that ran in this pod before did not end in good order; this one goes on where it was cut.",
 )
 
+LIBRARY_WARNED = _event(
+    "library_warned",
+    "warning",
+    "A library (the S3 SDK, its HTTP client) warned of something; told once of each kind.",
+)
+
 # Metrics and notifications
 METRICS_SERVED = _event(
     "metrics_served", "info", "/metrics, /healthz and /readyz are answered on METRICS_PORT."

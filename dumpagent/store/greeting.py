@@ -6,6 +6,7 @@ A new process and not a fork: the daemon has threads, and what they hold locked 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -92,4 +93,7 @@ def _be_the_child() -> None:
 
 if __name__ == "__main__":
     secrets.install()
+    # The daemon's stderr is this child's too: what libraries warn of, the daemon tells of once itself.
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(logging.NullHandler())
     _be_the_child()
