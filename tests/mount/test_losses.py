@@ -118,3 +118,19 @@ def test_a_stale_ready_in_the_nodes_own_directory_is_removed(node: Node) -> None
     manager.end()
     lose(node)
     assert not node.host.run("os.path.exists(path)", path=f"{node.mnt}/dump/.ready")
+
+
+def test_a_rescue_that_fails_again_and_again_is_told_once_and_its_end_too(node: Node) -> None:
+    """Something stands where the rescue works: the file stays where it is, safe, until that is out of the way."""
+    node.app().run("open(dumps + '/old.hprof', 'w').write('old')", dumps=node.dumps)
+    in_the_way = node.in_volume(".dumpagent")
+    in_the_way.write_text("no directory")
+    manager = node.manager().ready()
+    (failed,) = manager.told("rescue_failed")
+    assert failed["error"]
+    time.sleep(2)
+    assert len(manager.events("rescue_failed")) == 1
+    in_the_way.unlink()
+    manager.told("rescue_recovered")
+    assert node.in_volume("old.hprof").read_text() == "old"
+    assert len(manager.events("rescue_failed")) == len(manager.events("rescue_recovered")) == 1
