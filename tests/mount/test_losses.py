@@ -30,6 +30,8 @@ def lose(node: Node) -> None:
 
 
 def test_an_application_that_writes_without_pause_loses_no_file(node: Node) -> None:
+    # A page for each file, and a quick machine makes tens of thousands.
+    node.host.run("mount('pv', pv, MS_REMOUNT, 'tmpfs', 'size=2g,nr_inodes=2m')", pv=node.pv)
     manager = node.manager("--log-level", "info").ready()
     app = node.app()
     stop = node.base / "stop"
