@@ -14,7 +14,7 @@ from typing import Any
 import tenacity
 
 from dumpagent.errors import Unreachable
-from dumpagent.store.protocol import Corrupted
+from dumpagent.store.protocol import Corrupted, Expired
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0
 _WORTH_ANOTHER = (Unreachable, Corrupted)
@@ -30,8 +30,16 @@ class Attempts:
     def until_answered(self, send: Callable[[], Any]) -> Any:
         """Give what `send` gives. Raises what its last attempt raised: Unreachable, Corrupted, or any refusal at once.
 
-        `send` makes its request anew each time, body and digest too.
+        `send` makes its request anew each time: body, digest, and after Expired credentials too. Those are worth one
+        attempt more, at once; who gets the same ones again need not ask a third time.
         """
+
+        def send_with_fresh_credentials() -> Any:
+            try:
+                return send()
+            except Expired:
+                return send()
+
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_WORTH_ANOTHER),
             stop=tenacity.stop_after_attempt(self.most) | tenacity.stop_when_event_set(self.stop),
@@ -39,4 +47,4 @@ class Attempts:
             sleep=tenacity.sleep_using_event(self.stop),
             reraise=True,
         )
-        return retrying(send)
+        return retrying(send_with_fresh_credentials)

@@ -36,6 +36,10 @@ class Replaced(Refused):
     """The object under the key is not the one that was asked for: another was put in its place."""
 
 
+class Expired(Refused):
+    """The credentials were good until a moment ago; where the SDK's chain gives new ones, sending again helps."""
+
+
 class Corrupted(Refused):
     """The store received other bytes than were sent and threw them away; sending again can help."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from botocore import exceptions as sdk
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
-from dumpagent.store.protocol import Corrupted, NoSuchUpload, Occupied
+from dumpagent.store.protocol import Corrupted, Expired, NoSuchUpload, Occupied
 
 # Error codes by what they ask of a person. Source: S3 API Reference, "Error responses"; Ceph RGW and Swift s3api use the same
 # names, older or smaller stores the HTTP status alone.
@@ -82,6 +82,7 @@ _CORRUPTED = {
     "XAmzContentChecksumMismatch",
     "IncompleteBody",
 }
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _OCCUPIED = {"PreconditionFailed", "412"}
 
 
@@ -110,11 +111,19 @@ def code_and_status(error: sdk.ClientError) -> tuple[str, int]:
 def _from_answer(error: sdk.ClientError, what: str) -> DumpagentError:
     code, status = code_and_status(error)
     text = str(error.response.get("Error", {}).get("Message", "") or "").strip()
+    if error.operation_name.startswith("AssumeRole"):
+        return Refused(
+            f"{what}: no credentials, STS answered {status} {code} ({text})",
+            hint="check AWS_ROLE_ARN, the role's trust policy, and that the token in AWS_WEB_IDENTITY_TOKEN_FILE is refreshed",
+        )
     said = f"{what}: the store answered {status} {code}" + (f" ({text})" if text and text != code else "")
     if code == "NoSuchUpload":
         return NoSuchUpload(said)
     if code in _OCCUPIED or status == 412:
         return Occupied(said)
+    # The answer to a HEAD has no body, and so no code: 400 is all that it says of a token that is over.
+    if code in _EXPIRED or (code == "400" and error.operation_name == "HeadObject"):
+        return Expired(said, hint=_HINTS["ExpiredToken"])
     if code in _CORRUPTED:
         return Corrupted(said, hint="the bytes were damaged between here and the store; they are sent again")
     if code in _WRONG_REGION or (status in (301, 307, 400) and "region" in text.lower()):
@@ -139,6 +148,13 @@ def _from_answer(error: sdk.ClientError, what: str) -> DumpagentError:
 
 def _from_connection(error: Exception, what: str) -> DumpagentError:
     text = " ".join(str(error).split())
+    if (
+        isinstance(error, OSError) and error.filename
+    ):  # the web identity's token, while the pod is being set up
+        return Refused(
+            f"{what}: {error.filename} cannot be read: {error.strerror}",
+            hint="correct AWS_WEB_IDENTITY_TOKEN_FILE, or mount the token that it names",
+        )
     if isinstance(error, sdk.NoCredentialsError | sdk.PartialCredentialsError):
         return Refused(
             f"{what}: no credentials were found ({text})",

@@ -21,6 +21,7 @@ from dumpagent.store.profile import Digest, Profile
 from dumpagent.store.protocol import (
     Body,
     Corrupted,
+    Expired,
     Limits,
     LookRefused,
     NoSuchUpload,
@@ -271,7 +272,10 @@ class S3Store:
                 raise
         mark = self._marks.pop(upload_id, None)
         if mark is not None:
-            there = self.look(key)
+            try:
+                there = self.look(key)
+            except LookRefused:
+                return  # the mark stays: an empty object, whose key nobody uses
             if there and there.reserved and _apart(there.metadata) == mark:
                 self.delete(key)
 
@@ -326,7 +330,10 @@ class S3Store:
         try:
             self._create(f"reserving {key}", "put_object", body=Body(b"", 0), Key=key, Metadata=mark)
         except Occupied:
-            found = self.look(key)
+            try:
+                found = self.look(key)
+            except LookRefused:
+                found = None  # whose mark it is is not for us to see: as if it were another's
             if not (found and found.reserved and _apart(found.metadata) == _apart(metadata)):
                 raise
 
@@ -448,17 +455,28 @@ class S3Store:
 
         from dumpagent.store.refusals import translate
 
+        client: S3Client | None = None
         try:
-            answer = getattr(self._connected(), operation)(Bucket=self._settings.bucket, **parameters)
+            client = self._connected()
+            answer = getattr(client, operation)(Bucket=self._settings.bucket, **parameters)
         except (BotoCoreError, ClientError, HTTPError, OSError, ValueError) as error:
             # ValueError: what the SDK raises for an endpoint URL or a region that it cannot parse.
             if (failure := getattr(parameters.get("Body"), "failure", None)) is not None:
                 raise failure from error  # the dump could not be read: the store has nothing to do with it
-            raise translate(error, doing=doing, where=self.name, reads_only=self._reads_only) from error
+            refused = translate(error, doing=doing, where=self.name, reads_only=self._reads_only)
+            if isinstance(refused, Expired):
+                self._forget(client)
+            raise refused from error
         # The standard library takes headers that the connection's end cut off for all of them.
         if any(field not in answer for field in _ALWAYS_ANSWERED.get(operation, ())):
             raise Unreachable(f"{doing} in {self.name}: the answer was cut off")
         return answer
+
+    def _forget(self, client: S3Client | None) -> None:
+        """Let the next request ask the SDK's chain for credentials anew, if nobody has done that since."""
+        with self._lock:
+            if self._client is client:
+                self._client = None
 
     def _connected(self) -> S3Client:
         with self._lock:

@@ -49,7 +49,7 @@ def started(kind: str, folder: Path) -> Iterator[StoreServer]:
     elif kind == "ceph":
         from tests.harness.stores.ceph import Ceph
 
-        with Ceph(folder) as ceph:
+        with Ceph(folder, durable=True) as ceph:  # the other keeps 4 GiB, and in memory
             yield ceph.http
     else:
         from tests.harness.stores.moto import Moto
