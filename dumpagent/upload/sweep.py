@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from dumpagent.errors import Refused
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.store.protocol import NoSuchUpload, OpenUpload, Store, trial_key
+from dumpagent.store.protocol import OpenUpload, Store, trial_key
 from dumpagent.upload import label
 from dumpagent.upload.ledger import Ledger
 
@@ -94,8 +94,8 @@ class Sweep:
     def _is_quiet(self, upload: OpenUpload) -> bool:
         try:
             stored = self._store.parts(upload.key, upload.upload_id)
-        except NoSuchUpload:
-            return False
+        except Refused:
+            return False  # ended meanwhile, or the store does not say
         parts = tuple((part.number, part.etag) for part in stored)
         sight = self._seen.get(upload.upload_id)
         if sight is None or sight.parts != parts:

@@ -148,6 +148,26 @@ def test_credentials_that_may_not_list_are_not_asked_again_and_again(volume: Vol
     assert store.asked == 1
 
 
+@pytest.mark.parametrize("call", ["open_uploads", "look", "parts", "abort"])
+def test_a_store_that_refuses_any_of_its_questions_does_not_end_the_agent(
+    volume: Volume, told: Told, call: str
+) -> None:
+    class Refusing(MemoryStore):
+        def __getattribute__(self, name: str) -> object:
+            if name == call and armed:
+                raise Refused(f"{call}: 400 ExpiredToken")
+            return super().__getattribute__(name)
+
+    armed = False
+    store = Refusing()
+    scene = Scene(volume, store, told)
+    dump_of(store, "node-a")
+    store.begin(KEY, {})
+    scene.look()
+    armed = True
+    assert scene.look(after_s=QUIET_S) == 0
+
+
 def test_the_upload_of_another_node_under_the_same_key_survives_the_end_of_ours(
     volume: Volume, store: MemoryStore, sender_on: SenderFor
 ) -> None:
