@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,6 @@ _PARTS_EVERYWHERE = 1000
 # Parts that are sent at once: two hide each other's wait for the answer. Far away, four do it better.
 _WORKERS, _WORKERS_FAR, _FAR_S = 2, 4, 0.05
 _SCANTY_BYTES = 160 * MIB  # below this memory limit two must do
-_SAVE_EVERY_S = 1.0
 
 Progress = Callable[[int], None]
 
@@ -122,14 +120,12 @@ class PartSender:
         *,
         stop: threading.Event,
         workers: int | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._leftovers = leftovers
         self._stop = stop
         self._workers = workers
-        self._monotonic = monotonic
 
     def send(
         self, load: Load, run: Run, pieces: Iterator[Piece], progress: Progress, *, round_trip_s: float
@@ -138,7 +134,7 @@ class PartSender:
 
         Raises Stopped, DumpChanged (the upload was given up) and what the store raises.
         """
-        upload, saved_at = run.upload, self._monotonic()
+        upload = run.upload
         workers = self._workers or workers_for(round_trip_s, memory_limit_bytes())
 
         def send(piece: Piece) -> _Arrived:
@@ -161,9 +157,9 @@ class PartSender:
                     if self._stop.is_set():
                         raise Stopped
                     confirm_unchanged(load.fd, load.errand.dump.identity)
-                    if self._monotonic() - saved_at >= _SAVE_EVERY_S:
-                        saved_at = self._monotonic()
-                        self._ledger.note_unfinished(run.upload)
+                    self._ledger.note_unfinished(
+                        run.upload
+                    )  # so that a kill costs what is under way, no more
             except DumpChanged:
                 self._ledger.forget_unfinished(load.errand.dump.identity)
                 for future in under_way:

@@ -71,9 +71,7 @@ class Sender:
         self._lookup = Lookup(store, prefix=prefix, node=place.node_name, monotonic=monotonic)
         self._leftovers = Leftovers(store, self._lookup)
         self._resume = Resume(store, ledger, self._leftovers)
-        self._parts = PartSender(
-            store, ledger, self._leftovers, stop=self._stop, workers=workers, monotonic=monotonic
-        )
+        self._parts = PartSender(store, ledger, self._leftovers, stop=self._stop, workers=workers)
 
     def bring(self, errand: Errand, *, progress: Progress = lambda _bytes: None) -> Brought:
         """Give the receipt of the dump once the store holds it, whoever put it there.
