@@ -148,7 +148,7 @@ RECEIPTS_PRUNED = _event(
 LEFTOVER_ABORTED = _event(
     "leftover_aborted",
     "info",
-    "A multipart upload of this node that was cut off and not noted was aborted, long after its last change.",
+    "A multipart upload of this node that nobody will finish was aborted: its dump is gone, or a kill cut it off unnoted.",
 )
 DUMP_DELETED = _event(
     "dump_deleted",

@@ -174,6 +174,11 @@ class Backlog:
         with self._lock:
             return [entry.dump for entry in self._entries.values() if entry.stage is Stage.STORED]
 
+    def identities(self) -> frozenset[Identity]:
+        """Give all dumps that are known to be on the volume, stored or not."""
+        with self._lock:
+            return frozenset(entry.dump.identity for entry in self._entries.values())
+
     def is_missing(self, identity: Identity) -> None:
         """Note that the store no longer holds this dump: it is seen anew."""
         with self._lock:

@@ -143,7 +143,11 @@ class UploadLoop:
             self._reclaimer.reclaim()
         if self._sweep and not self._reach.pause_left_s():
             try:
-                self._sweep.look(settled=self.counts.pending == 0, stopped=self._stop.is_set)
+                self._sweep.look(
+                    present=self.backlog.identities(),
+                    settled=self.counts.pending == 0,
+                    stopped=self._stop.is_set,
+                )
             except Unreachable as error:
                 self._reach.leave_alone(_SWEEP_RETRY_S)
                 self._reach.note(error)

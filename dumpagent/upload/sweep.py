@@ -1,6 +1,6 @@
-"""Aborts multipart uploads that were begun and not noted, because the agent was killed or an answer was lost.
+"""Aborts multipart uploads that nobody will finish: their dump is gone, or a kill came before they were noted.
 
-The store tells of an open upload its key and its parts, and not who began it. So only those count as ours whose key
+Of those that are noted it is known that they are ours. Of the others the store tells key and parts, and not who began them. So only those count as ours whose key
 has an object or mark with our node's name, or whose name says that an agent only tried something out; and another
 agent can be at work on them until they have not changed for `QUIET_S`, by our own clock. All others are left alone:
 that is what the bucket's lifecycle rule is for.
@@ -9,15 +9,18 @@ that is what the bucket's lifecycle rule is for.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from dumpagent.errors import Refused
+from dumpagent.model import Identity
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.store.protocol import OpenUpload, Store, trial_key
 from dumpagent.upload import label
 from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.leftovers import Leftovers
+from dumpagent.upload.lookup import Lookup
 
 # Longer than one part of 5 GiB takes at 12 Mbit/s, and than a pause between two tries of one dump.
 QUIET_S = 3600.0
@@ -32,7 +35,7 @@ class _Sight:
 
 
 class Sweep:
-    """Watches the open uploads under `prefix`, from the first upload of this run until none of ours is left."""
+    """Watches the open uploads under `prefix`, while one may be left: after an upload of this run, or one noted before."""
 
     def __init__(
         self,
@@ -50,18 +53,47 @@ class Sweep:
         self._prefix = prefix.strip("/") and f"{prefix.strip('/')}/"
         self._node = node
         self._quiet_s, self._monotonic = quiet_s, monotonic
+        self._leftovers = Leftovers(store, Lookup(store, prefix=prefix, node=node, monotonic=monotonic))
         self._seen: dict[str, _Sight] = {}
+        self._gone_since: dict[Identity, float] = {}
         self._next: float | None = None  # None: nothing to look for
 
     def expect(self) -> None:
         """Look with the next `look`: a dump was sent, so one of its uploads may have been left open."""
         self._next = self._monotonic()
 
-    def look(self, *, settled: bool, stopped: Callable[[], bool] = lambda: False) -> int:
-        """Abort what has been quiet for long enough, if it is time to look; give how many that were.
+    def look(
+        self,
+        *,
+        present: Collection[Identity],
+        settled: bool,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Abort what has been left alone for long enough, if it is time to look; give how many that were.
 
-        `settled`: no dump of ours waits for its upload, so nobody of us will go on with one. Raises Unreachable.
+        `present` are the dumps on the volume. `settled`: none of them waits for its upload, so nobody of us will go on
+        with one that is not noted. Raises Unreachable.
         """
+        return self._give_up_gone(present) + self._sweep_unnoted(settled=settled, stopped=stopped)
+
+    def _give_up_gone(self, present: Collection[Identity]) -> int:
+        now = self._monotonic()
+        gone = [upload for upload in self._ledger.all_unfinished() if upload.identity not in present]
+        # A volume that is away for a while takes its dumps along and brings them back.
+        self._gone_since = {upload.identity: self._gone_since.get(upload.identity, now) for upload in gone}
+        given_up = 0
+        for upload in gone:
+            if now - self._gone_since[upload.identity] >= self._quiet_s:
+                try:
+                    self._leftovers.give_up(upload)
+                except Refused:
+                    continue  # not now: expired credentials, for one
+                self._ledger.forget_unfinished(upload.identity)
+                self._tell(ev.LEFTOVER_ABORTED, key=upload.key, store=self._store.name)
+                given_up += 1
+        return given_up
+
+    def _sweep_unnoted(self, *, settled: bool, stopped: Callable[[], bool]) -> int:
         if self._next is None or self._monotonic() < self._next:
             return 0
         try:

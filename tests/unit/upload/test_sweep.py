@@ -28,13 +28,14 @@ class Scene:
 
     def __init__(self, volume: Volume, store: MemoryStore, told: Told, *, prefix: str = "") -> None:
         self.now = 0.0
+        self.present: list[Identity] = []
         self.ledger = Ledger(str(volume.root / "sweeping"), store=store.name)
         self.sweep = Sweep(store, self.ledger, told, prefix=prefix, node="node-a", monotonic=lambda: self.now)
         self.sweep.expect()
 
     def look(self, *, after_s: float = 0, settled: bool = True) -> int:
         self.now += after_s
-        return self.sweep.look(settled=settled)
+        return self.sweep.look(present=self.present, settled=settled)
 
 
 @pytest.fixture
@@ -92,10 +93,31 @@ def test_an_upload_that_we_have_noted_is_left_to_whoever_goes_on_with_it(
 ) -> None:
     dump_of(store, "node-a")
     upload_id = store.begin(KEY, {})
+    scene.present = [Identity(1, 2, 3)]
     scene.ledger.note_unfinished(Unfinished(Identity(1, 2, 3), store.name, KEY, upload_id, PART, 4))
     scene.look()
     assert scene.look(after_s=QUIET_S) == 0
     assert ids(store) == [upload_id]
+
+
+def test_an_upload_whose_dump_is_gone_for_long_is_given_up(
+    store: MemoryStore, scene: Scene, told: Told
+) -> None:
+    """Somebody has deleted the dump; a volume that is away for minutes brings it back."""
+    dump = Identity(1, 2, 3)
+    upload_id = store.begin(KEY, {})
+    scene.ledger.note_unfinished(Unfinished(dump, store.name, KEY, upload_id, PART, 4))
+    scene.look()
+    scene.present = [dump]
+    assert scene.look(after_s=QUIET_S) == 0
+    scene.present = []
+    assert scene.look() == 0
+    assert scene.look(after_s=QUIET_S - 1) == 0
+    assert ids(store) == [upload_id]
+    assert scene.look(after_s=1) == 1
+    assert ids(store) == []
+    assert scene.ledger.all_unfinished() == []
+    assert told.names() == ["leftover_aborted"]
 
 
 def test_what_the_agent_tried_the_store_out_with_is_aborted_after_a_kill(
@@ -164,8 +186,10 @@ def test_a_store_that_refuses_any_of_its_questions_does_not_end_the_agent(
     dump_of(store, "node-a")
     store.begin(KEY, {})
     scene.look()
+    scene.ledger.note_unfinished(Unfinished(Identity(1, 2, 3), store.name, "gone", "upload-9", PART, 4))
+    scene.look()
     armed = True
-    assert scene.look(after_s=QUIET_S) == 0
+    scene.look(after_s=QUIET_S)
 
 
 def test_the_upload_of_another_node_under_the_same_key_survives_the_end_of_ours(
