@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from dumpagent.errors import DumpagentError, Refused
+from dumpagent.errors import Refused
 
 
 def trial_key(prefix: str) -> str:
@@ -98,7 +98,7 @@ class Span(Protocol):
     `failure` is what a `read` raised: the store raises that, and not what its client made of it.
     """
 
-    failure: DumpagentError | OSError | None
+    failure: Exception | None
 
     def anew(self) -> Span:
         """Give the same bytes once more, from their start, with nothing read of them."""

@@ -96,24 +96,37 @@ def _other_bytes() -> DumpChanged:
 
 
 class FileSpan(io.RawIOBase):
-    """A span of an open file, read when it is sent. Raises DumpChanged at its end if the CRC32 is another.
+    """A span of an open file, read when it is sent. Raises DumpChanged at its end if the CRC32 is another, and Stopped
+    in the middle if `stopped()`: a large part on a slow line takes longer than an ending agent is given.
 
     The descriptor stays the caller's. One reader at a time. What was read is dropped from the page cache: nobody
     reads a dump again soon, and the node has better use for the memory.
     """
 
     def __init__(
-        self, fd: int, start: int, length: int, crc32: int, *, read_bytes: int = _READ_BYTES
+        self,
+        fd: int,
+        start: int,
+        length: int,
+        crc32: int,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        read_bytes: int = _READ_BYTES,
     ) -> None:
+        self._stopped = stopped
         self._read_bytes = read_bytes
         self._fd, self._start, self._length, self._expected = fd, start, length, crc32
         self._at = self._dropped = 0
         self._crc32: int | None = 0  # of what was read from the start on without a jump
         self._buffer: memoryview | None = None
-        self.failure: DumpagentError | OSError | None = None
+        self.failure: Exception | None = None
 
     def anew(self) -> FileSpan:
-        return FileSpan(self._fd, self._start, self._length, self._expected, read_bytes=self._read_bytes)
+        return FileSpan(
+            *(self._fd, self._start, self._length, self._expected),
+            stopped=self._stopped,
+            read_bytes=self._read_bytes,
+        )
 
     def __len__(self) -> int:
         return self._length
@@ -140,11 +153,13 @@ class FileSpan(io.RawIOBase):
         """
         try:
             return self._read(size)
-        except (DumpagentError, OSError) as error:
+        except (DumpagentError, OSError, Stopped) as error:
             self.failure = error
             raise
 
     def _read(self, size: int) -> bytes:
+        if self._stopped():
+            raise Stopped
         left = self._length - self._at
         if size < 0:
             data: bytes | memoryview = read_span(self._fd, self._start + self._at, left)

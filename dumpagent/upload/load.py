@@ -34,6 +34,7 @@ class Errand:
 class Load:
     """An errand whose file was read once.
 
+    `part_bytes`: the smallest parts it may go in; `large_part_bytes`: those in which it is cheapest to send.
     `packed`: it goes as gzip. `packable`: it could, so the store may hold it in that form.
     """
 
@@ -42,6 +43,7 @@ class Load:
     fingerprint: Fingerprint
     contents: label.Contents
     part_bytes: int
+    large_part_bytes: int
     packed: bool
     packable: bool
 
@@ -51,6 +53,7 @@ def weigh(
     fd: int,
     *,
     part_bytes: int,
+    large_part_bytes: int,
     block_bytes: int,
     packed_most_bytes: int,
     stopped: Callable[[], bool],
@@ -68,6 +71,7 @@ def weigh(
         fingerprint,
         label.Contents(size_bytes, fingerprint.crc32),
         part_bytes,
+        large_part_bytes,
         packed=packable and size_bytes <= packed_most_bytes,
         packable=packable,
     )

@@ -23,18 +23,22 @@ class Resume:
         self._leftovers = leftovers
 
     def find(self, load: Load, key: str) -> Unfinished | None:
-        """Give the upload of this dump to this key that can go on: the remembered one, or one that holds our bytes."""
+        """Give the upload of this dump to this key that can go on: the remembered one, or one that holds our bytes.
+
+        One that was cut off before any part arrived goes on with smaller parts: on a line that breaks often, those
+        arrive.
+        """
         identity = load.errand.dump.identity
         known = self._ledger.unfinished(identity)
         if known:
-            same = known.crc32 == load.contents.crc32 and known.part_bytes == load.part_bytes
+            same = known.crc32 == load.contents.crc32 and _fits(known.part_bytes, load)
             if known.key == key and same:
                 try:
-                    self._store.parts(key, known.upload_id)
+                    stored = self._store.parts(key, known.upload_id)
                 except NoSuchUpload:
                     self._ledger.forget_unfinished(identity)
                 else:
-                    return known
+                    return known if stored else replace(known, part_bytes=load.part_bytes)
             else:
                 self._leftovers.give_up(known)
                 self._ledger.forget_unfinished(identity)
@@ -55,19 +59,22 @@ class Resume:
         except Refused:
             return None  # not allowed to list: we begin anew
         for left in left_open:
+            try:
+                stored = self._store.parts(key, left.upload_id)
+            except NoSuchUpload:
+                continue
+            part_bytes = max((part.size_bytes for part in stored), default=0)  # all but the last have it
+            if not _fits(part_bytes, load):
+                continue
             upload = Unfinished(
                 load.errand.dump.identity,
                 self._store.name,
                 key,
                 left.upload_id,
-                load.part_bytes,
+                part_bytes,
                 load.contents.crc32,
             )
-            try:
-                stored = self._store.parts(key, left.upload_id)
-            except NoSuchUpload:
-                continue
-            if stored and len(self._matching(upload, load, stored)) == len(stored):
+            if len(self._matching(upload, load, stored)) == len(stored):
                 self._ledger.note_unfinished(upload)
                 return upload
         return None
@@ -104,6 +111,11 @@ class Resume:
                 break
             held[number] = replace(found, crc32=noted.crc32)
         return held
+
+
+def _fits(part_bytes: int, load: Load) -> bool:
+    """Say whether the dump can go on in parts of that size, whichever version of the agent chose it."""
+    return part_bytes >= load.part_bytes and part_bytes % load.fingerprint.block_bytes == 0
 
 
 def _md5_of(fd: int, start: int, length: int) -> str:

@@ -24,7 +24,16 @@ from dumpagent.upload.leftovers import Leftovers
 from dumpagent.upload.load import Errand, Load, weigh
 from dumpagent.upload.lookup import Lookup, all_taken, is_our_mark
 from dumpagent.upload.pack import Cuts, Piece, packed_pieces
-from dumpagent.upload.parts import PART_BYTES, PartSender, Progress, Run, combined, part_size, plain_pieces
+from dumpagent.upload.parts import (
+    PART_BYTES,
+    PartSender,
+    Progress,
+    Run,
+    combined,
+    large_part_size,
+    part_size,
+    plain_pieces,
+)
 from dumpagent.upload.resume import Resume
 
 
@@ -105,11 +114,13 @@ class Sender:
         raise all_taken(errand)
 
     def _weigh(self, errand: Errand, fd: int) -> Load:
-        limits = self._store.limits
+        size_bytes, least_bytes = errand.dump.size_bytes, self._part_bytes
+        part_bytes = part_size(size_bytes, limits=self._store.limits, least_bytes=least_bytes)
         return weigh(
             errand,
             fd,
-            part_bytes=part_size(errand.dump.size_bytes, limits=limits, least_bytes=self._part_bytes),
+            part_bytes=part_bytes,
+            large_part_bytes=large_part_size(size_bytes, part_bytes, least_bytes=least_bytes),
             block_bytes=self._part_bytes,
             packed_most_bytes=self._cuts.most_bytes if self._packed else -1,
             stopped=self._stop.is_set,
@@ -203,7 +214,7 @@ class Sender:
                 self._store.name,
                 key,
                 self._store.begin(key, labels),
-                load.part_bytes,
+                load.large_part_bytes,
                 load.contents.crc32,
             )
             self._ledger.note_unfinished(upload)
@@ -234,7 +245,8 @@ class Sender:
     def _pieces(self, load: Load, upload: Unfinished | None, held: dict[int, Part]) -> Iterator[Piece]:
         """Give what the store does not hold yet, each made when it is asked for."""
         if not load.packed:
-            return plain_pieces(load, upload.part_bytes if upload else load.part_bytes, held)
+            part_bytes = upload.part_bytes if upload else load.large_part_bytes
+            return plain_pieces(load, part_bytes, held, stopped=self._stop.is_set)
         last = upload.packed[len(held)] if upload and held else None
         return packed_pieces(
             load.fd,

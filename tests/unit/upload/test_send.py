@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import zlib
+from pathlib import Path
 
 import pytest
 
 from dumpagent.errors import Refused, Unreachable
+from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Limits, LookRefused, OpenUpload, Part, StoredObject
 from dumpagent.upload.confirm import NotAsSent
-from dumpagent.upload.fingerprint import DumpChanged
-from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.parts import PART_BYTES, part_size
+from dumpagent.upload.fingerprint import DumpChanged, Stopped
+from dumpagent.upload.ledger import Ledger, Unfinished
+from dumpagent.upload.parts import PART_BYTES, large_part_size, part_size
+from dumpagent.upload.send import Sender
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.sweeping import sweep_leftovers
-from tests.unit.upload.conftest import PART, SenderFor, Volume, contents, some_bytes
+from tests.unit.upload.conftest import PART, SMALL_LIMITS, SenderFor, Volume, contents, some_bytes
 
 SMALL, LARGE = 100, 5 * PART + 17
 
@@ -112,9 +116,9 @@ def test_a_cut_at_any_request_loses_and_doubles_nothing(
 def test_an_upload_goes_on_from_the_parts_that_the_store_holds(
     volume: Volume, store: MemoryStore, sender_on: SenderFor
 ) -> None:
-    content = some_bytes(20 * PART)
+    content = some_bytes(40 * PART)
     errand = volume.errand(volume.dump("java_pid1.hprof", content))
-    broken = FaultyStore(store, Unreachable("the cut"), at=15)
+    broken = FaultyStore(store, Unreachable("the cut"), at=10)
     with pytest.raises(Unreachable):
         sender_on(broken).bring(errand)
     held = sum(
@@ -122,7 +126,7 @@ def test_an_upload_goes_on_from_the_parts_that_the_store_holds(
         for upload in store.open_uploads("")
         for part in store.parts(upload.key, upload.upload_id)
     )
-    assert held >= 10 * PART
+    assert 20 * PART <= held < 40 * PART
     brought = sender_on(store).bring(errand)
     assert brought.resumed
     assert brought.sent_bytes == len(content) - held
@@ -132,14 +136,97 @@ def test_an_upload_goes_on_from_the_parts_that_the_store_holds(
 def test_an_upload_goes_on_even_without_the_state(
     volume: Volume, store: MemoryStore, sender_on: SenderFor
 ) -> None:
-    content = some_bytes(20 * PART)
+    content = some_bytes(40 * PART)
     errand = volume.errand(volume.dump("java_pid1.hprof", content))
     with pytest.raises(Unreachable):
-        sender_on(FaultyStore(store, Unreachable("the cut"), at=15)).bring(errand)
+        sender_on(FaultyStore(store, Unreachable("the cut"), at=10)).bring(errand)
     brought = sender_on(store, state="lost").bring(errand)
     assert brought.resumed
     assert brought.sent_bytes < len(content) - 10 * PART
     assert contents(store) == {"java_pid1.hprof": content}
+
+
+class _Parts(MemoryStore):
+    """Keeps the sizes of the parts it was sent; `refuses` them all while it says so."""
+
+    def __init__(self) -> None:
+        super().__init__(limits=SMALL_LIMITS)
+        self.sizes: list[int] = []
+        self.refuses = False
+
+    def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+        if self.refuses:
+            raise Unreachable("a line that breaks in the middle of each part")
+        self.sizes.append(body.size_bytes)
+        return super().send_part(key, upload_id, number, body)
+
+
+def test_a_large_dump_goes_in_fewer_parts(volume: Volume, sender_on: SenderFor) -> None:
+    store = _Parts()
+    sender_on(store).bring(volume.errand(volume.dump("java_pid1.hprof", some_bytes(33 * PART))))
+    assert sorted(store.sizes) == [PART] + [4 * PART] * 8
+
+
+def test_an_upload_that_broke_before_its_first_part_arrived_goes_on_in_smaller_ones(
+    volume: Volume, sender_on: SenderFor
+) -> None:
+    store, content = _Parts(), some_bytes(40 * PART)
+    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    store.refuses = True
+    with pytest.raises(Unreachable):
+        sender_on(store).bring(errand)
+    store.refuses = False
+    sender_on(store).bring(errand)
+    assert store.sizes == [PART] * 40
+    assert contents(store) == {"java_pid1.hprof": content}
+    assert store.open_uploads("") == []
+
+
+@pytest.mark.parametrize("state", ["kept", "lost"])
+def test_an_upload_in_smaller_parts_goes_on_in_those(
+    state: str, volume: Volume, sender_on: SenderFor
+) -> None:
+    """An agent of an earlier version began it."""
+    store, content = _Parts(), some_bytes(40 * PART)
+    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    identity = errand.dump.identity
+    labels = {"crc32": f"{zlib.crc32(content):08x}", "original-size": str(len(content))}
+    upload_id = store.begin("java_pid1.hprof", labels)
+    data = content[:PART]
+    part = store.send_part("java_pid1.hprof", upload_id, 1, Body(data, zlib.crc32(data)))
+    begun = Unfinished(
+        identity, store.name, "java_pid1.hprof", upload_id, PART, zlib.crc32(content), {1: part.etag}
+    )
+    if state == "kept":
+        Ledger(f"{volume.root}/.dumpagent", store=store.name).note_unfinished(begun)
+    store.sizes.clear()
+    assert sender_on(store).bring(errand).resumed
+    assert store.sizes == [PART] * 39
+    assert contents(store) == {"java_pid1.hprof": content}
+
+
+def test_an_ending_agent_does_not_wait_for_the_part_that_is_sent(
+    volume: Volume, store: MemoryStore, tmp_path: Path
+) -> None:
+    """A large part on a slow line takes minutes, and the kubelet waits half a one."""
+    stop, asked = threading.Event(), threading.Event()
+
+    class Slow(MemoryStore):
+        def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+            assert not isinstance(body.data, bytes)
+            body.data.read(16)
+            stop.set()
+            asked.set()
+            return super().send_part(key, upload_id, number, body)
+
+    ledger = Ledger(str(tmp_path / "state"), store=store.name)
+    slow = Slow(limits=SMALL_LIMITS)
+    sender = Sender(slow, ledger, Place(), part_bytes=PART, stop=stop, workers=1)
+    with pytest.raises(Stopped):
+        sender.bring(volume.errand(volume.dump("java_pid1.hprof", some_bytes(LARGE))))
+    assert asked.is_set()
+    (left,) = slow.open_uploads("")
+    assert slow.parts(left.key, left.upload_id) == []  # the part was not read to its end
 
 
 def test_parts_of_another_dump_are_not_taken_over(
@@ -287,7 +374,11 @@ def test_every_size_up_to_5_tib_fits_into_10000_parts() -> None:
         assert part % PART_BYTES == 0
         if size <= 4 * tib:  # what every store takes
             assert -(-size // part) <= 1000
+        large = large_part_size(size, part)
+        assert large % part == 0
+        assert large == part or (large <= 64 << 20 and size // large >= 8)
     assert part_size(5 * gib, limits=limits) == PART_BYTES
+    assert large_part_size(5 * gib, PART_BYTES) == 64 << 20
     with pytest.raises(Refused, match="largest object"):
         part_size(5 * tib + 1, limits=limits)
 
