@@ -90,16 +90,14 @@ def _use_up_watches(world: World) -> None:
 
     Source: /proc/sys/user in namespaces(7): the limits of this user namespace.
     """
-    world.uploader.terminate()
-    world.uploader.wait()
+    world.stop_uploader(signal.SIGTERM)
     limit = 'echo 0 > /proc/sys/user/max_inotify_watches && exec "$@"'
     world.inside = ["unshare", "--user", "--map-root-user", "sh", "-c", limit, "sh"]
     world.start_uploader()
 
 
 def _kill(world: World) -> None:
-    world.uploader.kill()
-    world.uploader.wait()
+    world.stop_uploader(signal.SIGKILL)
 
 
 _STORE_AWAY = "dumpagent_store_reachable == 0"

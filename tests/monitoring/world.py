@@ -30,6 +30,14 @@ class World:
     def __init__(self, folder: Path, moto: StoreServer, volume: Volume | None = None) -> None:
         self.folder, self.moto = folder, moto
         self._undo = ExitStack()
+        self.uploader: subprocess.Popen[bytes] | None = None
+        try:
+            self._start(folder, moto, volume)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, folder: Path, moto: StoreServer, volume: Volume | None) -> None:
         self.node = self._undo.enter_context(Node(folder / "node"))
         self.backend: Any = self._undo.enter_context(volume(self.node)) if volume else None
         self.proxy = self._undo.enter_context(FaultProxy(moto, hang_s=3600))
@@ -60,6 +68,12 @@ class World:
             self.uploader = self.container.popen(
                 [*self.inside, sys.executable, "-m", "dumpagent", "upload"], env=self.environment, stderr=out
             )
+
+    def stop_uploader(self, number: int) -> None:
+        """End `dumpagent upload` by a signal."""
+        assert self.uploader
+        self.uploader.send_signal(number)
+        self.uploader.wait()
 
     def dump(self, name: str, content: bytes | None = None) -> None:
         """Let an application write a dump."""
@@ -93,5 +107,6 @@ class World:
     def close(self) -> None:
         """End all that runs, also what hangs."""
         (self.folder / "node/hang").unlink(missing_ok=True)
-        children.end(self.uploader, grace_s=0)
+        if self.uploader:
+            children.end(self.uploader, grace_s=0)
         self._undo.close()
