@@ -67,20 +67,23 @@ def read_header(start: bytes) -> Header | None:
     head = start[:HEADER_MOST_BYTES]
     known = min(len(head), len(MAGIC_START))
     if head[:known] != MAGIC_START[:known]:
-        shown = head[:12].decode("ascii", "backslashreplace")
-        raise NotHprof(f"it begins with {shown!r}, not with 'JAVA PROFILE'")
+        raise NotHprof(f"it begins with {_shown(head[:12])}, not with 'JAVA PROFILE'")
     found = _MAGIC.match(head)
     if not found:
         if len(head) < HEADER_MOST_BYTES and b"\0" not in head:
             return None
-        shown = head.split(b"\0")[0].decode("ascii", "backslashreplace")
-        raise NotHprof(f"its format {shown!r} is not known")
+        raise NotHprof(f"its format {_shown(head.split(bytes(1))[0])} is not known")
     if len(head) < found.end() + 12:
         return None
     id_size, dump_time_ms = struct.unpack_from(">IQ", head, found.end())
     if id_size not in (4, 8):
         raise NotHprof(f"its identifiers are said to be {id_size} bytes long; 4 and 8 are possible")
     return Header(f"JAVA PROFILE {found[1].decode()}", id_size, dump_time_ms, found.end() + 12)
+
+
+def _shown(content: bytes) -> str:
+    """Give bytes in quotes, those that are no printable ASCII as \\xNN."""
+    return repr(content)[1:]
 
 
 def length_limits(id_size: int) -> dict[int, tuple[int, int]]:

@@ -54,6 +54,11 @@ def test_a_gzip_dump_reads_the_same(dump: Path, tmp_path: Path) -> None:
     assert plain == unpacked
 
 
+def test_the_first_bytes_of_a_foreign_file_are_shown_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "x.hprof").write_bytes(b"\xeb\x01\x1b[2J")
+    assert r"it begins with '\xeb\x01\x1b[2J', not with" in inspect(tmp_path / "x.hprof").output
+
+
 @pytest.mark.parametrize(
     ("content", "code", "word"),
     [
