@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help test test-fast e2e lint docs dashboard-picture demo bench bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: help test test-fast e2e lint docs dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -69,6 +69,9 @@ $(BENCH_STAMP): requirements/bench.txt
 
 bench: bench-mount $(STAMP) $(BENCH_STAMP)  ## measure what an upload costs, side by side with every other client (root, about 45 minutes)
 	$(BIN)/python -m bench --tools $(BENCH_VENV)/bin --out $(BENCH_OUT)
+
+bench-docs: $(STAMP)  ## put the tables and plots of the last `make bench` into docs/performance.md
+	$(BIN)/python -m bench.docs $(BENCH_OUT)
 
 bench-quick: $(STAMP) $(BENCH_STAMP)  ## the main figures of it, in under 3 minutes
 	$(BIN)/python -m bench --quick --tools $(BENCH_VENV)/bin --out $(BENCH_OUT)-quick

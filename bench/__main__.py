@@ -184,7 +184,10 @@ def main() -> None:
         known = {name: client for name, client in known.items() if name in given.client}
     with Stage() as stage:
         bench = Bench(stage, known)
-        go(bench, quick=given.quick)
+        try:
+            go(bench, quick=given.quick)
+        except KeyboardInterrupt:
+            say("ended early: the report has what was measured so far")
     found = bench.rows()
     asked = demands(found, bench.daemons, bench.sizes)
     given.out.mkdir(parents=True, exist_ok=True)
