@@ -386,7 +386,7 @@ class S3Store:
                     **parameters,
                 )
             except Refused as error:
-                if _status(error) not in (400, 501):
+                if isinstance(error, Expired) or _status(error) not in (400, 501):
                     raise
             else:
                 # A store that does not know checksums leaves them out of its answer.
