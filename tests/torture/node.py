@@ -90,7 +90,10 @@ class Node:
     def meanwhile(self) -> None:
         """Let the applications act, and the state vanish, while the agent lives."""
         for _ in range(self._chance.randrange(1, 4)):
-            self.jvms.act()
+            usage = shutil.disk_usage(self.root)
+            # A disk that is full all the time would let nothing but empty dumps be tortured.
+            if self._trouble == FILL or usage.free > usage.total // 2:
+                self.jvms.act()
             time.sleep(self._chance.uniform(0, 0.2))
         if self._trouble == VANISH:
             shutil.rmtree(self.root / ".dumpagent", ignore_errors=True)
