@@ -67,7 +67,7 @@ $(BENCH_STAMP): requirements/bench.txt
 	$(BENCH_VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements/bench.txt
 	@touch $@
 
-bench: bench-mount $(STAMP) $(BENCH_STAMP)  ## measure what an upload costs, side by side with every other client (root, about 45 minutes)
+bench: $(STAMP) $(BENCH_STAMP)  ## measure what an upload costs, side by side with every other client, and mount mode (root, 30 minutes; Ctrl-C: what there is)
 	$(BIN)/python -m bench --tools $(BENCH_VENV)/bin --out $(BENCH_OUT)
 
 bench-docs: $(STAMP)  ## put the tables and plots of the last `make bench` into docs/performance.md
@@ -76,7 +76,7 @@ bench-docs: $(STAMP)  ## put the tables and plots of the last `make bench` into 
 bench-quick: $(STAMP) $(BENCH_STAMP)  ## the main figures of it, in under 3 minutes
 	$(BIN)/python -m bench --quick --tools $(BENCH_VENV)/bin --out $(BENCH_OUT)-quick
 
-bench-mount: $(STAMP)  ## remount times, lost files, the probe's and the idle daemon's cost (root, 12 minutes)
+bench-mount: $(STAMP)  ## remount times, lost files, the probe's and the idle daemon's cost (root, 10 minutes)
 	$(BIN)/python -m bench.mount_figures --json $(BENCH_OUT)/mount.json
 
 java-fixtures:  ## the Java programs that tests and the bench run, built anew (needs javac)

@@ -1,5 +1,7 @@
 """`make bench`: measures everything in one run, interleaved, and writes a table, JSON and plots.
 
+Ctrl-C ends it, and the report has what was measured until then.
+
 python -m bench --tools VENV/bin --out DIRECTORY [--quick]
 """
 
@@ -9,22 +11,28 @@ import argparse
 import json
 import os
 import platform
+import signal
 import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import daemon
 from bench.clients import Client, clients
 from bench.dumps import heap_dump, large_file, tiny_dump
-from bench.report import AGENT, GZIP, MIB, Row, as_json, demands, rows, text
-from bench.stage import Conditions, Failed, Sample, Stage
+from bench.report import AGENT, GZIP, LIMIT, MIB, Row, as_json, demands, named, rows, text
+from bench.stage import REPOSITORY, Conditions, Failed, Sample, Stage
+from bench.steps import Step, take_all
+from tests.harness.children import start
 
 POD = {"cpus": 0.2, "memory_bytes": 256 * MIB}
+MOUNT_S = {"remount": 75, "remount-100m": 80, "files-100m": 120, "idle": 140, "probe": 70}
 
 
 class Bench:
@@ -37,21 +45,55 @@ class Bench:
         self.failures: dict[tuple[str, Conditions], str] = {}
         self.daemons: dict[str, dict[str, Any]] = {}
         self.sizes: dict[str, float] = {}
+        self.mount: list[dict[str, Any]] = []
 
-    def compare(self, names: list[str], dump: Path, conditions: Conditions, *, times: int) -> None:
-        """Run the clients in turn, each `times` times; every round begins with another one."""
-        for number in range(times):
-            turn = number % len(names)
-            for name in names[turn:] + names[:turn]:
-                self._run(name, dump, conditions)
+    def compare(self, names: list[str], dump: Path, conditions: Conditions) -> None:
+        """Run each client once."""
+        for name in names:
+            self._run(name, dump, conditions)
 
-    def start_up(self, names: list[str], scheme: str, *, times: int) -> None:
+    def start_up(self, names: list[str], scheme: str) -> None:
         """Take what each client costs before it sends anything worth mentioning."""
-        for _ in range(times):
+        for name in names:
+            sample = self._run(name, tiny_dump(), Conditions(scheme=scheme), keep=False)
+            if sample:
+                self.startups.setdefault((name, scheme), []).append(sample.cost.cpu_s)
+
+    def large(self, names: list[str]) -> None:
+        """Take the peak RSS of uploads of 5 GiB."""
+        with tempfile.TemporaryDirectory(prefix="dumpagent-bench-") as folder:
+            dump = large_file(Path(folder), 5 << 30, pattern=heap_dump(1024))
             for name in names:
-                sample = self._run(name, tiny_dump(), Conditions(scheme=scheme), keep=False)
+                sample = self._run(name, dump, Conditions(scheme="http"), keep=False)
                 if sample:
-                    self.startups.setdefault((name, scheme), []).append(sample.cost.cpu_s)
+                    self.sizes["rss_5_gib" + ("_gzip" if name == GZIP else "")] = sample.cost.rss_bytes
+
+    def gzip_size(self, dump: Path) -> None:
+        """Take the size of our compressed dump against that of `gzip -1`."""
+        ours = next((row for row in rows(self.samples, {}) if row.client == GZIP), None)
+        if ours:
+            told = subprocess.run(
+                f"gzip -1 -c {dump} | wc -c", shell=True, check=True, capture_output=True, text=True
+            )
+            size_bytes = ours.wire_share * dump.stat().st_size
+            self.sizes["gzip_ratio_against_gzip_1"] = size_bytes / int(told.stdout)
+
+    def mount_mode(self, name: str, *more: str) -> None:
+        """Take one of the figures of `make bench-mount`, in a process that gets to end its mounts on Ctrl-C."""
+        out = self.stage.folder / "mount.json"
+        out.unlink(missing_ok=True)
+        argv = [sys.executable, "-m", "bench.mount_figures", name, *more, "--json", str(out)]
+        child = start(argv, cwd=REPOSITORY, stdout=sys.stderr, start_new_session=True)
+        try:
+            child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+            child.wait(30)
+            raise
+        if out.exists():
+            self.mount += json.loads(out.read_text())
+        else:
+            say(f"FAILED: mount figures, {name}")
 
     def _run(self, name: str, dump: Path, conditions: Conditions, *, keep: bool = True) -> Sample | None:
         if (name, conditions) in self.failures:
@@ -101,57 +143,80 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def gzip_ratio(dump: Path, gzip_row: Row | None) -> float | None:
-    """Give the size of our compressed dump against that of `gzip -1`."""
-    if gzip_row is None:
-        return None
-    told = subprocess.run(
-        f"gzip -1 -c {dump} | wc -c", shell=True, check=True, capture_output=True, text=True
-    )
-    return gzip_row.wire_share * dump.stat().st_size / int(told.stdout)
-
-
-def go(bench: Bench, *, quick: bool) -> None:
-    """Take every figure."""
-    stage, times = bench.stage, 1 if quick else 5
+def plan(bench: Bench, *, quick: bool) -> list[Step]:
+    """Give every step of a run: rounds that begin with another client each time, then what else there is."""
+    mib = 256 if quick else 1024
     names = list(bench.known)
-    dump = heap_dump(256 if quick else 1024)
-    small = heap_dump(256)
-    bench.start_up(names, "https", times=2 if quick else 5)
-    bench.compare(names, dump, Conditions(), times=3 if quick else 5)
-    gzipped = next((row for row in rows(bench.samples, {}) if row.client == GZIP), None)
-    if ratio := gzip_ratio(dump, gzipped):
-        bench.sizes["gzip_ratio_against_gzip_1"] = ratio
+    steps = [Step("heap dumps", 2, lambda: (heap_dump(256), heap_dump(mib)))]
+
+    def rounds(
+        wanted: list[str], size_mib: int, conditions: Conditions, *, times: int, expected_s: float
+    ) -> None:
+        there = [name for name in wanted if name in bench.known]
+        for number in range(times if there else 0):
+            turn = number % len(there)
+            order = there[turn:] + there[:turn]
+            steps.append(
+                Step(
+                    f"{named(size_mib, conditions)}: round {number + 1} of {times}",
+                    expected_s,
+                    lambda order=order: bench.compare(order, heap_dump(size_mib), conditions),  # type: ignore[misc]
+                )
+            )
+
+    def start_up(wanted: list[str], scheme: str, *, times: int, expected_s: float) -> None:
+        there = [name for name in wanted if name in bench.known]
+        for number in range(times):
+            name = f"start-up over {scheme}: round {number + 1} of {times}"
+            steps.append(Step(name, expected_s, lambda: bench.start_up(there, scheme)))
+
+    def measure(name: str, expected_s: float, take: Callable[[], dict[str, float]]) -> None:
+        steps.append(Step(name, expected_s, lambda: bench.measure(name, take)))
+
+    start_up(names, "https", times=2 if quick else 5, expected_s=4)
+    rounds(names, mib, Conditions(), times=3 if quick else 5, expected_s=10 if quick else 40)
+    steps.append(Step("size of gzip -1", mib / 70, lambda: bench.gzip_size(heap_dump(mib))))
     if not quick:
-        bench.start_up(names, "http", times=times)
-        bench.compare(names, dump, Conditions(scheme="http"), times=times)
-    ours = [name for name in (AGENT, GZIP) if name in bench.known]
-    rivals = ["aws-cli"] if quick else ["aws-cli", "boto3 upload_file", "s5cmd tuned", "rclone tuned"]
+        few = [AGENT, GZIP, "aws-cli", LIMIT]
+        start_up(few, "http", times=3, expected_s=4)
+        rounds(few, mib, Conditions(scheme="http"), times=3, expected_s=15)
     pod = Conditions(cold=True, **POD)  # type: ignore[arg-type]
-    bench.compare(ours + rivals, dump, pod, times=times)
-    for rtt_ms, mbit in [(0, 100)] if quick else [(20, 0), (100, 0), (0, 100), (20, 100), (100, 100)]:
-        line = Conditions(rtt_ms=rtt_ms, mbit=mbit, cold=True, **POD)  # type: ignore[arg-type]
-        bench.compare(ours + ([] if quick else ["aws-cli"]), small, line, times=times)
+    rounds([AGENT, GZIP, "aws-cli"], mib, pod, times=1 if quick else 5, expected_s=15 if quick else 50)
     if not quick:
-        with tempfile.TemporaryDirectory(prefix="dumpagent-bench-") as folder:
-            large = large_file(Path(folder), 5 << 30, pattern=dump)
-            for name in ours:
-                sample = bench._run(name, large, Conditions(scheme="http"), keep=False)
-                if sample:
-                    bench.sizes["rss_5_gib" + ("_gzip" if name == GZIP else "")] = sample.cost.rss_bytes
-    bench.measure("scan", lambda: daemon.scan(stage, files=100_000, folders=1_000))
-    bench.measure("idle", lambda: daemon.idle(stage, small, files=10_000, seconds=10 if quick else 60))
-    bench.measure("probe", lambda: daemon.probe(stage, times=10 if quick else 40))
-    bench.measure(
+        for rtt_ms in (20, 100):
+            rounds([AGENT, GZIP], 256, replace(pod, rtt_ms=rtt_ms), times=3, expected_s=12)
+    narrow = [AGENT, GZIP] if quick else [AGENT, GZIP, "aws-cli"]
+    rounds(narrow, 256, replace(pod, mbit=100), times=1 if quick else 3, expected_s=33 if quick else 62)
+
+    stage = bench.stage
+    if not quick:
+        steps.append(
+            Step("5 GiB", 60, lambda: bench.large([name for name in (AGENT, GZIP) if name in names]))
+        )
+    measure("scan", 12, lambda: daemon.scan(stage, files=100_000, folders=1_000))
+    idle_s = 10 if quick else 60
+    measure("idle", idle_s + 15, lambda: daemon.idle(stage, heap_dump(256), files=10_000, seconds=idle_s))
+    measure("probe", 5 if quick else 15, lambda: daemon.probe(stage, times=10 if quick else 40))
+    times = 1 if quick else 5
+    measure(
         "close to first byte",
-        lambda: daemon.first_byte(stage, small, times=1 if quick else 5, timeout_s=15 if quick else 150),
+        5 + 5 * times,
+        lambda: daemon.first_byte(stage, heap_dump(256), times=times, timeout_s=15 if quick else 150),
     )
-    bench.measure(
+    times_limited = 1 if quick else 3
+    measure(
         "close to first byte of the first dump, 200m",
-        lambda: daemon.first_byte_of_the_first(stage, small, times=1 if quick else 5, timeout_s=60),
+        20 * times_limited,
+        lambda: daemon.first_byte_of_the_first(stage, heap_dump(256), times=times_limited, timeout_s=60),
     )
-    bench.measure("remount", lambda: daemon.remount(stage, times=5 if quick else 30))
-    bench.measure("inspect", lambda: daemon.inspect(stage, dump, times=1 if quick else 5))
+    measure("inspect", mib * times / 250, lambda: daemon.inspect(stage, heap_dump(mib), times=times))
+    if quick:
+        steps.append(Step("mount mode: remount", 12, lambda: bench.mount_mode("remount", "--short")))
+    else:
+        for name, expected_s in MOUNT_S.items():
+            take = partial(bench.mount_mode, name)
+            steps.append(Step(f"mount mode: {name}", expected_s, take))
+    return steps
 
 
 def about(quick: bool, began: float) -> dict[str, Any]:
@@ -171,7 +236,8 @@ def about(quick: bool, began: float) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main() -> int:
+    """Measure, write the report, and give the exit code: 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tools", type=Path, required=True, help="where the other clients are installed")
     parser.add_argument("--out", type=Path, required=True)
@@ -182,23 +248,32 @@ def main() -> None:
     known = clients(given.tools)
     if given.client:
         known = {name: client for name, client in known.items() if name in given.client}
+    early = False
     with Stage() as stage:
         bench = Bench(stage, known)
         try:
-            go(bench, quick=given.quick)
+            take_all(plan(bench, quick=given.quick), say)
         except KeyboardInterrupt:
+            early = True
             say("ended early: the report has what was measured so far")
     found = bench.rows()
-    asked = demands(found, bench.daemons, bench.sizes)
+    values = as_json(
+        found,
+        bench.daemons,
+        bench.sizes,
+        bench.mount,
+        demands(found, bench.daemons, bench.sizes),
+        {**about(given.quick, began), "ended_early": early},
+    )
     given.out.mkdir(parents=True, exist_ok=True)
-    report = text(found, bench.daemons, asked)
-    (given.out / "report.md").write_text(report)
-    values = as_json(found, bench.daemons, bench.sizes, asked, about(given.quick, began))
     (given.out / "report.json").write_text(json.dumps(values, indent=1) + "\n")
+    report = text(values)
+    (given.out / "report.md").write_text(report)
+    print(report, flush=True)
     plots = [str(given.tools / "python"), str(Path(__file__).parent / "plots.py"), str(given.out)]
     subprocess.run(plots, check=True)
-    print(report)
+    return 130 if early else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -56,7 +56,14 @@ def _uploading(stage: Stage, root: Path, *more: str) -> Iterator[subprocess.Pope
         "METRICS_PORT": "0",
     }
     with open(scratch / "said", "wb") as said:
-        daemon = start(argv, env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
+        daemon = start(
+            argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
             yield daemon
             if daemon.poll() is not None:
@@ -208,58 +215,4 @@ def inspect(stage: Stage, dump: Path, *, times: int) -> Figures:
         figures[f"{name}_cpu_s"] = statistics.median(cost.cpu_s for cost in costs)
         figures[f"{name}_wall_s"] = statistics.median(cost.wall_s for cost in costs)
         figures[f"{name}_rss_bytes"] = max(cost.rss_bytes for cost in costs)
-    return figures
-
-
-_REMOUNT = """
-import ctypes, json, os, subprocess, sys, time
-source, target, runtime, times = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-argv = [sys.executable, "-m", "dumpagent", "mount", "--mount-source", source, "--mount-target", target]
-daemon = subprocess.Popen(argv, env={**os.environ, "RUNTIME_DIR": runtime, "METRICS_PORT": "0"}, stderr=open(runtime + "/said", "wb"))
-libc = ctypes.CDLL(None, use_errno=True)
-def mounted():
-    a, b = os.stat(source), os.stat(target)
-    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
-def wait():
-    until = time.monotonic() + 30
-    while not mounted():
-        if time.monotonic() > until or daemon.poll() is not None:
-            raise SystemExit("not mounted: " + open(runtime + "/said").read()[-1500:])
-        time.sleep(0.0002)
-try:
-    wait()
-    found = []
-    for _ in range(times):
-        time.sleep(0.3)
-        began = time.monotonic()
-        libc.umount2(target.encode(), 2)
-        wait()
-        found.append(time.monotonic() - began)
-finally:
-    daemon.terminate(); daemon.wait(10)
-found.sort()
-print(json.dumps({"median_s": found[len(found) // 2], "max_s": found[-1], "times": times}))
-"""
-
-
-def remount(stage: Stage, *, times: int) -> Figures:
-    """Give how long after an unmount the mount daemon has it mounted again; in a mount namespace of its own."""
-    if "mount" not in COMMANDS:
-        raise NotImplementedError("this version has no `mount`")
-    folder = stage.folder / "remount"
-    for name in ("pv", "host", "host/mnt", "host/mnt/dump", "run"):
-        (folder / name).mkdir(parents=True)
-    words = [str(folder / "pv"), str(folder / "host" / "mnt" / "dump"), str(folder / "run"), str(times)]
-    answer = subprocess.run(
-        ["unshare", "-m", "--propagation", "private", sys.executable, "-c", _REMOUNT, *words],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        timeout=120,
-        check=False,
-    )
-    if answer.returncode:
-        raise RuntimeError(answer.stderr[-2000:])
-    figures: Figures = json.loads(answer.stdout)
     return figures

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
+from bench.report import text
+
 BEGIN, END = "<!-- written by make bench-docs: begin -->\n", "<!-- end -->\n"
-_DOCS = Path(__file__).parents[1] / "docs"
 
 
 def put_in(page: str, figures: str) -> str:
@@ -19,16 +21,18 @@ def put_in(page: str, figures: str) -> str:
     return before + BEGIN + "\n" + figures.strip() + "\n\n" + END + after
 
 
-def main() -> None:
-    """Copy report.md and the plots of the named folder."""
-    folder = Path(sys.argv[1])
-    figures = (folder / "report.md").read_text()
+def render(folder: Path, docs: Path) -> None:
+    """Put into performance.md what report.json of `folder` says, and the plots beside it."""
+    values = json.loads((folder / "report.json").read_text())
+    if not values["mount"] and (folder / "mount.json").exists():  # of a `make bench-mount` by itself
+        values["mount"] = json.loads((folder / "mount.json").read_text())
+    figures = text(values)
     for plot in sorted(folder.glob("*.svg")):
-        shutil.copyfile(plot, _DOCS / f"performance-{plot.name}")
+        shutil.copyfile(plot, docs / f"performance-{plot.name}")
         figures += f"\n![{plot.stem}](performance-{plot.name})\n"
-    page = _DOCS / "performance.md"
+    page = docs / "performance.md"
     page.write_text(put_in(page.read_text(), figures))
 
 
 if __name__ == "__main__":
-    main()
+    render(Path(sys.argv[1]), Path(__file__).parents[1] / "docs")

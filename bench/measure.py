@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -80,15 +81,21 @@ def _become(
 def _wait(
     child: int, argv: Sequence[str], deadline: float, timeout_s: float
 ) -> tuple[int, resource.struct_rusage]:
-    while True:
-        pid, status, usage = os.wait4(child, os.WNOHANG)
-        if pid:
-            return status, usage
-        if time.monotonic() > deadline:
-            os.killpg(child, 9)
-            os.wait4(child, 0)
-            raise subprocess.TimeoutExpired(list(argv), timeout_s)
-        time.sleep(0.005)
+    try:
+        while True:
+            pid, status, usage = os.wait4(child, os.WNOHANG)
+            if pid:
+                return status, usage
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(list(argv), timeout_s)
+            time.sleep(0.005)
+    except BaseException:  # Ctrl-C as well: it is in a session of its own and does not hear of it
+        try:
+            os.killpg(child, signal.SIGKILL)
+        except ProcessLookupError:  # not yet in its own session
+            os.kill(child, signal.SIGKILL)
+        os.wait4(child, 0)
+        raise
 
 
 def drop_cached(path: Path) -> None:

@@ -77,7 +77,7 @@ result = time.monotonic() - began
 
 def remounts(millicores: int | None) -> Iterator[Figure]:
     """Time from a lost mount to a write that lands in the volume."""
-    losses = 20 if _SHORT else 200
+    losses = 20 if _SHORT else 100
     limit = "no CPU limit" if millicores is None else f"{millicores}m CPU"
     with Group(millicores) as group, running(group) as (node, manager):
         taken = []
@@ -129,7 +129,7 @@ def idle() -> Iterator[Figure]:
     with Group(None) as group, running(group) as (node, manager):
         time.sleep(2)
         before, began = group.used_s(), time.monotonic()
-        time.sleep(20 if _SHORT else 120)
+        time.sleep(20 if _SHORT else 60)
         share = 100 * (group.used_s() - before) / (time.monotonic() - began)
         status = Path(f"/proc/{manager.process.pid}/status").read_text()
         rss = int(status.split("VmRSS:")[1].split()[0]) / 1024
@@ -230,15 +230,18 @@ def main() -> int:
     json_path = Path(words.pop(words.index("--json") + 1)) if "--json" in words else None
     names = [word for word in words if not word.startswith("--")] or list(ALL)
     measured: list[Figure] = []
-    for name in names:
-        for figure in ALL[name]():
-            measured.append(figure)
-            mark = {True: "kept", False: "NOT KEPT", None: ""}[figure.kept]
-            promised = "" if figure.promised is None else f"(promised: {figure.promised:g})"
-            print(
-                f"{figure.what:60} {figure.value:9.3f} {figure.unit:12} {promised:18} {mark:8} {figure.detail}",
-                flush=True,
-            )
+    try:
+        for name in names:
+            for figure in ALL[name]():
+                measured.append(figure)
+                mark = {True: "kept", False: "NOT KEPT", None: ""}[figure.kept]
+                promised = "" if figure.promised is None else f"(promised: {figure.promised:g})"
+                print(
+                    f"{figure.what:60} {figure.value:9.3f} {figure.unit:12} {promised:18} {mark:8} {figure.detail}",
+                    flush=True,
+                )
+    except KeyboardInterrupt:
+        print("ended early", file=sys.stderr)
     if json_path is not None:
         json_path.parent.mkdir(exist_ok=True, parents=True)
         json_path.write_text(json.dumps([asdict(figure) for figure in measured], indent=2) + "\n")

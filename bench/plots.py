@@ -40,7 +40,12 @@ def bars(rows: list[dict[str, Any]], value: str, title: str, unit: str, out: Pat
 def lines(rows: list[dict[str, Any]], out: Path) -> None:
     """Draw seconds per GiB over the round trip, a panel for each bandwidth."""
     rows = [row for row in rows if not row["failed"] and row["conditions"]["cpus"] and row["size_bytes"]]
-    widths = sorted({row["conditions"]["mbit"] for row in rows})
+    lengths: dict[float, set[float]] = {}
+    for row in rows:
+        lengths.setdefault(row["conditions"]["mbit"], set()).add(row["conditions"]["rtt_ms"])
+    widths = sorted(width for width, found in lengths.items() if len(found) > 1)
+    if not widths:
+        return
     figure, panels = plt.subplots(1, len(widths), figsize=(4 * len(widths) + 1, 3.4), squeeze=False)
     for axes, width in zip(panels[0], widths, strict=True):
         for client in dict.fromkeys(row["client"] for row in rows):

@@ -173,7 +173,7 @@ def demands(found: list[Row], daemons: dict[str, dict[str, float]], sizes: dict[
         Demand(
             "idle before the first upload: share of a core",
             0.2,
-            idle["cpu_share"] * 100 if idle else None,
+            idle["cpu_share"] * 100 if "cpu_share" in idle else None,
             "%",
         ),
         Demand("idle after an upload: RSS", 65, mib("rss_after_upload_bytes"), "MiB"),
@@ -183,12 +183,19 @@ def demands(found: list[Row], daemons: dict[str, dict[str, float]], sizes: dict[
     ]
 
 
-def text(found: list[Row], daemons: dict[str, dict[str, float]], asked: list[Demand]) -> str:
-    """Give the report as Markdown."""
-    lines: list[str] = []
+def text(values: dict[str, Any]) -> str:
+    """Give the report, as `as_json` gave it, as Markdown."""
+    found = [Row(**{**row, "conditions": Conditions(**row["conditions"])}) for row in values["rows"]]
+    about = values["about"]
+    lines = [
+        f"Commit {about['commit']}, {about['cores']} cores of {about['cpu']}, Linux {about['kernel']}, "
+        f"Python {about['python']}, {about['openssl']}; {about['seconds'] / 60:.0f} minutes"
+        + (", ended early." if about["ended_early"] else "."),
+        "",
+    ]
     groups: dict[str, list[Row]] = {}
     for row in found:
-        groups.setdefault(_named(row), []).append(row)
+        groups.setdefault(named(row.size_bytes / MIB, row.conditions), []).append(row)
     for name, group in groups.items():
         baseline = next((row for row in group if row.client == AGENT), group[0])
         inside = baseline.peak_bytes > 0
@@ -212,20 +219,34 @@ def text(found: list[Row], daemons: dict[str, dict[str, float]], asked: list[Dem
                 + f" {row.wire_share:.3f} | {row.requests} | {row.runs} |"
             )
         lines.append("")
-    lines += ["### The daemons", "", "| what | figures |", "|---|---|"]
-    for name, figures in daemons.items():
-        lines.append(f"| {name} | {_figures(figures)} |")
-    lines += ["", "### Demands", "", "| demand | at most | measured | |", "|---|---|---|---|"]
-    for demand in asked:
-        value = "not measured" if demand.value is None else f"{demand.value:.2f} {demand.unit}".strip()
-        mark = {None: "?", True: "met", False: "**not met**"}[demand.met]
-        lines.append(f"| {demand.text} | {demand.limit:g} {demand.unit} | {value} | {mark} |")
+    if values["daemons"]:
+        lines += ["### The daemons", "", "| what | figures |", "|---|---|"]
+        lines += [f"| {name} | {_figures(figures)} |" for name, figures in values["daemons"].items()] + [""]
+    if values["mount"]:
+        lines += ["### Mount mode", "", "| what | at most | measured | | |", "|---|---|---|---|---|"]
+        lines += [_mount_line(figure) for figure in values["mount"]] + [""]
+    lines += ["### Demands", "", "| demand | at most | measured | |", "|---|---|---|---|"]
+    for demand in values["demands"]:
+        value = demand["value"]
+        told = "not measured" if value is None else f"{value:.2f} {demand['unit']}".strip()
+        limit = f"{demand['limit']:g} {demand['unit']}".strip()
+        lines.append(f"| {demand['text']} | {limit} | {told} | {_MARK[demand['met']]} |")
     return "\n".join(lines) + "\n"
 
 
-def _named(row: Row) -> str:
-    at = row.conditions
-    parts = [f"{row.size_bytes / MIB:.0f} MiB over {at.scheme}"]
+_MARK = {None: "?", True: "met", False: "**not met**"}
+
+
+def _mount_line(figure: dict[str, Any]) -> str:
+    promised = figure["promised"]
+    limit = "" if promised is None else f"{promised:g} {figure['unit']}"
+    mark = "" if promised is None else _MARK[figure["value"] <= promised]
+    return f"| {figure['what']} | {limit} | {figure['value']:.2f} {figure['unit']} | {mark} | {figure['detail']} |"
+
+
+def named(size_mib: float, at: Conditions) -> str:
+    """Say in words how much is sent, and under which conditions."""
+    parts = [f"{size_mib:.0f} MiB over {at.scheme}"]
     if at.rtt_ms or at.mbit:
         parts.append(f"round trip {at.rtt_ms:g} ms, {f'{at.mbit:g} Mbit/s' if at.mbit else 'any bandwidth'}")
     if at.cpus:
@@ -258,6 +279,7 @@ def as_json(
     found: list[Row],
     daemons: dict[str, dict[str, float]],
     sizes: dict[str, float],
+    mount: list[dict[str, Any]],
     asked: list[Demand],
     about: dict[str, Any],
 ) -> dict[str, Any]:
@@ -267,5 +289,6 @@ def as_json(
         "rows": [dataclasses.asdict(row) for row in found],
         "daemons": daemons,
         "sizes": sizes,
+        "mount": mount,
         "demands": [{**dataclasses.asdict(demand), "met": demand.met} for demand in asked],
     }

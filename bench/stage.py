@@ -168,7 +168,9 @@ class Stage:
     def _start(self, module: str, *words: str) -> str:
         argv = [sys.executable, "-m", module, *words]
         env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        child = start(argv, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=env)
+        child = start(
+            argv, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=env, start_new_session=True
+        )
         self._children.append(child)
         assert child.stdout is not None
         return str(child.stdout.readline())
