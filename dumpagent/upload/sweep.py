@@ -1,9 +1,9 @@
 """Aborts multipart uploads that nobody will finish: their dump is gone, or a kill came before they were noted.
 
-Of those that are noted it is known that they are ours. Of the others the store tells key and parts, and not who began them. So only those count as ours whose key
-has an object or mark with our node's name, or whose name says that an agent only tried something out; and another
-agent can be at work on them until they have not changed for `QUIET_S`, by our own clock. All others are left alone:
-that is what the bucket's lifecycle rule is for.
+Those that are noted are known to be ours. Of the others the store tells key and parts, and not who began them. So only
+those count as ours whose key has an object or mark with our node's name, or whose name says that an agent only tried
+something out; and another agent can be at work on them until they have not changed for `QUIET_S`, by our own clock.
+All others are left alone: that is what the bucket's lifecycle rule is for.
 """
 
 from __future__ import annotations
