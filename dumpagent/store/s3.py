@@ -7,8 +7,10 @@ Each request is one attempt of the SDK's; trying again is done here, where a sto
 from __future__ import annotations
 
 import base64
+import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -481,42 +483,62 @@ class S3Store:
     def _connected(self) -> S3Client:
         with self._lock:
             if self._client is None:
-                import boto3
-                from botocore.config import Config
-
-                session = boto3.session.Session()
-                _learn_secrets(session.get_credentials())
-                own_endpoint = bool(self._settings.endpoint_url)
-                self._client = session.client(
-                    "s3",
-                    endpoint_url=self._settings.endpoint_url or None,
-                    # A store of one's own has no regions, but the signature needs one.
-                    region_name=session.region_name or ("us-east-1" if own_endpoint else None),
-                    config=Config(
-                        connect_timeout=CONNECT_TIMEOUT_S,
-                        max_pool_connections=_CONNECTIONS,
-                        read_timeout=READ_TIMEOUT_S,
-                        retries={"total_max_attempts": 1},
-                        tcp_keepalive=True,
-                        user_agent_extra=f"dumpagent/{__version__}",
-                        # Our own digest header stands beside each body. The SDK's would be a trailer over https,
-                        # which makes the request chunked, which Ceph RGW refuses with 411; and without either
-                        # setting the SDK would hash each body with SHA-256 for its signature.
-                        request_checksum_calculation="when_required",
-                        response_checksum_validation="when_required",
-                        s3={
-                            "payload_signing_enabled": False,
-                            "addressing_style": "path" if own_endpoint else "auto",
-                        },
-                    ),
-                )
-                # The SDK would ask before each body whether it may send it: a round trip more for each part.
-                self._client.meta.events.register_last("before-call.s3", _send_at_once)
+                with _no_collector():
+                    self._client = self._connect()
             return self._client
+
+    def _connect(self) -> S3Client:
+        import boto3
+        from botocore.config import Config
+
+        session = boto3.session.Session()
+        _learn_secrets(session.get_credentials())
+        own_endpoint = bool(self._settings.endpoint_url)
+        client: S3Client = session.client(
+            "s3",
+            endpoint_url=self._settings.endpoint_url or None,
+            # A store of one's own has no regions, but the signature needs one.
+            region_name=session.region_name or ("us-east-1" if own_endpoint else None),
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT_S,
+                max_pool_connections=_CONNECTIONS,
+                read_timeout=READ_TIMEOUT_S,
+                retries={"total_max_attempts": 1},
+                tcp_keepalive=True,
+                user_agent_extra=f"dumpagent/{__version__}",
+                # Our own digest header stands beside each body. The SDK's would be a trailer over https,
+                # which makes the request chunked, which Ceph RGW refuses with 411; and without either
+                # setting the SDK would hash each body with SHA-256 for its signature.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3={
+                    "payload_signing_enabled": False,
+                    "addressing_style": "path" if own_endpoint else "auto",
+                },
+            ),
+        )
+        # The SDK would ask before each body whether it may send it: a round trip more for each part.
+        client.meta.events.register_last("before-call.s3", _send_at_once)
+        return client
 
 
 def _below(prefix: str) -> str:
     return f" {prefix}" if prefix else ""
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Keep the garbage collector from going through the SDK's models again and again while they are made.
+
+    They are a hundred thousand objects that all stay.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _learn_secrets(found: Any) -> None:
