@@ -20,7 +20,7 @@ from tests.harness.faults import Fault, FaultProxy, always
 from tests.harness.hprof import Maker
 from tests.harness.stores.server import HOST, StoreServer, free_ports
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SECRETS = {
     "access key secret": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
@@ -117,7 +117,7 @@ class World:
         """Run `dumpagent` to its end, and keep what it says."""
         ended = subprocess.run(
             [sys.executable, "-c", _ALL_LOGGERS, *words], env=self.environment | environment, check=False,
-            capture_output=True, text=True, timeout=120,
+            capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         self.said |= {f"{name}: stdout": ended.stdout, f"{name}: stderr": ended.stderr}
 
@@ -131,7 +131,7 @@ class World:
 
     def until(self, happened: Callable[[], bool], what: str) -> None:
         """Return when it has happened."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 150
         while not happened():
             assert time.monotonic() < end, what
             time.sleep(0.1)
