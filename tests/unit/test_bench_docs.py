@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.docs import BEGIN, END, put_in, render
+from bench.report import MIB, demands
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 RECORDED = (
@@ -66,3 +67,10 @@ def test_a_run_that_was_ended_before_its_first_figure_makes_a_page(tmp_path: Pat
     values = json.loads(RECORDED.read_text())
     (tmp_path / "report.json").write_text(json.dumps({**values, "rows": [], "mount": [], "demands": []}))
     assert "### Mount mode" not in rendered(tmp_path)
+
+
+def test_the_memory_of_a_plain_upload_is_not_that_of_one_that_compresses() -> None:
+    asked = demands([], {}, {"rss_5_gib": 55 * MIB, "rss_5_gib_gzip": 95 * MIB})
+    measured = {demand.text: demand.value for demand in asked}
+    assert measured["peak RSS of a plain upload, any size"] == 55
+    assert measured["peak RSS of a 5 GiB upload, plain and gzip"] == 95
