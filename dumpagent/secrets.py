@@ -34,24 +34,25 @@ _URL_VARIABLES = ("NOTIFY_URL",)
 _ADDRESS_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "S3_ENDPOINT_URL", "AWS_ENDPOINT_URL")
 
 _QUOTES = r"""(?:\\*["'])?"""
+_OPENING = r"""(?:b?\\*["'])?"""  # of bytes too; a b without a quote is the secret's own
 _FORMS = [
     # A whole header, up to its line's or its string's end: "Authorization: AWS4-HMAC-SHA256 Credential=..., Signature=..."
     (
-        re.compile(rf"(?i)(authorization{_QUOTES}\s*[:=]\s*b?{_QUOTES})(?!{re.escape(HIDDEN)})[^\"'\\\r\n]+"),
+        re.compile(rf"(?i)(authorization{_QUOTES}\s*[:=]\s*{_OPENING})(?!{re.escape(HIDDEN)})[^\"'\\\r\n]+"),
         rf"\1{HIDDEN}",
     ),
     # Headers, query strings and XML of signed and presigned requests, and of the answers of STS.
     (
         re.compile(
             r"(?i)((?:x-amz-(?:signature|credential|security-token)|awsaccesskeyid|secretaccesskey|sessiontoken"
-            rf"|webidentitytoken|(?<![a-z-])signature){_QUOTES}\s*(?:[:=>]|%3d)\s*b?{_QUOTES})[^\s\"'\\&<>,;]+"
+            rf"|webidentitytoken|(?<![a-z-])signature){_QUOTES}\s*(?:[:=>]|%3d)\s*{_OPENING})[^\s\"'\\&<>,;]+"
         ),
         rf"\1{HIDDEN}",
     ),
     # A credentials file, or a dictionary of one.
     (
         re.compile(
-            r"(?i)(aws_(?:secret_access_key|session_token)(?:\s*=\s*|\\*[\"']\s*[:,]\s*)b?(?:\\*[\"'])?)[^\s\"'\\,]+"
+            r"(?i)(aws_(?:secret_access_key|session_token)(?:\s*=\s*|\\*[\"']\s*[:,]\s*)(?:b?\\*[\"'])?)[^\s\"'\\,]+"
         ),
         rf"\1{HIDDEN}",
     ),
