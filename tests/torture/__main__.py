@@ -24,7 +24,14 @@ from pathlib import Path
 
 from tests.harness.environment import forget_own_settings
 from tests.harness.stores.server import StoreServer
-from tests.torture.judge import judge_aborts, judge_bucket, judge_scrapes, never_happened, open_uploads
+from tests.torture.judge import (
+    Stored,
+    judge_aborts,
+    judge_bucket,
+    judge_scrapes,
+    never_happened,
+    open_uploads,
+)
 from tests.torture.node import Node
 from tests.torture.weather import Weather
 from tests.torture.zygote import Zygote
@@ -32,6 +39,7 @@ from tests.torture.zygote import Zygote
 PART_BYTES = 5 << 20
 NODES = ["worker-1", "worker-2"]
 VOLUME_BYTES = 512 << 20
+_TIDY_EVERY = 10  # cycles; with more dumps on the volumes a life would spend itself on looking through them
 _SWEEP_WITHIN_S = 60
 _MOST_MORE_CYCLES = (
     150  # for what has not happened yet: on a busy machine a short life may see no request at all
@@ -62,6 +70,7 @@ def torture(server: StoreServer, nodes: list[Node], *, cycles: int, chance: rand
     """Let every node live and die `cycles` times, and on until every fault has come; give what was broken."""
     bucket = server.new_bucket()
     weather = Weather(chance.randrange(1 << 30))
+    stored = Stored(server, bucket)
     with contextlib.ExitStack() as stack:
         for node in nodes:
             stack.enter_context(node.on(server, bucket, weather))
@@ -73,6 +82,9 @@ def torture(server: StoreServer, nodes: list[Node], *, cycles: int, chance: rand
                 node.meanwhile()
             for node in nodes:
                 node.survive()
+            if cycle % _TIDY_EVERY == 0:
+                for node in nodes:
+                    node.tidy(set(stored.digests().values()))
             if cycle % 50 == 0:
                 _report(cycle, nodes)
             if cycle >= cycles and not never_happened(nodes, weather):

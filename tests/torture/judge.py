@@ -11,15 +11,24 @@ from tests.torture.node import AT_A_CALL, AT_A_MOMENT, STOPPED, TROUBLES, Node
 from tests.torture.weather import Weather
 
 
-def digests(server: StoreServer, bucket: str) -> dict[str, str]:
-    """Give the SHA-256 of every object, by key."""
-    client = server.client()
-    found = {}
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        for entry in page.get("Contents", []):
-            body = client.get_object(Bucket=bucket, Key=entry["Key"])["Body"]
-            found[entry["Key"]] = hashlib.sha256(body.read()).hexdigest()
-    return found
+class Stored:
+    """The SHA-256 of every object in a bucket, by key; each version of an object is read once."""
+
+    def __init__(self, server: StoreServer, bucket: str) -> None:
+        self._client, self._bucket = server.client(), bucket
+        self._read: dict[tuple[str, str], str] = {}
+
+    def digests(self) -> dict[str, str]:
+        """Give what the bucket holds now."""
+        found = {}
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket):
+            for entry in page.get("Contents", []):
+                version = entry["Key"], entry["ETag"]
+                if version not in self._read:
+                    body = self._client.get_object(Bucket=self._bucket, Key=entry["Key"])["Body"]
+                    self._read[version] = hashlib.sha256(body.read()).hexdigest()
+                found[entry["Key"]] = self._read[version]
+        return found
 
 
 def open_uploads(server: StoreServer, bucket: str) -> list[str]:
@@ -34,7 +43,7 @@ def judge_bucket(server: StoreServer, bucket: str, truths: list[Truth]) -> list[
     """Give every dump that is lost or doubled, and everything in the bucket that should not be there."""
     paths = {digest: path for truth in truths for digest, path in truth.paths.items()}
     times = sum((truth.times for truth in truths), Counter[str]())
-    stored = digests(server, bucket)
+    stored = Stored(server, bucket).digests()  # all of it anew
     counted = Counter(stored.values())
     broken = [f"lost: {path} ({digest[:12]})" for digest, path in paths.items() if digest not in counted]
     broken += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import random
 import shutil
 import signal
@@ -98,6 +99,12 @@ class Node:
         if self._trouble == VANISH:
             shutil.rmtree(self.root / ".dumpagent", ignore_errors=True)
 
+    def tidy(self, stored: set[str]) -> None:
+        """Take from the volume, while no agent lives, what the store holds, as people do by hand."""
+        for path in self.root.glob("app-*/*.hprof*"):
+            if hashlib.sha256(path.read_bytes()).hexdigest() in stored:
+                path.unlink()
+
     def survive(self) -> None:
         """Let the life go on until it has asked the store so often, or asks no more; then end it, and mend the disk."""
         asked, since = len(self.proxy.log), time.monotonic()
@@ -127,17 +134,16 @@ class Node:
 
     def sweep(self, done: Callable[[], bool], *, within_s: float) -> None:
         """Let the agent live on after one more dump, until `done()`: long enough to end what it left open."""
-        self.jvms.last_words()
         variables = self._variables | {"LOCAL_KEEP": "always", "FILE_STABLE_TIME": "0"}
         until = time.monotonic() + within_s
-        while time.monotonic() < until:
+        while True:
+            self.jvms.last_words()  # each time before a life, or nobody would bring it
             life = Life(
                 words=[], variables=variables, log=self.log, lasts_s=5, end_signal=signal.SIGTERM, sweep_quiet_s=0.5
             )  # fmt: skip
             self.zygote.live(life)
-            if done():
+            if done() or time.monotonic() > until:
                 return
-            self.jvms.last_words()
 
 
 def _fill(path: Path) -> None:
