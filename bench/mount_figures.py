@@ -106,9 +106,8 @@ def files(millicores: int | None) -> Iterator[Figure]:
         for turn in range(1, losses + 1):
             node.host.run("umount(path, 2)", path=f"{node.mnt}/dump")
             manager.told("mount_restored", turn)
-            time.sleep(
-                0.02
-            )  # a quick machine's application makes a thousand files in it, and 2 GiB have an end
+            # A quick machine's application makes a thousand files in it, and 2 GiB have an end.
+            time.sleep(0.02)
         stop.touch()
         count = int(writer.communicate()[0])
         names = {f"app-{n}.hprof" for n in range(count)}

@@ -8,10 +8,8 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ import pytest
 
 from tests.harness import children
 from tests.harness.hprof import Maker
-from tests.harness.stores.server import HOST, StoreServer
+from tests.harness.stores.server import StoreServer
+from tests.harness.webhook import Webhook, serving
 
 pytestmark = [pytest.mark.slow]
 
@@ -29,48 +28,10 @@ NAMES = (
 )  # fmt: skip
 
 
-class Webhook(ThreadingHTTPServer):
-    """Keeps what it gets; while `hangs`, it takes a message and never answers."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__((HOST, 0), _Hook)
-        self.got: list[dict[str, Any]] = []
-        self.asked = 0
-        self.hangs = False
-        self.over = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.server_address[1]}/hook"
-
-
-class _Hook(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        hook = self.server
-        assert isinstance(hook, Webhook)
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        hook.asked += 1
-        if hook.hangs:
-            hook.over.wait(120)
-            return
-        hook.got.append(json.loads(body))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
-    server = Webhook()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.over.set()
-    server.shutdown()
-    server.server_close()
+    with serving(Webhook()) as hook:
+        yield hook
 
 
 class Agent:
@@ -121,18 +82,23 @@ def test_the_command_in_a_message_fetches_that_dump_when_it_is_pasted_into_a_she
     daemon = agent.start()
     try:
         agent.until(
-            lambda: sum(_text(got).count("dumpagent get") for got in webhook.got) >= len(NAMES),
+            lambda: (
+                sum(_text(got).count("dumpagent get") for got in map(json.loads, webhook.bodies))
+                >= len(NAMES)
+            ),
             "all are told",
         )
     finally:
         children.end(daemon)
     commands = {
         html.unescape(found) if form == "slack" else found
-        for got in webhook.got
+        for got in map(json.loads, webhook.bodies)
         for found in re.findall(r"^```\n(dumpagent get .*)\n```$", _text(got), re.MULTILINE)
     }
     if form == "json":
-        assert commands == {event["command"] for got in webhook.got for event in got["events"]}
+        assert commands == {
+            event["command"] for got in map(json.loads, webhook.bodies) for event in got["events"]
+        }
     assert len(commands) == len(NAMES)
     fetched = set()
     for number, command in enumerate(sorted(commands)):
@@ -181,7 +147,9 @@ def test_a_webhook_that_hangs_holds_up_no_upload_and_is_told_each_dump_once_when
 
 def _told(webhook: Webhook) -> list[str]:
     return [
-        key for got in webhook.got for key in re.findall(r"^dumpagent get (.*)$", _text(got), re.MULTILINE)
+        key
+        for got in map(json.loads, webhook.bodies)
+        for key in re.findall(r"^dumpagent get (.*)$", _text(got), re.MULTILINE)
     ]
 
 

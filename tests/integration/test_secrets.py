@@ -9,9 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -19,6 +17,7 @@ from tests.harness import children
 from tests.harness.faults import Fault, FaultProxy, always
 from tests.harness.hprof import Maker
 from tests.harness.stores.server import HOST, StoreServer, free_ports
+from tests.harness.webhook import Webhook, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -44,42 +43,11 @@ _ALL_LOGGERS = (
 )
 
 
-class Webhook(ThreadingHTTPServer):
-    """Refuses the first message, then takes what comes and keeps it."""
-
-    def __init__(self) -> None:
-        super().__init__((HOST, 0), _Hook)
-        self.bodies: list[bytes] = []
-        self.asked = 0
-
-    @property
-    def url(self) -> str:
-        path, token = SECRETS["webhook's path"], SECRETS["webhook's token"]
-        return f"http://{HOST}:{self.server_address[1]}{path}/{token}"
-
-
-class _Hook(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        hook = self.server
-        assert isinstance(hook, Webhook)
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        hook.asked += 1
-        if hook.asked > 1:
-            hook.bodies.append(body)
-        self.send_response(200 if hook.asked > 1 else 503)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
-    server = Webhook()
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    path, token = SECRETS["webhook's path"], SECRETS["webhook's token"]
+    with serving(Webhook(f"{path}/{token}", refusals=1)) as hook:
+        yield hook
 
 
 class World:
