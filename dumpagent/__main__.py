@@ -4,6 +4,7 @@ An exec probe pays for every import again and again (importing click alone costs
 start), so the probe's words are looked at by hand first.
 """
 
+import gc
 import sys
 
 
@@ -15,11 +16,16 @@ def main() -> None:
         code = check.answer(sys.argv[2:])
         if code is not None:
             sys.exit(code)
-    from dumpagent import secrets
-    from dumpagent.cli import cli
+    from dumpagent.collector import uncollected
 
+    with uncollected(for_ever=True):
+        from dumpagent import secrets
+        from dumpagent.cli import cli
     secrets.install()
-    cli.main(prog_name="dumpagent")
+    try:
+        cli.main(prog_name="dumpagent")
+    finally:
+        gc.freeze()  # or the interpreter would go through every object once more before it ends
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from dumpagent import __version__
+from dumpagent.collector import uncollected
 from dumpagent.errors import BadSettings, DumpagentError
 
 # Name -> (module below dumpagent.cli, line in `dumpagent --help`). The module has a click command named `command`.
@@ -41,7 +42,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"dumpagent.cli.{COMMANDS[cmd_name][0]}").command
+        with uncollected(for_ever=True):
+            command = importlib.import_module(f"dumpagent.cli.{COMMANDS[cmd_name][0]}").command
         assert isinstance(command, click.Command)  # noqa: S101 - a programming error, not a user's
         return command
 

@@ -7,14 +7,13 @@ Each request is one attempt of the SDK's; trying again is done here, where a sto
 from __future__ import annotations
 
 import base64
-import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dumpagent import __version__
+from dumpagent.collector import uncollected
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.secrets import NET, hide
 from dumpagent.settings import MIB, S3
@@ -483,7 +482,7 @@ class S3Store:
     def _connected(self) -> S3Client:
         with self._lock:
             if self._client is None:
-                with _no_collector():
+                with uncollected():
                     self._client = self._connect()
             return self._client
 
@@ -491,7 +490,9 @@ class S3Store:
         import boto3
         from botocore.config import Config
 
-        session = boto3.session.Session()
+        from dumpagent.store.sdk import new_session
+
+        session = boto3.session.Session(botocore_session=new_session())
         _learn_secrets(session.get_credentials())
         own_endpoint = bool(self._settings.endpoint_url)
         client: S3Client = session.client(
@@ -524,21 +525,6 @@ class S3Store:
 
 def _below(prefix: str) -> str:
     return f" {prefix}" if prefix else ""
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Keep the garbage collector from going through the SDK's models again and again while they are made.
-
-    They are a hundred thousand objects that all stay.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _learn_secrets(found: Any) -> None:

@@ -1,0 +1,32 @@
+"""The SDK's session, made without what nobody here asks of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import botocore.session
+from botocore.loaders import Loader
+
+
+class _Catalogue(Loader):
+    """The SDK's models. Each time it loads one it would look into the folders of all its 400 services first.
+
+    That is 5,000 system calls, and a tenth of the time until the first byte of the first dump.
+    """
+
+    def list_available_services(self, _type_name: str) -> list[str]:
+        """Give the names of all services, of whatever type: what is asked is only whether one is there."""
+        names: set[str] = set()
+        for path in self.search_paths:
+            with contextlib.suppress(OSError):  # the user's own folder of models is seldom there
+                names.update(os.listdir(path))
+        return sorted(names)
+
+
+def new_session() -> botocore.session.Session:
+    """Give a session as the SDK makes it: variables, profiles and roles are read when something needs them."""
+    session = botocore.session.Session()
+    if not session.get_config_variable("data_path"):  # AWS_DATA_PATH: models of the user's own come first
+        session.register_component("data_loader", _Catalogue())
+    return session
