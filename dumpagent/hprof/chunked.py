@@ -18,8 +18,9 @@ from isal import igzip, igzip_lib, isal_zlib
 
 # MAT unpacks one block for each random read: 0.36 ms at 128 KiB, 3.7 ms at 1 MiB. Smaller ones cost CPU here.
 BLOCK_BYTES = 128 << 10
-# Measured on JVMs' dumps: level 1 packs to a third for a quarter of what zlib's level 1 costs; level 2 gains nothing.
-_LEVEL = 1
+# ISA-L's levels. Measured on JVMs' dumps: 1 packs to a third for a fifth of what zlib's level 1 costs, 2 gains nothing,
+# and 3 makes 3.5 % fewer bytes for 1.7 times the CPU.
+FAST, DENSE = 1, 3
 _MAGIC = b"\x1f\x8b\x08"
 _COMMENTED, _PLAIN = 0x10, 0x00  # FLG: whether a comment follows the header
 _REST = b"\0\0\0\0\x04\0"  # MTIME unknown, XFL fastest, OS: as HotSpot writes them
@@ -36,14 +37,16 @@ class Member:
     crc32: int
 
 
-def pack(block: bytes | memoryview, *, first: bool, block_bytes: int = BLOCK_BYTES) -> Member:
+def pack(
+    block: bytes | memoryview, *, first: bool, block_bytes: int = BLOCK_BYTES, level: int = FAST
+) -> Member:
     """Give `block` as one member. Every block but the last must have `block_bytes`; ValueError for none or too many."""
     if not 0 < len(block) <= block_bytes:
         raise ValueError(f"a block has 1 to {block_bytes} bytes, not {len(block)}")
     header = _MAGIC + bytes([_COMMENTED if first else _PLAIN]) + _REST
     comment = b"%s%d\0" % (_COMMENT, block_bytes) if first else b""
     crc32 = isal_zlib.crc32(block)
-    body = igzip_lib.compress(block, level=_LEVEL, flag=igzip_lib.COMP_DEFLATE)
+    body = igzip_lib.compress(block, level=level, flag=igzip_lib.COMP_DEFLATE)
     return Member(b"".join((header, comment, body, _TRAILER.pack(crc32, len(block)))), crc32)
 
 

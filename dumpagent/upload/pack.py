@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -55,6 +56,33 @@ def can_pack(fd: int) -> bool:
     return os.pread(fd, len(_MAGIC), 0) == _MAGIC
 
 
+class Pace:
+    """How much CPU to spend on a piece: more while the line is slower than the packing, for it would idle anyway.
+
+    Between two pieces the sender waits until the line takes one.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._made_s = 0.0
+        self.level = chunked.FAST
+
+    def hand_over(self, piece: Piece) -> Piece:
+        """Take note that `piece` is made, and give it. It is not kept: its memory is wanted."""
+        now = self._clock()
+        self._made_s, self._since = now - self._since, now
+        return piece
+
+    def go_on(self) -> None:
+        """Take note that the sender wants the next piece."""
+        now = self._clock()
+        waited_s, self._since = now - self._since, now
+        # The dense level takes 1.7 times as long; that much must have been spare, and some of it must stay.
+        enough_s = self._made_s if self.level == chunked.FAST else self._made_s / 8
+        self.level = chunked.DENSE if waited_s > enough_s else chunked.FAST
+
+
 def packed_pieces(
     fd: int,
     fingerprint: Fingerprint,
@@ -64,6 +92,7 @@ def packed_pieces(
     start: int = 0,
     block_bytes: int = chunked.BLOCK_BYTES,
     stopped: Callable[[], bool] = lambda: False,
+    pace: Pace | None = None,
 ) -> Iterator[Piece]:
     """Give the parts from `number` on, which begins at the dump's byte `start`.
 
@@ -71,17 +100,23 @@ def packed_pieces(
     """
     if start == fingerprint.size_bytes:
         return  # all parts were sent, and only the completion was cut off
+    if fingerprint.block_bytes % block_bytes or start % block_bytes:
+        raise ValueError(f"blocks of {block_bytes} do not tile {fingerprint.block_bytes} from {start}")
+    pace = pace or Pace()
+    proof = _Proof(fd, fingerprint, start)
     members: list[bytes] = []
     packed_bytes, at = 0, start
-    for block in _verified_blocks(fd, fingerprint, start, block_bytes):
+    for block in _blocks(fd, start, fingerprint.size_bytes, block_bytes):
         if stopped():
             raise Stopped
-        member = chunked.pack(block, first=at == 0, block_bytes=block_bytes).packed
-        members.append(member)
-        packed_bytes += len(member)
+        member = chunked.pack(block, first=at == 0, block_bytes=block_bytes, level=pace.level)
+        proof.add(member.crc32, len(block))
+        members.append(member.packed)
+        packed_bytes += len(member.packed)
         at += len(block)
         if packed_bytes >= cuts.part_bytes(number):
-            yield _piece(number, members, start, at)
+            yield pace.hand_over(_piece(number, members, start, at))
+            pace.go_on()
             members, packed_bytes, start, number = [], 0, at, number + 1
     if members:
         yield _piece(number, members, start, at)
@@ -89,32 +124,43 @@ def packed_pieces(
 
 def _piece(number: int, members: list[bytes], start: int, end: int) -> Piece:
     data = b"".join(members)
+    members.clear()
     return Piece(number, Body(data, isal_zlib.crc32(data)), start, end)
 
 
-def _verified_blocks(fd: int, fingerprint: Fingerprint, start: int, block_bytes: int) -> Iterator[memoryview]:
+class _Proof:
+    """Proves that the blocks that are added, one after the other from `start` on, are those of the fingerprint."""
+
+    def __init__(self, fd: int, fingerprint: Fingerprint, start: int) -> None:
+        self._fingerprint = fingerprint
+        self._at = start
+        before = start - start % fingerprint.block_bytes
+        self._crc32 = isal_zlib.crc32(read_span(fd, before, start - before))
+
+    def add(self, crc32: int, length: int) -> None:
+        """Raises DumpChanged at the end of a block of the fingerprint that has another CRC32."""
+        whole = self._fingerprint
+        self._crc32 = isal_zlib.crc32_combine(self._crc32, crc32, length)
+        self._at += length
+        if self._at % whole.block_bytes == 0 or self._at == whole.size_bytes:
+            if self._crc32 != whole.block_crc32s[(self._at - 1) // whole.block_bytes]:
+                raise DumpChanged(
+                    "the file's bytes changed while it was read, its size and time did not",
+                    hint="if this comes again, the volume or the memory of the node is failing: nothing was stored",
+                )
+            self._crc32 = 0
+
+
+def _blocks(fd: int, start: int, size_bytes: int, block_bytes: int) -> Iterator[memoryview]:
     """Give the dump's bytes from `start` on in blocks; each is good until the next one is asked for."""
-    if fingerprint.block_bytes % block_bytes or start % block_bytes:
-        raise ValueError(f"blocks of {block_bytes} do not tile {fingerprint.block_bytes} from {start}")
     buffer = memoryview(bytearray(max(block_bytes, _READ_BYTES // block_bytes * block_bytes)))
-    before = start - start % fingerprint.block_bytes
-    crc32 = isal_zlib.crc32(read_span(fd, before, start - before))
     at = dropped = start
-    while at < fingerprint.size_bytes:
-        held = _fill(fd, buffer, at, fingerprint.size_bytes)
+    while at < size_bytes:
+        held = _fill(fd, buffer, at, size_bytes)
         for offset in range(0, held, block_bytes):
-            block = buffer[offset : min(offset + block_bytes, held)]
-            crc32 = isal_zlib.crc32(block, crc32)
-            yield block
-            at += len(block)
-            if at % fingerprint.block_bytes == 0 or at == fingerprint.size_bytes:
-                if crc32 != fingerprint.block_crc32s[(at - 1) // fingerprint.block_bytes]:
-                    raise DumpChanged(
-                        "the file's bytes changed while it was read, its size and time did not",
-                        hint="if this comes again, the volume or the memory of the node is failing: nothing was stored",
-                    )
-                crc32 = 0
-        if at - dropped >= _DROP_BYTES or at == fingerprint.size_bytes:
+            yield buffer[offset : min(offset + block_bytes, held)]
+        at += held
+        if at - dropped >= _DROP_BYTES or at == size_bytes:
             drop_behind(fd, dropped, at - dropped)
             dropped = at
 

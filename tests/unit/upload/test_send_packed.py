@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from dumpagent.errors import Unreachable
-from dumpagent.hprof.chunked import announced_block_bytes, last_member
+from dumpagent.hprof.chunked import DENSE, FAST, announced_block_bytes, last_member
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Limits, Store, StoredObject
 from dumpagent.upload.fingerprint import DumpChanged, take_fingerprint
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.pack import Cuts, packed_pieces
+from dumpagent.upload.pack import Cuts, Pace, Piece, packed_pieces
 from dumpagent.upload.parts import workers_for
 from dumpagent.upload.send import Sender
 from tests.harness.faulty_store import FaultyStore
@@ -218,3 +218,50 @@ def test_an_upload_that_was_cut_off_after_its_last_part_has_no_more_to_send(tmp_
             )
             == []
         )
+
+
+class Line:
+    """A clock, and a sender that waits `waits_s` for the line after each piece, which took `made_s` to make."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pace = Pace(lambda: self.now)
+
+    def takes(self, *, made_s: float, waits_s: float) -> int:
+        """Give the level of the next piece."""
+        self.now += made_s
+        self.pace.hand_over(Piece(1, Body(b"", 0), 0, 0))
+        self.now += waits_s
+        self.pace.go_on()
+        return self.pace.level
+
+
+def test_a_slow_line_gets_fewer_bytes_and_a_fast_one_costs_less_cpu() -> None:
+    line = Line()
+    assert line.pace.level == FAST
+    assert line.takes(made_s=1, waits_s=0.1) == FAST
+    assert line.takes(made_s=1, waits_s=2) == DENSE
+    assert line.takes(made_s=1.7, waits_s=1.3) == DENSE  # still slower than we are
+    assert line.takes(made_s=1.7, waits_s=0.1) == FAST  # the line has become faster
+    assert line.takes(made_s=1, waits_s=0.1) == FAST
+
+
+def test_both_levels_are_of_one_stream(tmp_path: Path) -> None:
+    """Pieces of a slow and of a fast line make one object that unpacks to the dump."""
+    content = dump_bytes(40 * BLOCK + 7)
+    path = tmp_path / "x.hprof"
+    path.write_bytes(content)
+    line = Line()
+    with path.open("rb") as file:
+        fingerprint = take_fingerprint(file.fileno(), len(content), block_bytes=4 * BLOCK)
+        pieces, levels = list[Piece](), list[int]()
+        for piece in packed_pieces(
+            file.fileno(), fingerprint, Cuts(1024, Limits()), block_bytes=BLOCK, pace=line.pace
+        ):
+            pieces.append(piece)
+            levels.append(line.pace.level)
+            line.now += len(pieces) % 2  # every second time the line is slow
+    assert set(levels) == {FAST, DENSE}
+    packed = b"".join(piece.body.data for piece in pieces if isinstance(piece.body.data, bytes))
+    assert gzip.decompress(packed) == content
+    assert [piece.start for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
