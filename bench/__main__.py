@@ -32,7 +32,7 @@ from bench.steps import Step, take_all
 from tests.harness.children import start
 
 POD = {"cpus": 0.2, "memory_bytes": 256 * MIB}
-MOUNT_S = {"remount": 75, "remount-100m": 80, "files-100m": 120, "idle": 140, "probe": 70}
+MOUNT_S = {"remount": 75, "remount-100m": 80, "files-100m": 30, "idle": 140, "probe": 70}
 
 
 class Bench:
@@ -174,19 +174,19 @@ def plan(bench: Bench, *, quick: bool) -> list[Step]:
         steps.append(Step(name, expected_s, lambda: bench.measure(name, take)))
 
     start_up(names, "https", times=2 if quick else 5, expected_s=4)
-    rounds(names, mib, Conditions(), times=3 if quick else 5, expected_s=10 if quick else 40)
+    rounds(names, mib, Conditions(), times=3 if quick else 5, expected_s=10 if quick else 25)
     steps.append(Step("size of gzip -1", mib / 70, lambda: bench.gzip_size(heap_dump(mib))))
     if not quick:
         few = [AGENT, GZIP, "aws-cli", LIMIT]
-        start_up(few, "http", times=3, expected_s=4)
-        rounds(few, mib, Conditions(scheme="http"), times=3, expected_s=15)
+        start_up(few, "http", times=5, expected_s=3)
+        rounds(few, mib, Conditions(scheme="http"), times=5, expected_s=9)
     pod = Conditions(cold=True, **POD)  # type: ignore[arg-type]
-    rounds([AGENT, GZIP, "aws-cli"], mib, pod, times=1 if quick else 5, expected_s=15 if quick else 50)
+    rounds([AGENT, GZIP, "aws-cli", LIMIT], mib, pod, times=1 if quick else 5, expected_s=15 if quick else 38)
     if not quick:
         for rtt_ms in (20, 100):
-            rounds([AGENT, GZIP], 256, replace(pod, rtt_ms=rtt_ms), times=3, expected_s=12)
-    narrow = [AGENT, GZIP] if quick else [AGENT, GZIP, "aws-cli"]
-    rounds(narrow, 256, replace(pod, mbit=100), times=1 if quick else 3, expected_s=33 if quick else 62)
+            rounds([AGENT, GZIP], 256, replace(pod, rtt_ms=rtt_ms), times=5, expected_s=10)
+    narrow = replace(pod, mbit=100)
+    rounds([AGENT, GZIP], mib, narrow, times=1 if quick else 5, expected_s=33 if quick else 118)
 
     stage = bench.stage
     if not quick:

@@ -4,7 +4,6 @@ An exec probe pays for every import again and again (importing click alone costs
 start), so the probe's words are looked at by hand first.
 """
 
-import gc
 import sys
 
 
@@ -16,6 +15,8 @@ def main() -> None:
         code = check.answer(sys.argv[2:])
         if code is not None:
             sys.exit(code)
+    import gc
+
     from dumpagent.collector import uncollected
 
     with uncollected(for_ever=True):

@@ -14,13 +14,15 @@ pytestmark = pytest.mark.slow
 
 # Creates file after file, each with its own number inside, until the file `stop` appears; prints how many.
 WRITER = """
-import os, sys
-directory, stop = sys.argv[1:]
+import os, sys, time
+directory, stop, pause_s = sys.argv[1], sys.argv[2], float(sys.argv[3])
 n = 0
 while not os.path.exists(stop):
     with open(f"{directory}/app-{n}.hprof", "x") as file:
         file.write(f"dump {n}")
     n += 1
+    if pause_s:
+        time.sleep(pause_s)
 print(n)
 """
 
@@ -36,7 +38,7 @@ def test_an_application_that_writes_without_pause_loses_no_file(node: Node) -> N
     app = node.app()
     stop = node.base / "stop"
     writer = app.popen(
-        [sys.executable, "-I", "-S", "-c", WRITER, node.dumps, str(stop)], stdout=-1, text=True
+        [sys.executable, "-I", "-S", "-c", WRITER, node.dumps, str(stop), "0"], stdout=-1, text=True
     )
     losses = 20
     for turn in range(1, losses + 1):
