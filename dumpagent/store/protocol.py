@@ -98,7 +98,8 @@ class Span(Protocol):
     `failure` is what a `read` raised: the store raises that, and not what its client made of it.
     """
 
-    failure: Exception | None
+    @property
+    def failure(self) -> Exception | None: ...
 
     def anew(self) -> Span:
         """Give the same bytes once more, from their start, with nothing read of them."""

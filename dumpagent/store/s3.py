@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -491,33 +492,36 @@ class S3Store:
         from botocore.config import Config
 
         from dumpagent.store.sdk import new_session
+        from dumpagent.store.tls import blockwise
 
         session = boto3.session.Session(botocore_session=new_session())
         _learn_secrets(session.get_credentials())
         own_endpoint = bool(self._settings.endpoint_url)
-        client: S3Client = session.client(
-            "s3",
-            endpoint_url=self._settings.endpoint_url or None,
-            # A store of one's own has no regions, but the signature needs one.
-            region_name=session.region_name or ("us-east-1" if own_endpoint else None),
-            config=Config(
-                connect_timeout=CONNECT_TIMEOUT_S,
-                max_pool_connections=_CONNECTIONS,
-                read_timeout=READ_TIMEOUT_S,
-                retries={"total_max_attempts": 1},
-                tcp_keepalive=True,
-                user_agent_extra=f"dumpagent/{__version__}",
-                # Our own digest header stands beside each body. The SDK's would be a trailer over https,
-                # which makes the request chunked, which Ceph RGW refuses with 411; and without either
-                # setting the SDK would hash each body with SHA-256 for its signature.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                s3={
-                    "payload_signing_enabled": False,
-                    "addressing_style": "path" if own_endpoint else "auto",
-                },
-            ),
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            max_pool_connections=_CONNECTIONS,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"total_max_attempts": 1},
+            tcp_keepalive=True,
+            user_agent_extra=f"dumpagent/{__version__}",
+            # Our own digest header stands beside each body. The SDK's would be a trailer over https,
+            # which makes the request chunked, which Ceph RGW refuses with 411; and without either
+            # setting the SDK would hash each body with SHA-256 for its signature.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={
+                "payload_signing_enabled": False,
+                "addressing_style": "path" if own_endpoint else "auto",
+            },
         )
+        with nullcontext() if self._reads_only else blockwise():
+            client: S3Client = session.client(
+                "s3",
+                endpoint_url=self._settings.endpoint_url or None,
+                # A store of one's own has no regions, but the signature needs one.
+                region_name=session.region_name or ("us-east-1" if own_endpoint else None),
+                config=config,
+            )
         # The SDK would ask before each body whether it may send it: a round trip more for each part.
         client.meta.events.register_last("before-call.s3", _send_at_once)
         return client

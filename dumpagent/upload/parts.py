@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from isal import isal_zlib
 
 from dumpagent.errors import Refused
-from dumpagent.kernel.cgroup import memory_limit_bytes
+from dumpagent.kernel.cgroup import cpu_limit_cores, memory_limit_bytes
 from dumpagent.settings import MIB
 from dumpagent.store.protocol import Body, Limits, Part, Store
 from dumpagent.upload.fingerprint import DumpChanged, FileSpan, Stopped, confirm_unchanged
@@ -18,6 +18,7 @@ from dumpagent.upload.ledger import Ledger, PackedPart, Unfinished
 from dumpagent.upload.leftovers import Leftovers
 from dumpagent.upload.load import Load
 from dumpagent.upload.pack import Piece
+from dumpagent.upload.turns import InTurn, Turns
 
 # Measured against a 100 ms round trip at 0.2 CPU: smaller ones wait for answers.
 PART_BYTES = 16 * MIB
@@ -150,8 +151,17 @@ class PartSender:
         upload = run.upload
         workers = self._workers or workers_for(round_trip_s, memory_limit_bytes())
 
+        turns = Turns(cpu_limit_cores() or 1.0)
+        near = round_trip_s < _FAR_S
+
         def send(piece: Piece) -> _Arrived:
-            part = self._store.send_part(upload.key, upload.upload_id, piece.number, piece.body)
+            body = piece.body
+            if near and not isinstance(body.data, bytes):
+                body = Body(InTurn(body.data, turns), body.crc32)
+            try:
+                part = self._store.send_part(upload.key, upload.upload_id, piece.number, body)
+            finally:
+                turns.give()
             return _Arrived(part, piece.start, piece.end)  # without the body: its memory is wanted
 
         with ThreadPoolExecutor(workers, thread_name_prefix="part") as pool:

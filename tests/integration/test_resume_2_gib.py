@@ -95,6 +95,8 @@ def test_a_kill_at_90_percent_of_2_gib_sends_no_more_than_two_parts_again(
     assert last.returncode == 0, said.decode()
     sent = received(sink) - before
     print(f"{missing / MIB:.0f} MiB were missing, {sent / MIB:.1f} MiB were sent")
-    assert missing <= sent <= missing + 2 * PART + AROUND
+    # A part that has just arrived is not noted yet, and its ETag here is no MD5 by which it could be known again.
+    part_bytes = max(part["Size"] for part in parts)
+    assert missing <= sent <= missing + 2 * part_bytes + AROUND
     (stored,) = dict(report(sink)["objects"]).values()  # type: ignore[call-overload]
     assert (stored["size_bytes"], stored["crc32"]) == (SIZE, crc32)
