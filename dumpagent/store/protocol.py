@@ -14,6 +14,8 @@ from typing import Protocol
 
 from dumpagent.errors import Refused
 
+BLOCK_BYTES, TLS_BLOCK_BYTES = 256 << 10, 512 << 10
+
 
 def trial_key(prefix: str) -> str:
     """Give the key under which agents try out what a store does; no object ever stands there."""
@@ -84,12 +86,16 @@ class OpenUpload:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one upload may look like. Source: S3 User Guide, "Amazon S3 multipart upload limits"."""
+    """What one upload may look like. Source: S3 User Guide, "Amazon S3 multipart upload limits".
+
+    `block_bytes`: of a body, handed over at once with the least CPU.
+    """
 
     parts: int = 10_000
     part_min_bytes: int = 5 << 20
     part_max_bytes: int = 5 << 30
     object_max_bytes: int = 5 << 40
+    block_bytes: int = BLOCK_BYTES
 
 
 class Span(Protocol):

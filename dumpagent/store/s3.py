@@ -21,6 +21,8 @@ from dumpagent.settings import MIB, S3
 from dumpagent.store.attempts import Attempts
 from dumpagent.store.profile import Digest, Profile
 from dumpagent.store.protocol import (
+    BLOCK_BYTES,
+    TLS_BLOCK_BYTES,
     Body,
     Corrupted,
     Expired,
@@ -69,7 +71,8 @@ class S3Store:
         attempts: int = 4,
         reads_only: bool = False,
     ) -> None:
-        self.limits = Limits()
+        plain = settings.endpoint_url.lower().startswith("http:")
+        self.limits = Limits(block_bytes=BLOCK_BYTES if plain else TLS_BLOCK_BYTES)
         self.profile = profile or Profile()
         self._settings = settings
         self._learnt = learnt

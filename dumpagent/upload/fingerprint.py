@@ -14,8 +14,7 @@ from dumpagent.model import Identity
 from dumpagent.settings import KIB, MIB
 
 # Small enough for the processor's cache: what is read is summed and encrypted before it falls out of it.
-_SUM_BYTES = 256 * KIB
-_SEND_BYTES = 512 * KIB  # as much as is encrypted at once
+_READ_BYTES = 256 * KIB
 # Dropping pages one by one finds them still in the kernel's per-CPU batches, and they stay. Measured: 8 MiB holds.
 _DROP_BYTES = 8 * MIB
 _SAMPLES = 32
@@ -112,7 +111,7 @@ class FileSpan(io.RawIOBase):
         crc32: int,
         *,
         stopped: Callable[[], bool] = lambda: False,
-        read_bytes: int = _SEND_BYTES,
+        read_bytes: int = _READ_BYTES,
     ) -> None:
         self._stopped = stopped
         self._read_bytes = read_bytes
@@ -226,7 +225,7 @@ def take_fingerprint(
     if not keep:
         drop_behind(fd, 0, size_bytes)  # what the looks have brought in would make the next ones lie
     blocks: list[int] = []
-    buffer = memoryview(bytearray(min(_SUM_BYTES, block_bytes)))
+    buffer = memoryview(bytearray(min(_READ_BYTES, block_bytes)))
     dropped = 0
     for start in range(0, size_bytes, block_bytes):
         crc32, at, end = 0, start, min(start + block_bytes, size_bytes)

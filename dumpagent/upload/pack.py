@@ -65,22 +65,24 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._since = clock()
-        self._made_s = 0.0
+        self._made_s = self._waited_s = (
+            0.0  # of the last pieces; of each one, half of what the one after it counts
+        )
         self.level = chunked.FAST
 
     def hand_over(self, piece: Piece) -> Piece:
         """Take note that `piece` is made, and give it. It is not kept: its memory is wanted."""
         now = self._clock()
-        self._made_s, self._since = now - self._since, now
+        self._made_s, self._since = self._made_s / 2 + now - self._since, now
         return piece
 
     def go_on(self) -> None:
         """Take note that the sender wants the next piece."""
         now = self._clock()
-        waited_s, self._since = now - self._since, now
+        self._waited_s, self._since = self._waited_s / 2 + now - self._since, now
         # The dense level takes 1.7 times as long; that much must have been spare, and some of it must stay.
         enough_s = self._made_s if self.level == chunked.FAST else self._made_s / 8
-        self.level = chunked.DENSE if waited_s > enough_s else chunked.FAST
+        self.level = chunked.DENSE if self._waited_s > enough_s else chunked.FAST
 
 
 def packed_pieces(

@@ -29,6 +29,9 @@ _LARGE_TIMES, _LARGE_COUNT = 4, 8
 _PARTS_EVERYWHERE = 1000
 # Parts that are sent at once: two hide each other's wait for the answer. Far away, four do it better.
 _WORKERS, _WORKERS_FAR, _FAR_S = 2, 4, 0.05
+# Up to this round trip one after the other will do, if that keeps the CPU busy: on a longer line a connection that had
+# to wait for its turn begins slowly again.
+_SAME_PLACE_S = 0.005
 _SCANTY_BYTES = 160 * MIB  # below this memory limit two must do
 
 Progress = Callable[[int], None]
@@ -68,7 +71,12 @@ def workers_for(round_trip_s: float, memory_bytes: int | None) -> int:
 
 
 def plain_pieces(
-    load: Load, part_bytes: int, held: dict[int, Part], *, stopped: Callable[[], bool] = lambda: False
+    load: Load,
+    part_bytes: int,
+    held: dict[int, Part],
+    *,
+    block_bytes: int,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Piece]:
     """Give the spans of the dump that are not among `held`, each made when it is asked for."""
     size_bytes = load.contents.size_bytes
@@ -76,7 +84,7 @@ def plain_pieces(
         if number not in held:
             length = min(part_bytes, size_bytes - start)
             crc32 = load.fingerprint.crc32_of(start, length)
-            span = FileSpan(load.fd, start, length, crc32, stopped=stopped)
+            span = FileSpan(load.fd, start, length, crc32, stopped=stopped, read_bytes=block_bytes)
             yield Piece(number, Body(span, crc32), start, start + length)
 
 
@@ -152,11 +160,10 @@ class PartSender:
         workers = self._workers or workers_for(round_trip_s, memory_limit_bytes())
 
         turns = Turns(cpu_limit_cores() or 1.0)
-        near = round_trip_s < _FAR_S
 
         def send(piece: Piece) -> _Arrived:
             body = piece.body
-            if near and not isinstance(body.data, bytes):
+            if round_trip_s < _SAME_PLACE_S and not isinstance(body.data, bytes):
                 body = Body(InTurn(body.data, turns), body.crc32)
             try:
                 part = self._store.send_part(upload.key, upload.upload_id, piece.number, body)

@@ -246,7 +246,8 @@ class Sender:
         """Give what the store does not hold yet, each made when it is asked for."""
         if not load.packed:
             part_bytes = upload.part_bytes if upload else load.large_part_bytes
-            return plain_pieces(load, part_bytes, held, stopped=self._stop.is_set)
+            block_bytes = self._store.limits.block_bytes
+            return plain_pieces(load, part_bytes, held, block_bytes=block_bytes, stopped=self._stop.is_set)
         last = upload.packed[len(held)] if upload and held else None
         return packed_pieces(
             load.fd,

@@ -49,7 +49,7 @@ class Turns:
                 self._began_s, self._cpu_s = since, self._cpu()
             while not self.are_over and self._holder not in (None, me):
                 self._changed.wait(_LOOK_S)
-                self.are_over = self._idles() or self._monotonic() - since > _LONGEST_S
+                self.are_over = self.are_over or self._idles() or self._monotonic() - since > _LONGEST_S
             if not self.are_over:
                 self._holder = me
             else:

@@ -10,9 +10,9 @@ import pytest
 from botocore import httpsession
 
 from dumpagent.settings import S3
-from dumpagent.store.protocol import Body
+from dumpagent.store.protocol import TLS_BLOCK_BYTES, Body
 from dumpagent.store.s3 import S3Store
-from dumpagent.store.tls import BLOCK_BYTES, BlockwiseTLS
+from dumpagent.store.tls import BlockwiseTLS
 from dumpagent.upload.fingerprint import FileSpan
 from tests.harness.stores.server import StoreServer
 from tests.stores.conftest import Connect
@@ -34,7 +34,7 @@ def sends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["swift_tls", "ceph_tls"])
-@pytest.mark.parametrize("at_once_bytes", [BLOCK_BYTES, 2 * BLOCK_BYTES + 5])
+@pytest.mark.parametrize("at_once_bytes", [TLS_BLOCK_BYTES, 2 * TLS_BLOCK_BYTES + 5])
 def test_what_is_read_from_a_dump_goes_out_in_blocks(
     name: str,
     at_once_bytes: int,
@@ -44,15 +44,15 @@ def test_what_is_read_from_a_dump_goes_out_in_blocks(
     tmp_path: Path,
 ) -> None:
     server: StoreServer = request.getfixturevalue(name)
-    content = os.urandom(5 * BLOCK_BYTES + 17)
+    content = os.urandom(5 * TLS_BLOCK_BYTES + 17)
     (tmp_path / "dump").write_bytes(content)
     bucket, crc32 = server.new_bucket(), zlib.crc32(content)
     with (tmp_path / "dump").open("rb") as file:
         span = FileSpan(file.fileno(), 0, len(content), crc32, read_bytes=at_once_bytes)
         connect(server, bucket).put("k", Body(span, crc32), {})
     assert stored(server, bucket) == {"k": content}
-    assert max(sends) == BLOCK_BYTES
-    assert sends.count(BLOCK_BYTES) >= 4
+    assert max(sends) == TLS_BLOCK_BYTES
+    assert sends.count(TLS_BLOCK_BYTES) >= 4
 
 
 def test_only_clients_that_write_speak_so(swift_tls: StoreServer, connect: Connect, sends: list[int]) -> None:
