@@ -191,6 +191,14 @@ def text(values: dict[str, Any]) -> str:
         f"Commit {about['commit']}, {about['cores']} cores of {about['cpu']}, Linux {about['kernel']}, "
         f"Python {about['python']}, {about['openssl']}; {about['seconds'] / 60:.0f} minutes"
         + (", ended early." if about["ended_early"] else "."),
+        *(
+            [
+                "",
+                "A quick run: what each dump costs in any case weighs more in 256 MiB than in the 1 GiB of the demands.",
+            ]
+            if about["quick"]
+            else []
+        ),
         "",
     ]
     groups: dict[str, list[Row]] = {}
