@@ -65,9 +65,8 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._since = clock()
-        self._made_s = self._waited_s = (
-            0.0  # of the last pieces; of each one, half of what the one after it counts
-        )
+        # Of the last pieces: each counts half of what the one after it does.
+        self._made_s = self._waited_s = 0.0
         self.level = chunked.FAST
 
     def hand_over(self, piece: Piece) -> Piece:
@@ -119,12 +118,13 @@ def packed_pieces(
         if packed_bytes >= cuts.part_bytes(number):
             yield pace.hand_over(_piece(number, members, start, at))
             pace.go_on()
-            members, packed_bytes, start, number = [], 0, at, number + 1
+            packed_bytes, start, number = 0, at, number + 1
     if members:
         yield _piece(number, members, start, at)
 
 
 def _piece(number: int, members: list[bytes], start: int, end: int) -> Piece:
+    """Give the part that the members make, and empty the list of them: their memory is wanted."""
     data = b"".join(members)
     members.clear()
     return Piece(number, Body(data, isal_zlib.crc32(data)), start, end)

@@ -158,7 +158,6 @@ class PartSender:
         """
         upload = run.upload
         workers = self._workers or workers_for(round_trip_s, memory_limit_bytes())
-
         turns = Turns(cpu_limit_cores() or 1.0)
 
         def send(piece: Piece) -> _Arrived:
