@@ -19,7 +19,7 @@ from tests.harness.jvm import any_jdk
 
 _MEASURE = """
 import json, os, sys, time
-from dumpagent.model import DumpFile, Identity
+from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.hprof.histogram import count_objects
 from dumpagent.hprof.look import Look

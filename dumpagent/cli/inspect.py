@@ -20,7 +20,7 @@ from dumpagent.hprof.look import Look
 from dumpagent.hprof.walk import Shape, Walked
 from dumpagent.kernel.lease import WriterState, writer_state
 from dumpagent.kernel.reading import OpenFile, open_regular
-from dumpagent.model import Cause, DumpFacts, State
+from dumpagent.dumps.model import Cause, DumpFacts, State
 from dumpagent.observe import progress
 from dumpagent.observe.log import printable
 from dumpagent.upload.names import companion_base

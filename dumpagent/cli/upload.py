@@ -19,7 +19,7 @@ from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store
 from dumpagent.errors import BadSettings
 from dumpagent.kernel.ending import Ending
-from dumpagent.model import DumpFile
+from dumpagent.dumps.model import DumpFile
 from dumpagent.observe import events as ev
 from dumpagent.observe import progress
 from dumpagent.observe.events import Tell

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dumpagent.doctor.finding import Finding, Result
-from dumpagent.model import DumpFile, State, Verdict
+from dumpagent.dumps.model import DumpFile, State, Verdict
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.scan import scan
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dumpagent.doctor.canary import canary
 from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.errors import DumpagentError
-from dumpagent.model import State
+from dumpagent.dumps.model import State
 from dumpagent.store.protocol import Store
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger

@@ -10,7 +10,7 @@ from dumpagent.fetch.stored import StoredDump
 from dumpagent.fetch.stream import Broken, Damaged, Forwards, Pause, Summed, read_object, unpack
 from dumpagent.hprof.records import GZIP_MAGIC
 from dumpagent.hprof.walk import Shape, Walk, Walked
-from dumpagent.model import State
+from dumpagent.dumps.model import State
 from dumpagent.store.protocol import Store
 
 _UNLIMITED = 1 << 62

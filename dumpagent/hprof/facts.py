@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from dumpagent.hprof import records
 from dumpagent.hprof.source import ByteSource
-from dumpagent.model import Cause, DumpFacts
+from dumpagent.dumps.model import Cause, DumpFacts
 
 _OOM_CLASS = b"java/lang/OutOfMemoryError"
 _CONSTRUCTOR = b"<init>"

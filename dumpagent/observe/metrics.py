@@ -18,7 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from dumpagent import __version__
-from dumpagent.model import Cause, State
+from dumpagent.dumps.model import Cause, State
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event
 from dumpagent.observe.server import Page

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from dumpagent.model import DumpFile, Identity, Verdict
+from dumpagent.dumps.model import DumpFile, Identity, Verdict
 from dumpagent.upload.victim import Victim
 
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from traceback import format_exc
 
 from dumpagent.errors import DumpagentError, Unreachable
-from dumpagent.model import DumpFile, State, Verdict
+from dumpagent.dumps.model import DumpFile, State, Verdict
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.trouble import Trouble

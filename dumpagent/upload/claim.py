@@ -11,7 +11,7 @@ from dumpagent.errors import DumpagentError
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
 from dumpagent.kernel.reading import open_regular
 from dumpagent.kernel.rename import rename_noreplace
-from dumpagent.model import DumpFacts, DumpFile, Identity
+from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
 from dumpagent.upload.companions import companions_of
 from dumpagent.upload.label import dump_time_ms
 from dumpagent.upload.names import claimed_name, companion_base

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from dumpagent.model import DumpFile, Identity
+from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.upload.names import companion_base
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from dumpagent.model import DumpFacts, DumpFile, State, Verdict
+from dumpagent.dumps.model import DumpFacts, DumpFile, State, Verdict
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.trouble import Trouble

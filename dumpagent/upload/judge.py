@@ -16,7 +16,7 @@ from dumpagent.hprof.look import Look
 from dumpagent.hprof.walk import Shape, Walked
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
 from dumpagent.kernel.reading import OpenFile, open_regular
-from dumpagent.model import DumpFacts, DumpFile, Identity, State, Verdict
+from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict
 from dumpagent.upload.companions import companions_of
 from dumpagent.upload.names import companion_base
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dumpagent import __version__
-from dumpagent.model import Cause, DumpFacts, DumpFile, State, Verdict
+from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, State, Verdict
 from dumpagent.settings import Place
 from dumpagent.upload.names import is_possible
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from dumpagent.errors import DumpagentError
 from dumpagent.kernel.files import replace_file
-from dumpagent.model import Identity
+from dumpagent.dumps.model import Identity
 
 _VERSION = 1
 _DAY_S = 86400.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dumpagent.model import DumpFile, Verdict
+from dumpagent.dumps.model import DumpFile, Verdict
 from dumpagent.upload import label
 from dumpagent.upload.fingerprint import Fingerprint, take_fingerprint
 from dumpagent.upload.names import original_name

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.model import DumpFile, Identity
+from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.store.protocol import Store

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dumpagent.kernel.rename import rename_noreplace
-from dumpagent.model import Identity
+from dumpagent.dumps.model import Identity
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.trouble import Trouble

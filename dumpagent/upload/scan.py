@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from dumpagent.model import DumpFile, Identity
+from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.upload.names import companion_base, is_dump_name
 
 

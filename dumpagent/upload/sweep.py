@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from dumpagent.errors import Refused
-from dumpagent.model import Identity
+from dumpagent.dumps.model import Identity
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.store.protocol import OpenUpload, Store, trial_key

@@ -21,7 +21,7 @@ from dumpagent.doctor.canary import canary
 from dumpagent.doctor.examination import Doctor
 from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.model import Identity
+from dumpagent.dumps.model import Identity
 from dumpagent.observe.heartbeat import Heartbeat
 from dumpagent.settings import GIB, Place
 from dumpagent.store.credentials import Credentials, find_credentials
@@ -342,7 +342,7 @@ def test_a_store_without_the_storage_class_or_digests_is_told(tmp_path: Path, en
 
 
 def test_the_canary_is_a_whole_dump(tmp_path: Path) -> None:
-    from dumpagent.model import State
+    from dumpagent.dumps.model import State
     from dumpagent.upload.judge import CompletenessJudge
     from dumpagent.upload.scan import scan
 

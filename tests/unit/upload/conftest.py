@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dumpagent.model import DumpFacts, State, Verdict
+from dumpagent.dumps.model import DumpFacts, State, Verdict
 from dumpagent.observe.events import Event
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dumpagent.model import DumpFile, Identity, State, Verdict
+from dumpagent.dumps.model import DumpFile, Identity, State, Verdict
 from dumpagent.upload.backlog import Backlog, Entry
 
 DUE = Verdict(State.COMPLETE, "", due=True)

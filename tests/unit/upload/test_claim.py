@@ -10,7 +10,7 @@ import pytest
 
 from dumpagent.kernel.lease import WriterState
 from dumpagent.kernel.rename import rename_noreplace
-from dumpagent.model import DumpFacts, DumpFile, Identity
+from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
 from dumpagent.upload.claim import CannotClaim, StillWritten, claim
 from dumpagent.upload.companions import companions_of
 from tests.harness.hprof import NOON_MS

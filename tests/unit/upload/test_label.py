@@ -7,7 +7,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumpagent.model import Cause, DumpFacts, DumpFile, Identity, State, Verdict
+from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, Identity, State, Verdict
 from dumpagent.settings import Place
 from dumpagent.upload import label
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumpagent.model import Identity
+from dumpagent.dumps.model import Identity
 from dumpagent.upload.ledger import AnotherAgent, Ledger, Receipt, Unfinished
 
 DAY = 86400.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from dumpagent.model import DumpFacts, DumpFile
+from dumpagent.dumps.model import DumpFacts, DumpFile
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.upload.claim import CannotClaim, StillWritten, claim

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dumpagent.errors import Unreachable
-from dumpagent.model import Identity, State, Verdict
+from dumpagent.dumps.model import Identity, State, Verdict
 from dumpagent.settings import Keep, Keeping, Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, LookRefused, Store, StoredObject

@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from dumpagent.errors import Refused
-from dumpagent.model import Identity
+from dumpagent.dumps.model import Identity
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, OpenUpload, StoredObject, trial_key

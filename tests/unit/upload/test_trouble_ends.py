@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dumpagent.errors import Refused
-from dumpagent.model import DumpFacts, DumpFile
+from dumpagent.dumps.model import DumpFacts, DumpFile
 from dumpagent.observe.heartbeat import Health, Heartbeat, Pulse
 from dumpagent.settings import Keep
 from dumpagent.store.memory import MemoryStore

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from dumpagent.hprof.thread import KeepOn
-from dumpagent.model import Cause, DumpFacts, DumpFile, State, Verdict
+from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, State, Verdict
 from dumpagent.store.memory import MemoryStore
 from dumpagent.upload.scan import scan
 from dumpagent.upload.victim import Victim

@@ -1,0 +1,1 @@
+"""What a heap dump on a volume is; everybody may import it."""

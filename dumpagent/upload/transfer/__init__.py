@@ -1,0 +1,1 @@
+"""One dump into the store."""

@@ -1,0 +1,1 @@
+"""What lies on the volume and when it is finished."""
