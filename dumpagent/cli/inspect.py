@@ -23,7 +23,7 @@ from dumpagent.kernel.reading import OpenFile, open_regular
 from dumpagent.dumps.model import Cause, DumpFacts, State
 from dumpagent.observe import progress
 from dumpagent.observe.log import printable
-from dumpagent.upload.names import companion_base
+from dumpagent.dumps.names import companion_base
 
 _HISTOGRAM_LINES = 20
 _STACK_LINES = 20

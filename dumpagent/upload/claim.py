@@ -14,7 +14,7 @@ from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
 from dumpagent.upload.companions import companions_of
 from dumpagent.upload.label import dump_time_ms
-from dumpagent.upload.names import claimed_name, companion_base
+from dumpagent.dumps.names import claimed_name, companion_base
 
 _SAME_SECOND_MOST = 1000
 

@@ -6,7 +6,7 @@ import os
 import stat
 
 from dumpagent.dumps.model import DumpFile, Identity
-from dumpagent.upload.names import companion_base
+from dumpagent.dumps.names import companion_base
 
 
 def companions_of(dump: DumpFile) -> list[DumpFile]:

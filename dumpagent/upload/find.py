@@ -14,7 +14,7 @@ from dumpagent.upload.claim import CannotClaim, StillWritten
 from dumpagent.upload.companions import companions_of
 from dumpagent.upload.judge import Judge
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.names import companion_base
+from dumpagent.dumps.names import companion_base
 from dumpagent.upload.scan import Scan, dump_file, scan
 from dumpagent.upload.unreadable import NOT_READABLE, scan_hint
 

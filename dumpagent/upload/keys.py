@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from dumpagent.upload.names import claimed_name, stamp
+from dumpagent.dumps.names import claimed_name, stamp
 
 # Source: S3 User Guide, "Naming Amazon S3 objects": at most 1,024 bytes of UTF-8.
 # S3 takes 1024; OpenStack Swift keeps each part under <key>/<upload id>/<number>, which must fit into 1024 itself.

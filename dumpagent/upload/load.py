@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dumpagent.dumps.model import DumpFile, Verdict
 from dumpagent.upload import label
 from dumpagent.upload.fingerprint import Fingerprint, take_fingerprint
-from dumpagent.upload.names import original_name
+from dumpagent.dumps.names import original_name
 from dumpagent.upload.pack import can_pack
 
 

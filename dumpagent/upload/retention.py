@@ -15,7 +15,7 @@ from dumpagent.settings import Keep, Keeping
 from dumpagent.store.protocol import Store
 from dumpagent.upload.companions import companions_of
 from dumpagent.upload.ledger import Ledger, Receipt
-from dumpagent.upload.names import companion_base
+from dumpagent.dumps.names import companion_base
 from dumpagent.upload.recheck import Stored, is_there
 
 # Dumps of one name that follow each other within this time are one crash loop.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.model import DumpFile, Identity
-from dumpagent.upload.names import companion_base, is_dump_name
+from dumpagent.dumps.names import companion_base, is_dump_name
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumpagent.upload import names
+from dumpagent.dumps import names
 
 NOON_MS = 1_767_268_800_999  # 2026-01-01T12:00:00.999Z
 
