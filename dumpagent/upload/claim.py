@@ -12,7 +12,7 @@ from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, tak
 from dumpagent.kernel.reading import open_regular
 from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
-from dumpagent.upload.companions import companions_of
+from dumpagent.dumps.segment_files import companions_of
 from dumpagent.upload.label import dump_time_ms
 from dumpagent.dumps.names import claimed_name, companion_base
 

@@ -11,7 +11,7 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.trouble import Trouble
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.claim import CannotClaim, StillWritten
-from dumpagent.upload.companions import companions_of
+from dumpagent.dumps.segment_files import companions_of
 from dumpagent.upload.judge import Judge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.dumps.names import companion_base

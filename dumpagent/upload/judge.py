@@ -17,7 +17,7 @@ from dumpagent.hprof.walk import Shape, Walked
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
 from dumpagent.kernel.reading import OpenFile, open_regular
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict
-from dumpagent.upload.companions import companions_of
+from dumpagent.dumps.segment_files import companions_of
 from dumpagent.dumps.names import companion_base
 
 # A look goes on for this long at most; a file that is made to take longer is looked at again and again instead.

@@ -13,7 +13,7 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.trouble import Trouble
 from dumpagent.settings import Keep, Keeping
 from dumpagent.store.protocol import Store
-from dumpagent.upload.companions import companions_of
+from dumpagent.dumps.segment_files import companions_of
 from dumpagent.upload.ledger import Ledger, Receipt
 from dumpagent.dumps.names import companion_base
 from dumpagent.upload.recheck import Stored, is_there

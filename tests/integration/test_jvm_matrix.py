@@ -16,7 +16,7 @@ import pytest
 from dumpagent.cli.inspect import as_dict, inspect
 from dumpagent.kernel.lease import WriterState
 from dumpagent.dumps.model import Cause, DumpFile, State, Verdict
-from dumpagent.upload.companions import companions_of
+from dumpagent.dumps.segment_files import companions_of
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.scan import scan
 from dumpagent.upload.victim import find_thread

@@ -12,7 +12,7 @@ from dumpagent.kernel.lease import WriterState
 from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
 from dumpagent.upload.claim import CannotClaim, StillWritten, claim
-from dumpagent.upload.companions import companions_of
+from dumpagent.dumps.segment_files import companions_of
 from tests.harness.hprof import NOON_MS
 
 FACTS = DumpFacts(dump_time_ms=NOON_MS)
