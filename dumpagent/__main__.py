@@ -17,7 +17,7 @@ def main() -> None:
             sys.exit(code)
     import gc
 
-    from dumpagent.collector import uncollected
+    from dumpagent.gc_pause import uncollected
 
     with uncollected(for_ever=True):
         from dumpagent import secrets

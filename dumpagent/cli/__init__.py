@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from dumpagent import __version__
-from dumpagent.collector import uncollected
+from dumpagent.gc_pause import uncollected
 from dumpagent.errors import BadSettings, DumpagentError
 
 # Name -> (module below dumpagent.cli, line in `dumpagent --help`). The module has a click command named `command`.

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dumpagent import __version__
-from dumpagent.collector import uncollected
+from dumpagent.gc_pause import uncollected
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.secrets import NET, hide
 from dumpagent.settings import MIB, S3

@@ -14,7 +14,7 @@ from botocore.exceptions import UnknownServiceError
 from botocore.loaders import Loader
 from botocore.session import Session
 
-from dumpagent.collector import uncollected
+from dumpagent.gc_pause import uncollected
 from dumpagent.settings import S3
 from dumpagent.store.s3 import S3Store
 from dumpagent.store.sdk import new_session
@@ -56,7 +56,7 @@ def test_a_garbage_collector_that_was_off_stays_off() -> None:
 
 
 def test_imports_are_never_gone_through_again() -> None:
-    script = "import gc; from dumpagent.collector import uncollected\n"
+    script = "import gc; from dumpagent.gc_pause import uncollected\n"
     script += "with uncollected(for_ever=True): import json\n"
     script += "print(gc.get_freeze_count() > 1000, gc.isenabled())"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
