@@ -7,7 +7,7 @@ import os
 import threading
 
 from dumpagent.cli.status import open_status
-from dumpagent.kernel.ending import Ending
+from dumpagent.kernel.shutdown import Ending
 from dumpagent.kernel.files import replace_file
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.heartbeat import Pulse

@@ -18,7 +18,7 @@ from dumpagent.cli.listeners import Audience, notify, serve_metrics, tell_pods
 from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store
 from dumpagent.errors import BadSettings
-from dumpagent.kernel.ending import Ending
+from dumpagent.kernel.shutdown import Ending
 from dumpagent.dumps.model import DumpFile
 from dumpagent.observe import events as ev
 from dumpagent.observe import progress

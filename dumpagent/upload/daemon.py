@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from dumpagent.errors import Unreachable
-from dumpagent.kernel.ending import Ending
+from dumpagent.kernel.shutdown import Ending
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.heartbeat import Health, Pulse

@@ -107,7 +107,7 @@ def _simulate(
 
 
 def _upload(recorder: Recorder, clock: Clock) -> None:
-    from dumpagent.kernel.ending import Ending
+    from dumpagent.kernel.shutdown import Ending
     from dumpagent.upload.loop import UploadLoop
 
     loops: list[UploadLoop] = []
