@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dumpagent.doctor.finding import Finding, Result
 from dumpagent.errors import DumpagentError
 from dumpagent.kernel.children import reap
-from dumpagent.mount.errand import CRASHED, Errand, Say
+from dumpagent.kernel.forked import CRASHED, Errand, Say
 
 Look = Callable[[], Iterator[Finding]]
 

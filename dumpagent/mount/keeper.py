@@ -16,7 +16,7 @@ from dumpagent.kernel.mountinfo import open_mountinfo
 from dumpagent.mount import advice
 from dumpagent.mount.backend import Backend, Proof, withdraw_ready
 from dumpagent.mount.bind import clear, settle
-from dumpagent.mount.errand import Descriptors, Errand, Say
+from dumpagent.kernel.forked import Descriptors, Errand, Say
 from dumpagent.mount.pace import Pace
 from dumpagent.mount.prober import Prober
 from dumpagent.mount.rescuer import Rescuer

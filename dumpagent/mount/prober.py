@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dumpagent.mount.backend import Backend, Proof, prove
-from dumpagent.mount.errand import CRASHED, Errand, Say
+from dumpagent.kernel.forked import CRASHED, Errand, Say
 
 
 @dataclass

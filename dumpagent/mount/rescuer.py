@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from dumpagent.mount.errand import CRASHED, Errand, Say
+from dumpagent.kernel.forked import CRASHED, Errand, Say
 from dumpagent.mount.move import DIRECTORY, opened
 from dumpagent.mount.rescue import Outcome, Pass, Rescue, hidden_directory
 from dumpagent.observe import events as ev

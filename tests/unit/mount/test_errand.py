@@ -7,7 +7,7 @@ import select
 import time
 
 from dumpagent.kernel.children import reap
-from dumpagent.mount.errand import CRASHED, Errand, Say
+from dumpagent.kernel.forked import CRASHED, Errand, Say
 from dumpagent.mount.pace import Pace
 
 
