@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from dumpagent.errors import Refused
 from dumpagent.kernel.mount import bind, detach
-from dumpagent.mount import advice
+from dumpagent.mount import hints
 from dumpagent.mount.table import Shows, View
 
 _ROUNDS = 16  # somebody else mounts faster than we unmount: stop and try again later
@@ -38,7 +38,7 @@ def settle(target: str, source: str, look: Callable[[], View]) -> View:
                 detach(target)
     raise Refused(
         f"{target} does not come to rest: somebody else mounts there",
-        hint=advice.FOUGHT,
+        hint=hints.FOUGHT,
     )
 
 

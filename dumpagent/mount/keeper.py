@@ -13,7 +13,7 @@ from dumpagent.errors import Refused
 from dumpagent.kernel.children import reap
 from dumpagent.kernel.mount import make_private
 from dumpagent.kernel.mountinfo import open_mountinfo
-from dumpagent.mount import advice
+from dumpagent.mount import hints
 from dumpagent.mount.backend import Backend, Proof, withdraw_ready
 from dumpagent.mount.bind import clear, settle
 from dumpagent.kernel.forked import Descriptors, Errand, Say
@@ -197,7 +197,7 @@ class Keeper:
             return
         if wait_s := self.pace.wait_s(now):
             text = "somebody else undoes every mount"
-            self.remount.failed("target", text, path=self.target, hint=advice.FOUGHT)
+            self.remount.failed("target", text, path=self.target, hint=hints.FOUGHT)
             self._again(now, wait_s)
             return
         try:
@@ -206,7 +206,7 @@ class Keeper:
         except (OSError, Refused) as error:
             self._told_broken(view, now)
             text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            self.remount.failed("target", text, path=self.target, hint=getattr(error, "hint", advice.REMOUNT))
+            self.remount.failed("target", text, path=self.target, hint=getattr(error, "hint", hints.REMOUNT))
             self.failures += 1
             self._again(now, min(_LONGEST_BACKOFF_S, 0.05 * 2**self.failures))
             return
@@ -228,7 +228,7 @@ class Keeper:
             return  # told; or there was never a mount to lose
         self.found, self.found_at = view.shows, now
         stack = [f"{mount.fstype} {mount.origin} {mount.device} {mount.root}" for mount in view.stack]
-        self.tell(_LOST[view.shows], path=self.target, stack=stack, hint=advice.FINDINGS[view.shows])
+        self.tell(_LOST[view.shows], path=self.target, stack=stack, hint=hints.FINDINGS[view.shows])
 
     def _told_whole(self, view: View, now: float, *, bound: bool = False) -> None:
         before, self.found, self.aside = self.found, Shows.THE_SOURCE, False
@@ -306,7 +306,7 @@ class Keeper:
     def _tell_of(self, proof: Proof, *, was_ready: bool) -> None:
         for kind, trouble in self.backend.items():
             if kind is proof.backend:
-                hint = advice.BACKENDS[kind]
+                hint = hints.BACKENDS[kind]
                 trouble.failed("volume", proof.error, path=self.source, step=proof.step, hint=hint)
             elif proof.backend is Backend.WRITABLE:
                 trouble.ended_for("volume", path=self.source, finding=kind.value)
@@ -323,7 +323,7 @@ class Keeper:
             layers = clear(self.target)
         except OSError as error:
             text = error.strerror or str(error)
-            self.remount.failed("target", text, path=self.target, hint=advice.REMOUNT)
+            self.remount.failed("target", text, path=self.target, hint=hints.REMOUNT)
             return
         self.changes += 1
         if proof.backend in _SET_ASIDE:
@@ -335,7 +335,7 @@ class Keeper:
                     path=self.target,
                     finding=proof.backend.value,
                     error=proof.error,
-                    hint=advice.BACKENDS[proof.backend],
+                    hint=hints.BACKENDS[proof.backend],
                 )
 
     def beat(self, now: float) -> None:
