@@ -26,7 +26,7 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.heartbeat import Heartbeat, Pulse
 from dumpagent.observe.libraries import hear_libraries
 from dumpagent.observe.log import log_to
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 from dumpagent.settings import (
     S3,
     Asking,

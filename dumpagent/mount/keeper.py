@@ -26,7 +26,7 @@ from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.heartbeat import Health, Heartbeat
 from dumpagent.observe.server import StatusServer
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 from dumpagent.settings import Mounting
 
 _LOST = {

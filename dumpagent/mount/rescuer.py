@@ -12,7 +12,7 @@ from dumpagent.mount.move import DIRECTORY, opened
 from dumpagent.mount.rescue import Outcome, Pass, Rescue, hidden_directory
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 
 _WHOLE_PASS = ""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dumpagent.errors import BadSettings
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 from dumpagent.secrets import hide
 
 MAGIC = "dumpagent-heartbeat 1"  # the format's version; dumpagent/check.py reads it

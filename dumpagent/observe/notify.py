@@ -21,7 +21,7 @@ from dumpagent.observe import events as ev
 from dumpagent.observe.commands import fetch_command
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.log import printable
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 from dumpagent.settings import GIB, KIB, MIB, Notifying
 
 _VERSION = 1

@@ -24,7 +24,7 @@ from dumpagent.observe.api_server import AlreadyThere, Forbidden, NotThere
 from dumpagent.observe.commands import fetch_command
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.log import printable
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 from dumpagent.settings import MIB
 
 Ask = Callable[[str, str, Mapping[str, Any] | None], Mapping[str, Any]]  # ApiServer.ask

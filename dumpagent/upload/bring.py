@@ -12,7 +12,7 @@ from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.dumps.model import DumpFile, State, Verdict
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.judge import Judge

@@ -12,7 +12,7 @@ from dumpagent.kernel.shutdown import Ending
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.heartbeat import Health, Pulse
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 from dumpagent.settings import S3, Asking, Watching
 from dumpagent.store.greeting import Greeting, Unanswered
 from dumpagent.upload.ledger import AnotherAgent, Ledger

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dumpagent.dumps.model import DumpFacts, DumpFile, State, Verdict
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.claim import CannotClaim, StillWritten
 from dumpagent.dumps.segment_files import companions_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 from dumpagent.store.protocol import Store
 from dumpagent.upload.backlog import Backlog, Counts, Entry
 from dumpagent.upload.bring import Bringer, Outcome, ShowProgress, no_progress

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 from dumpagent.store.protocol import LookRefused, Store
 
 _STORE = "store"  # one trouble for all dumps

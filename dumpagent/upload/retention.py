@@ -10,7 +10,7 @@ from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.dumps.model import Identity
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.trouble import Trouble
+from dumpagent.observe.incident import Trouble
 from dumpagent.settings import Keep, Keeping
 from dumpagent.store.protocol import Store
 from dumpagent.dumps.segment_files import companions_of
