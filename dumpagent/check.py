@@ -7,7 +7,7 @@ is looked at last, by a forked child, and only where the daemon has just found t
 import os
 import sys
 
-_MAGIC = "dumpagent-heartbeat 1"  # dumpagent/observe/heartbeat.py writes it
+_MAGIC = "dumpagent-heartbeat 1"  # dumpagent/probes/heartbeat.py writes it
 _MODES = ("mount", "upload")
 _READY_WITHIN_S = 0.5  # the kubelet's default timeout is 1 s, and a container may have a tenth of a core
 

@@ -23,7 +23,7 @@ from dumpagent.dumps.model import DumpFile
 from dumpagent.observe import events as ev
 from dumpagent.observe import progress
 from dumpagent.observe.events import Tell
-from dumpagent.observe.heartbeat import Heartbeat, Pulse
+from dumpagent.probes.heartbeat import Heartbeat, Pulse
 from dumpagent.observe.libraries import hear_libraries
 from dumpagent.observe.log import log_to
 from dumpagent.observe.incident import Trouble

@@ -11,7 +11,7 @@ from dumpagent.errors import Unreachable
 from dumpagent.kernel.shutdown import Ending
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.heartbeat import Health, Pulse
+from dumpagent.probes.heartbeat import Health, Pulse
 from dumpagent.observe.incident import Trouble
 from dumpagent.settings import S3, Asking, Watching
 from dumpagent.store.greeting import Greeting, Unanswered

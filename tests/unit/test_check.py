@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dumpagent.check import problem
-from dumpagent.observe.heartbeat import Health, Heartbeat
+from dumpagent.probes.heartbeat import Health, Heartbeat
 
 
 def run(*words: str, runtime_dir: Path) -> subprocess.CompletedProcess[str]:

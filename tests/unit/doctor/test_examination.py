@@ -22,7 +22,7 @@ from dumpagent.doctor.examination import Doctor
 from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.dumps.model import Identity
-from dumpagent.observe.heartbeat import Heartbeat
+from dumpagent.probes.heartbeat import Heartbeat
 from dumpagent.settings import GIB, Place
 from dumpagent.store.credentials import Credentials, find_credentials
 from dumpagent.store.memory import MemoryStore

@@ -11,7 +11,7 @@ import pytest
 
 from dumpagent.errors import BadSettings
 from dumpagent.observe.events import Event
-from dumpagent.observe.heartbeat import MAGIC, Health, Heartbeat, Pulse
+from dumpagent.probes.heartbeat import MAGIC, Health, Heartbeat, Pulse
 
 
 def read(heartbeat: Heartbeat) -> dict[str, str]:

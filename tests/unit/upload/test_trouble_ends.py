@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dumpagent.errors import Refused
 from dumpagent.dumps.model import DumpFacts, DumpFile
-from dumpagent.observe.heartbeat import Health, Heartbeat, Pulse
+from dumpagent.probes.heartbeat import Health, Heartbeat, Pulse
 from dumpagent.settings import Keep
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body
