@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.server import Page, StatusServer, listen
+from dumpagent.probes.status_server import Page, StatusServer, listen
 from dumpagent.secrets import hide
 from dumpagent.settings import Metrics
 

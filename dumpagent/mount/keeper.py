@@ -25,7 +25,7 @@ from dumpagent.mount.wakeups import Wakeups
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
 from dumpagent.probes.heartbeat import Health, Heartbeat
-from dumpagent.observe.server import StatusServer
+from dumpagent.probes.status_server import StatusServer
 from dumpagent.observe.incident import Trouble
 from dumpagent.settings import Mounting
 

@@ -21,7 +21,7 @@ from dumpagent import __version__
 from dumpagent.dumps.model import Cause, State
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event
-from dumpagent.observe.server import Page
+from dumpagent.probes.status_server import Page
 
 # Uploads: 10 MB on a fast line to 100 GB on a slow one.
 _UPLOAD_BUCKETS_S = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)

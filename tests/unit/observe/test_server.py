@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 import pytest
 
 from dumpagent.errors import BadSettings
-from dumpagent.observe.server import Page, StatusServer, listen
+from dumpagent.probes.status_server import Page, StatusServer, listen
 
 HOST = "127.0.0.1"
 LONG = b"x" * 3_000_000  # more than a socket buffer takes at once
