@@ -70,7 +70,7 @@ def notify(
     s3: S3,
 ) -> None:
     """Send what is told from now on to NOTIFY_URL; what could not be sent waits in `outbox` over restarts."""
-    from dumpagent.observe.notify import Notifier, webhook
+    from dumpagent.notify.webhook import Notifier, webhook
 
     notifier = Notifier(
         settings,
