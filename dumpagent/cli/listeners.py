@@ -88,7 +88,7 @@ def notify(
 
 def tell_pods(audience: Audience, ending: Ending, *, root: str, place: Place) -> None:
     """Put an Event on the pod of each dump that is stored from now on. Raises BadSettings outside a cluster."""
-    from dumpagent.observe.api_server import ApiServer, address_of
+    from dumpagent.notify.api_server import ApiServer, address_of
     from dumpagent.notify.pod_events import PodEvents
 
     events = PodEvents(

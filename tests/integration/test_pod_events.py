@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dumpagent.observe.api_server import ACCOUNT
+from dumpagent.notify.api_server import ACCOUNT
 from tests.harness import children
 from tests.harness.api_server import POD, Cluster
 from tests.harness.hprof import Maker

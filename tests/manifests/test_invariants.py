@@ -17,7 +17,7 @@ import yaml
 import dumpagent.settings
 from dumpagent import __version__
 from dumpagent.cli import cli
-from dumpagent.observe.api_server import ACCOUNT
+from dumpagent.notify.api_server import ACCOUNT
 from dumpagent.settings import PLACEHOLDER, Setting, declared
 from tests.e2e.chain import GUIDE, SECTIONS
 from tests.harness import guide, manifests

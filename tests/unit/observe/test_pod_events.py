@@ -11,7 +11,7 @@ import pytest
 
 from dumpagent.errors import BadSettings, Unreachable
 from dumpagent.observe import events as ev
-from dumpagent.observe.api_server import ApiServer, address_of
+from dumpagent.notify.api_server import ApiServer, address_of
 from dumpagent.notify.pod_events import Pod, PodEvents, writer_named_by
 from dumpagent.secrets import HIDDEN, hide
 from tests.harness.api_server import POD, PODS, Cluster, status
