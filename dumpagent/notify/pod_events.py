@@ -21,7 +21,7 @@ from typing import Any
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.notify.api_server import AlreadyThere, Forbidden, NotThere
-from dumpagent.observe.commands import fetch_command
+from dumpagent.notify.commands import fetch_command
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.log import printable
 from dumpagent.observe.incident import Trouble

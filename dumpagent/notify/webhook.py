@@ -18,7 +18,7 @@ from typing import Any
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.observe import events as ev
-from dumpagent.observe.commands import fetch_command
+from dumpagent.notify.commands import fetch_command
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.log import printable
 from dumpagent.observe.incident import Trouble
