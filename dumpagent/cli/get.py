@@ -23,7 +23,7 @@ from dumpagent.errors import DumpagentError
 from dumpagent.fetch.choice import choose, key_in, newest
 from dumpagent.fetch.download import Fetch, Fetched, fetch, target_of
 from dumpagent.fetch.stored import Wanted
-from dumpagent.observe import progress
+from dumpagent.terminal import progress
 from dumpagent.settings import S3
 
 _DISK_HINTS = {

@@ -21,7 +21,7 @@ from dumpagent.hprof.walk import Shape, Walked
 from dumpagent.kernel.lease import WriterState, writer_state
 from dumpagent.kernel.reading import OpenFile, open_regular
 from dumpagent.dumps.model import Cause, DumpFacts, State
-from dumpagent.observe import progress
+from dumpagent.terminal import progress
 from dumpagent.observe.log import printable
 from dumpagent.dumps.names import companion_base
 

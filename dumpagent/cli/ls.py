@@ -14,7 +14,7 @@ from dumpagent.cli.stored import ending_at_once, filters, print_table, say, size
 from dumpagent.fetch.choice import key_in
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted, below
-from dumpagent.observe import progress
+from dumpagent.terminal import progress
 from dumpagent.settings import S3
 
 

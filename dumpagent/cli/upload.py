@@ -21,7 +21,7 @@ from dumpagent.errors import BadSettings
 from dumpagent.kernel.shutdown import Ending
 from dumpagent.dumps.model import DumpFile
 from dumpagent.observe import events as ev
-from dumpagent.observe import progress
+from dumpagent.terminal import progress
 from dumpagent.observe.events import Tell
 from dumpagent.probes.heartbeat import Heartbeat, Pulse
 from dumpagent.observe.libraries import hear_libraries

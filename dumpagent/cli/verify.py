@@ -18,7 +18,7 @@ from dumpagent.fetch.check import Finding, Verified, verify
 from dumpagent.fetch.choice import choose, key_in, newest
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted
-from dumpagent.observe import progress
+from dumpagent.terminal import progress
 from dumpagent.settings import S3
 from dumpagent.store.protocol import Store
 
