@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from dumpagent.doctor import access, container, dumps, mounts, network, roundtrip, volume, wakeups
 from dumpagent.doctor.canary import canary
 from dumpagent.doctor.finding import Finding, Patient, Result
-from dumpagent.doctor.patience import Look, guarded, of_store, of_volume
+from dumpagent.doctor.timeouts import Look, guarded, of_store, of_volume
 from dumpagent.store.credentials import Credentials
 from dumpagent.store.protocol import Store
 
