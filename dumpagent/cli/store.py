@@ -11,7 +11,7 @@ from dumpagent.observe.events import Tell
 from dumpagent.secrets import hide
 from dumpagent.settings import S3, refuse_placeholder
 from dumpagent.store.profile import Digest, Profile
-from dumpagent.store.s3 import S3Store
+from dumpagent.store.s3.store import S3Store
 
 
 def open_store(

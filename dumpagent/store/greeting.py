@@ -81,7 +81,7 @@ def ask(store: Store) -> bytes:
 
 
 def _be_the_child() -> None:
-    from dumpagent.store.s3 import S3Store
+    from dumpagent.store.s3.store import S3Store
 
     found = {name: os.environ.get(setting.env, "") for name, (setting, _) in declared(S3).items()}
     answer = ask(S3Store(S3(**found), stop=threading.Event()))[:_MOST_BYTES]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from dumpagent.settings import S3
-from dumpagent.store.s3 import S3Store
+from dumpagent.store.s3.store import S3Store
 from tests.harness import children
 from tests.harness.stores.server import StoreServer
 from tests.harness.sweeping import sweep_leftovers

@@ -13,7 +13,7 @@ from dumpagent.errors import Refused, Unreachable
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.profile import Digest
 from dumpagent.store.protocol import Body, Corrupted, NoSuchUpload, Occupied, Store
-from dumpagent.store.s3 import S3Store
+from dumpagent.store.s3.store import S3Store
 from tests.stores.conftest import UnderTest
 
 MIB = 1 << 20

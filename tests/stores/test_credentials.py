@@ -10,7 +10,7 @@ import pytest
 
 from dumpagent.errors import Refused
 from dumpagent.store.protocol import Body, LookRefused, Occupied
-from dumpagent.store.s3 import S3Store
+from dumpagent.store.s3.store import S3Store
 from tests.harness.faults import Fault, FaultProxy, Request
 from tests.harness.forward_proxy import ForwardProxy
 from tests.harness.stores.server import StoreServer

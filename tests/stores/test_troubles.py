@@ -14,7 +14,7 @@ import pytest
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.store.protocol import Body, LookRefused
-from dumpagent.store.s3 import S3Store
+from dumpagent.store.s3.store import S3Store
 from tests.harness.faults import Fault, FaultProxy, always
 from tests.harness.stores.server import StoreServer, free_ports
 from tests.stores.conftest import Connect

@@ -16,7 +16,7 @@ import pytest
 from dumpagent.settings import S3
 from dumpagent.store.profile import Digest, Profile
 from dumpagent.store.protocol import Body, Expired
-from dumpagent.store.s3 import S3Store
+from dumpagent.store.s3.store import S3Store
 from dumpagent.store.tls import PatientSocket
 from tests.harness.stores.certificates import make_certificates
 
