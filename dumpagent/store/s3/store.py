@@ -458,7 +458,7 @@ class S3Store:
         from botocore.exceptions import BotoCoreError, ClientError
         from urllib3.exceptions import HTTPError
 
-        from dumpagent.store.refusals import translate
+        from dumpagent.store.s3.errors import translate
 
         client: S3Client | None = None
         try:
@@ -555,7 +555,7 @@ def _code(error: DumpagentError) -> str:
     """Give the store's own code behind a refusal, empty if there is none."""
     from botocore.exceptions import ClientError
 
-    from dumpagent.store.refusals import code_and_status
+    from dumpagent.store.s3.errors import code_and_status
 
     return code_and_status(error.__cause__)[0] if isinstance(error.__cause__, ClientError) else ""
 
@@ -563,7 +563,7 @@ def _code(error: DumpagentError) -> str:
 def _status(error: DumpagentError) -> int:
     from botocore.exceptions import ClientError
 
-    from dumpagent.store.refusals import code_and_status
+    from dumpagent.store.s3.errors import code_and_status
 
     return code_and_status(error.__cause__)[1] if isinstance(error.__cause__, ClientError) else 0
 
