@@ -14,7 +14,7 @@ from dumpagent.observe.events import Tell
 from dumpagent.probes.heartbeat import Health, Pulse
 from dumpagent.observe.incident import Trouble
 from dumpagent.settings import S3, Asking, Watching
-from dumpagent.store.greeting import Greeting, Unanswered
+from dumpagent.store.s3.probe import Greeting, Unanswered
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.retention import settle_all, space_of

@@ -133,7 +133,7 @@ def test_what_the_daemons_start_finds_the_agent_too(container: str) -> None:
     python = (
         _in(container, "sh", "-c", "head -1 /opt/dumpagent/bin/dumpagent")[1].removeprefix("#!").split()[0]
     )
-    assert _in(container, python, "-c", "import dumpagent.store.greeting, boto3") == (0, "")
+    assert _in(container, python, "-c", "import dumpagent.store.s3.probe, boto3") == (0, "")
 
 
 @pytest.mark.parametrize("tool", ["pip", "setuptools", "wheel"])

@@ -34,7 +34,7 @@ class Greeting:
         try:
             self._child = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-m", "dumpagent.store.greeting"],
+                [sys.executable, "-m", "dumpagent.store.s3.probe"],
                 {**os.environ, **ours, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 file_actions=[(os.POSIX_SPAWN_DUP2, write_fd, 1)],
                 setsigdef=[signal.SIGTERM, signal.SIGINT],
