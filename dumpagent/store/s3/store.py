@@ -494,7 +494,7 @@ class S3Store:
         import boto3
         from botocore.config import Config
 
-        from dumpagent.store.sdk import new_session
+        from dumpagent.store.s3.session import new_session
         from dumpagent.store.tls import blockwise
 
         session = boto3.session.Session(botocore_session=new_session())
