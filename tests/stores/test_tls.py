@@ -12,7 +12,7 @@ from botocore import httpsession
 from dumpagent.settings import S3
 from dumpagent.store.protocol import TLS_BLOCK_BYTES, Body
 from dumpagent.store.s3.store import S3Store
-from dumpagent.store.tls import BlockwiseTLS
+from dumpagent.store.s3.tls import BlockwiseTLS
 from dumpagent.upload.fingerprint import FileSpan
 from tests.harness.stores.server import StoreServer
 from tests.stores.conftest import Connect

@@ -17,7 +17,7 @@ from dumpagent.settings import S3
 from dumpagent.store.profile import Digest, Profile
 from dumpagent.store.protocol import Body, Expired
 from dumpagent.store.s3.store import S3Store
-from dumpagent.store.tls import PatientSocket
+from dumpagent.store.s3.tls import PatientSocket
 from tests.harness.stores.certificates import make_certificates
 
 ERROR = b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code><Message>over</Message></Error>"

@@ -495,7 +495,7 @@ class S3Store:
         from botocore.config import Config
 
         from dumpagent.store.s3.session import new_session
-        from dumpagent.store.tls import blockwise
+        from dumpagent.store.s3.tls import blockwise
 
         session = boto3.session.Session(botocore_session=new_session())
         _learn_secrets(session.get_credentials())
