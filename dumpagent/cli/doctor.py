@@ -19,7 +19,7 @@ from dumpagent.terminal.table import collect, show
 from dumpagent.observe.log import log_to, printable
 from dumpagent.settings import S3, Logging, Place, Remembering, Runtime, Volume, Watching
 from dumpagent.store.credentials import find_credentials
-from dumpagent.store.trust import ca_file
+from dumpagent.store.s3.trust import ca_file
 
 
 @click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")
