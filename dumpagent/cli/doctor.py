@@ -18,7 +18,7 @@ from dumpagent.doctor.finding import Patient, Result
 from dumpagent.terminal.table import collect, show
 from dumpagent.observe.log import log_to, printable
 from dumpagent.settings import S3, Logging, Place, Remembering, Runtime, Volume, Watching
-from dumpagent.store.credentials import find_credentials
+from dumpagent.store.s3.credentials import find_credentials
 from dumpagent.store.s3.trust import ca_file
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dumpagent.doctor.finding import Finding, Result
 from dumpagent.doctor.network import SLOW_S
 from dumpagent.errors import DumpagentError
-from dumpagent.store.credentials import Credentials
+from dumpagent.store.s3.credentials import Credentials
 from dumpagent.store.protocol import Body, LookRefused, Store
 
 _SOON_S = 900.0

@@ -24,7 +24,7 @@ from dumpagent.errors import Refused, Unreachable
 from dumpagent.dumps.model import Identity
 from dumpagent.probes.heartbeat import Heartbeat
 from dumpagent.settings import GIB, Place
-from dumpagent.store.credentials import Credentials, find_credentials
+from dumpagent.store.s3.credentials import Credentials, find_credentials
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import LookRefused
 from dumpagent.upload.ledger import Ledger, Receipt
