@@ -10,7 +10,7 @@ from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.secrets import hide
 from dumpagent.settings import S3, refuse_placeholder
-from dumpagent.store.profile import Digest, Profile
+from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store.s3.store import S3Store
 
 
