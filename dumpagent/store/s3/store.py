@@ -18,7 +18,7 @@ from dumpagent.gc_pause import uncollected
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.secrets import NET, hide
 from dumpagent.settings import MIB, S3
-from dumpagent.store.attempts import Attempts
+from dumpagent.store.s3.attempts import Attempts
 from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store.protocol import (
     BLOCK_BYTES,
