@@ -158,7 +158,7 @@ def _wait_for_object(stage: Stage, key: str, *, timeout_s: float) -> float:
 
 _SCAN = """
 import json, sys, time
-from dumpagent.upload.scan import scan
+from dumpagent.upload.volume.scan import scan
 scan(sys.argv[1])
 began = time.process_time()
 found = scan(sys.argv[1])

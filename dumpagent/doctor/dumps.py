@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dumpagent.doctor.finding import Finding, Result
 from dumpagent.dumps.model import DumpFile, State, Verdict
 from dumpagent.upload.judge import CompletenessJudge
-from dumpagent.upload.scan import scan
+from dumpagent.upload.volume.scan import scan
 
 _MOST = 20  # the newest; each costs some milliseconds
 _FRESH_S = 86400.0  # what was cut longer ago is known, and fails nothing any more

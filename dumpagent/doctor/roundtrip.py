@@ -15,7 +15,7 @@ from dumpagent.store.protocol import Store
 from dumpagent.upload.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.load import Errand
-from dumpagent.upload.scan import scan
+from dumpagent.upload.volume.scan import scan
 from dumpagent.upload.send import Sender
 
 

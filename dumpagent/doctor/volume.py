@@ -11,7 +11,7 @@ from dumpagent.doctor.finding import Finding, Result
 from dumpagent.settings import GIB, MIB
 from dumpagent.upload.ledger import receipts_in
 from dumpagent.upload.retention import space_of
-from dumpagent.upload.scan import scan
+from dumpagent.upload.volume.scan import scan
 
 
 def answers(root: str) -> Iterator[Finding]:

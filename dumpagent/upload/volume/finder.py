@@ -15,7 +15,7 @@ from dumpagent.dumps.segment_files import companions_of
 from dumpagent.upload.judge import Judge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.dumps.names import companion_base
-from dumpagent.upload.scan import Scan, dump_file, scan
+from dumpagent.upload.volume.scan import Scan, dump_file, scan
 from dumpagent.upload.unreadable import NOT_READABLE, scan_hint
 
 _CLAIM_RECHECK_S = 0.25

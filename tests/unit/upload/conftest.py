@@ -16,7 +16,7 @@ from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Limits, Store
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.load import Errand
-from dumpagent.upload.scan import scan
+from dumpagent.upload.volume.scan import scan
 from dumpagent.upload.send import Sender
 
 PART = 1024

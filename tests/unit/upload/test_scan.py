@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dumpagent.upload.scan import scan
+from dumpagent.upload.volume.scan import scan
 from tests.unit.upload.conftest import Volume
 
 

@@ -7,7 +7,7 @@ import threading
 from dumpagent.hprof.thread import KeepOn
 from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, State, Verdict
 from dumpagent.store.memory import MemoryStore
-from dumpagent.upload.scan import scan
+from dumpagent.upload.volume.scan import scan
 from dumpagent.upload.victim import Victim
 from tests.harness.hprof import Maker
 from tests.harness.threads import NamedThread
