@@ -20,7 +20,7 @@ from tests.harness.jvm import any_jdk
 _MEASURE = """
 import json, os, sys, time
 from dumpagent.dumps.model import DumpFile, Identity
-from dumpagent.upload.judge import CompletenessJudge
+from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.hprof.histogram import count_objects
 from dumpagent.hprof.look import Look
 from dumpagent.kernel.reading import open_regular

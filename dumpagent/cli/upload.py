@@ -44,7 +44,7 @@ from dumpagent.settings import (
 from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.upload.claim import claim
 from dumpagent.upload.daemon import GRACE_S, Daemon
-from dumpagent.upload.judge import CompletenessJudge
+from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.parts import Progress

@@ -12,7 +12,7 @@ from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.errors import DumpagentError
 from dumpagent.dumps.model import State
 from dumpagent.store.protocol import Store
-from dumpagent.upload.judge import CompletenessJudge
+from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.load import Errand
 from dumpagent.upload.volume.scan import scan

@@ -15,7 +15,7 @@ from dumpagent.store.protocol import Store
 from dumpagent.upload.backlog import Backlog, Counts, Entry
 from dumpagent.upload.bring import Bringer, Outcome, ShowProgress, no_progress
 from dumpagent.upload.volume.finder import Claim, Finder
-from dumpagent.upload.judge import Judge
+from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.load import Errand
 from dumpagent.upload.reach import Reach

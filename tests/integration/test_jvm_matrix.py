@@ -17,7 +17,7 @@ from dumpagent.cli.inspect import as_dict, inspect
 from dumpagent.kernel.lease import WriterState
 from dumpagent.dumps.model import Cause, DumpFile, State, Verdict
 from dumpagent.dumps.segment_files import companions_of
-from dumpagent.upload.judge import CompletenessJudge
+from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.volume.scan import scan
 from dumpagent.upload.victim import find_thread
 from tests.harness.hprof import members

@@ -157,7 +157,7 @@ def _live(life: Life) -> None:
 
 def _let_clock_jump(seconds: float, *, after_s: float) -> None:
     """Let everything of ours that asks for the time of day be wrong by `seconds` (the SDK keeps the right time)."""
-    from dumpagent.upload.judge import CompletenessJudge
+    from dumpagent.upload.volume.judge import CompletenessJudge
     from dumpagent.upload.ledger import Ledger
     from dumpagent.upload.recheck import Recheck
     from dumpagent.upload.send import Sender

@@ -12,7 +12,7 @@ from dumpagent.observe.incident import Trouble
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.claim import CannotClaim, StillWritten
 from dumpagent.dumps.segment_files import companions_of
-from dumpagent.upload.judge import Judge
+from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.dumps.names import companion_base
 from dumpagent.upload.volume.scan import Scan, dump_file, scan

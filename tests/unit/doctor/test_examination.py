@@ -343,7 +343,7 @@ def test_a_store_without_the_storage_class_or_digests_is_told(tmp_path: Path, en
 
 def test_the_canary_is_a_whole_dump(tmp_path: Path) -> None:
     from dumpagent.dumps.model import State
-    from dumpagent.upload.judge import CompletenessJudge
+    from dumpagent.upload.volume.judge import CompletenessJudge
     from dumpagent.upload.volume.scan import scan
 
     (tmp_path / "canary.hprof").write_bytes(canary(int(time.time() * 1000)))

@@ -9,7 +9,7 @@ import pytest
 
 from dumpagent.kernel.lease import WriterState, take_read_lease
 from dumpagent.dumps.model import Cause, DumpFile, Identity, State
-from dumpagent.upload.judge import CompletenessJudge
+from dumpagent.upload.volume.judge import CompletenessJudge
 from tests.harness.hprof import SEGMENT, Maker, members, record
 
 MAKE = Maker()

@@ -10,7 +10,7 @@ from dumpagent.errors import Refused, Unreachable
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Store, StoredObject
-from dumpagent.upload.judge import CompletenessJudge
+from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.send import Sender

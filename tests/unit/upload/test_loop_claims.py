@@ -9,7 +9,7 @@ from dumpagent.dumps.model import DumpFacts, DumpFile
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.upload.claim import CannotClaim, StillWritten, claim
-from dumpagent.upload.judge import CompletenessJudge
+from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.send import Sender

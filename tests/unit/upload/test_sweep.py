@@ -12,7 +12,7 @@ from dumpagent.dumps.model import Identity
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, OpenUpload, StoredObject, trial_key
-from dumpagent.upload.judge import CompletenessJudge
+from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger, Unfinished
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.send import Sender
