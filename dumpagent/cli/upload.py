@@ -42,7 +42,7 @@ from dumpagent.settings import (
     Watching,
 )
 from dumpagent.store.protocol import LookRefused, Store
-from dumpagent.upload.claim import claim
+from dumpagent.upload.volume.claim import claim
 from dumpagent.upload.daemon import GRACE_S, Daemon
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger

@@ -10,7 +10,7 @@ from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Trouble
 from dumpagent.upload.backlog import Backlog, Entry, Stage
-from dumpagent.upload.claim import CannotClaim, StillWritten
+from dumpagent.upload.volume.claim import CannotClaim, StillWritten
 from dumpagent.dumps.segment_files import companions_of
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.ledger import Ledger

@@ -11,7 +11,7 @@ import pytest
 from dumpagent.kernel.lease import WriterState
 from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
-from dumpagent.upload.claim import CannotClaim, StillWritten, claim
+from dumpagent.upload.volume.claim import CannotClaim, StillWritten, claim
 from dumpagent.dumps.segment_files import companions_of
 from tests.harness.hprof import NOON_MS
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dumpagent.dumps.model import DumpFacts, DumpFile
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
-from dumpagent.upload.claim import CannotClaim, StillWritten, claim
+from dumpagent.upload.volume.claim import CannotClaim, StillWritten, claim
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop

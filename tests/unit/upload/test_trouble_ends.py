@@ -13,7 +13,7 @@ from dumpagent.probes.heartbeat import Health, Heartbeat, Pulse
 from dumpagent.settings import Keep
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body
-from dumpagent.upload.claim import CannotClaim, claim
+from dumpagent.upload.volume.claim import CannotClaim, claim
 from tests.harness.hprof import Maker
 from tests.unit.upload import test_loop, test_loop_claims
 from tests.unit.upload.conftest import SMALL_LIMITS, Told, Volume, some_bytes
