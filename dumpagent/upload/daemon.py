@@ -19,7 +19,7 @@ from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.retention import settle_all, space_of
 from dumpagent.upload.send import Brought
-from dumpagent.upload.watch import Woken, open_watch
+from dumpagent.upload.volume.watch import Woken, open_watch
 
 GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
 _LOCK_RETRY_S = 5.0

@@ -12,7 +12,7 @@ import pytest
 from inotify_simple import INotify
 
 from dumpagent.observe.events import Event
-from dumpagent.upload.watch import Watch, Woken, open_watch
+from dumpagent.upload.volume.watch import Watch, Woken, open_watch
 
 
 class Told(list[str]):
