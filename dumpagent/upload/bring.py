@@ -20,7 +20,7 @@ from dumpagent.upload.load import Errand
 from dumpagent.upload.parts import Progress
 from dumpagent.upload.reach import Reach
 from dumpagent.upload.send import Brought, Sender
-from dumpagent.upload.unreadable import NOT_READABLE
+from dumpagent.upload.volume.unreadable import NOT_READABLE
 from dumpagent.upload.victim import Victim
 
 _STACK_TOLD = 5  # frames: enough to know the code, short enough for a line of the log

@@ -16,7 +16,7 @@ from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.dumps.names import companion_base
 from dumpagent.upload.volume.scan import Scan, dump_file, scan
-from dumpagent.upload.unreadable import NOT_READABLE, scan_hint
+from dumpagent.upload.volume.unreadable import NOT_READABLE, scan_hint
 
 _CLAIM_RECHECK_S = 0.25
 Claim = Callable[[DumpFile, DumpFacts | None], DumpFile]
