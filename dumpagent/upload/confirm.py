@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dumpagent.errors import DumpagentError
 from dumpagent.store.protocol import LookRefused, Store
-from dumpagent.upload import label
+from dumpagent.upload.transfer import metadata
 
 _HINT = "the dump stays here and is sent again; if this goes on, the store or a proxy before it changes what it is sent"
 
@@ -26,7 +26,7 @@ class Sent:
     upload_id: str | None = None
 
 
-def confirm(store: Store, key: str, contents: label.Contents, sent: Sent) -> bool:
+def confirm(store: Store, key: str, contents: metadata.Contents, sent: Sent) -> bool:
     """Ask the store what it holds now; say whether it told. Raises NotAsSent if it holds something else."""
     try:
         found = store.look(key)
@@ -39,7 +39,7 @@ def confirm(store: Store, key: str, contents: label.Contents, sent: Sent) -> boo
             f"{store.name} holds {found.size_bytes} bytes under {key}, sent were {sent.stored_bytes}",
             hint=_HINT,
         )
-    if not label.holds(found.metadata, contents):
+    if not metadata.holds(found.metadata, contents):
         raise NotAsSent(
             f"{store.name} holds {key} with other metadata than were sent: {found.metadata}", hint=_HINT
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dumpagent.errors import Refused
 from dumpagent.store.protocol import Store
-from dumpagent.upload import label
+from dumpagent.upload.transfer import metadata
 from dumpagent.upload.ledger import Unfinished
 from dumpagent.upload.lookup import Lookup, is_our_mark
 
@@ -23,6 +23,6 @@ class Leftovers:
         except Refused:
             pass  # may not abort: the bucket's lifecycle rule does
         there = self._lookup.look(upload.key)
-        contents = label.Contents(upload.identity.size_bytes, upload.crc32)
+        contents = metadata.Contents(upload.identity.size_bytes, upload.crc32)
         if there and is_our_mark(there, contents):
             self._store.delete(upload.key)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dumpagent.dumps.model import DumpFile, Verdict
-from dumpagent.upload import label
+from dumpagent.upload.transfer import metadata
 from dumpagent.upload.fingerprint import Fingerprint, take_fingerprint
 from dumpagent.dumps.names import original_name
 from dumpagent.upload.pack import can_pack
@@ -21,7 +21,7 @@ class Errand:
 
     @property
     def dump_time_ms(self) -> int:
-        return label.dump_time_ms(self.dump, self.verdict.facts)
+        return metadata.dump_time_ms(self.dump, self.verdict.facts)
 
     @property
     def original(self) -> str:
@@ -41,7 +41,7 @@ class Load:
     errand: Errand
     fd: int
     fingerprint: Fingerprint
-    contents: label.Contents
+    contents: metadata.Contents
     part_bytes: int
     large_part_bytes: int
     packed: bool
@@ -69,7 +69,7 @@ def weigh(
         errand,
         fd,
         fingerprint,
-        label.Contents(size_bytes, fingerprint.crc32),
+        metadata.Contents(size_bytes, fingerprint.crc32),
         part_bytes,
         large_part_bytes,
         packed=packable and size_bytes <= packed_most_bytes,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.hprof import chunked
 from dumpagent.store.protocol import LookRefused, Store, StoredObject
-from dumpagent.upload import label
+from dumpagent.upload.transfer import metadata
 from dumpagent.upload.fingerprint import read_span
 from dumpagent.upload.keys import candidates
 from dumpagent.upload.load import Errand, Load
@@ -47,18 +47,18 @@ class Lookup:
             # The last one before the upload counts: by then the connection stands.
             self.round_trip_s = self._monotonic() - began
 
-    def is_foreign(self, key: str, contents: label.Contents) -> bool:
+    def is_foreign(self, key: str, contents: metadata.Contents) -> bool:
         """Look again before believing that another object has the key: an answer whose headers were cut off on the
         way says so too, and the dump would be stored twice. Raises Unreachable if the two answers differ.
         """
         again = self.look(key)
-        if again is None or label.holds(again.metadata, contents):
+        if again is None or metadata.holds(again.metadata, contents):
             raise Unreachable(f"{self._store.name} gave two answers about {key}", hint="it is asked again")
         return True
 
     def is_whole(self, found: StoredObject | None, load: Load, *, packed: bool) -> bool:
         """Say whether an object is this dump from end to end. Raises as the store does, where it must be asked."""
-        if found is None or found.reserved or not label.holds(found.metadata, load.contents):
+        if found is None or found.reserved or not metadata.holds(found.metadata, load.contents):
             return False
         if not packed:
             return found.size_bytes == load.contents.size_bytes
@@ -82,9 +82,9 @@ class Lookup:
         )
 
 
-def is_our_mark(found: StoredObject, contents: label.Contents) -> bool:
+def is_our_mark(found: StoredObject, contents: metadata.Contents) -> bool:
     """Say whether the key is only reserved, by an upload of this very dump."""
-    return found.reserved and label.holds(found.metadata, contents)
+    return found.reserved and metadata.holds(found.metadata, contents)
 
 
 def all_taken(errand: Errand) -> Refused:

@@ -16,7 +16,7 @@ from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.store.protocol import Store
-from dumpagent.upload import label
+from dumpagent.upload.transfer import metadata
 from dumpagent.upload.ledger import Ledger, Receipt
 
 # Longer than the writes that can still be under way when ours was confirmed.
@@ -39,10 +39,10 @@ def is_there(store: Store, receipt: Receipt) -> bool | None:
         raise
     except Refused:
         return None
-    contents = label.Contents(receipt.identity.size_bytes, receipt.crc32)
+    contents = metadata.Contents(receipt.identity.size_bytes, receipt.crc32)
     return (
         found is not None
-        and label.holds(found.metadata, contents)
+        and metadata.holds(found.metadata, contents)
         and found.size_bytes == receipt.stored_bytes
     )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from dumpagent.hprof import chunked
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, StoredObject
-from dumpagent.upload import label
+from dumpagent.upload.transfer import metadata
 from dumpagent.upload.confirm import Sent, confirm
 from dumpagent.upload.fingerprint import confirm_unchanged, open_dump
 from dumpagent.upload.ledger import Ledger, Receipt, Unfinished
@@ -140,7 +140,7 @@ class Sender:
             found = lookup.look(key)
             if found and is_our_mark(found, load.contents):
                 found = None  # our own mark: the upload goes on
-            if found and label.holds(found.metadata, load.contents):
+            if found and metadata.holds(found.metadata, load.contents):
                 if lookup.is_whole(found, load, packed=load.packed):
                     return self._already(load, key, found)
                 # What an earlier run was told is stored, and is not: our own, and worth nothing to anybody.
@@ -192,7 +192,7 @@ class Sender:
 
     def _send(self, load: Load, key: str, progress: Progress) -> Sent:
         """Make the object. Raises Occupied."""
-        labels = label.describe(
+        labels = metadata.describe(
             load.errand.dump,
             load.errand.verdict,
             load.contents,

@@ -17,7 +17,7 @@ from dumpagent.dumps.model import Identity
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.store.protocol import OpenUpload, Store, trial_key
-from dumpagent.upload import label
+from dumpagent.upload.transfer import metadata
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.leftovers import Leftovers
 from dumpagent.upload.lookup import Lookup
@@ -121,7 +121,7 @@ class Sweep:
             return False
         if there is None or (there.reserved and not settled):
             return False
-        return label.is_of_node(there.metadata, self._node)
+        return metadata.is_of_node(there.metadata, self._node)
 
     def _is_quiet(self, upload: OpenUpload) -> bool:
         try:
@@ -138,7 +138,7 @@ class Sweep:
         try:
             self._store.abort(upload.key, upload.upload_id)
             there = self._store.look(upload.key)
-            if there and there.reserved and label.is_of_node(there.metadata, self._node):
+            if there and there.reserved and metadata.is_of_node(there.metadata, self._node):
                 self._store.delete(upload.key)
         except Refused:
             return False  # may not abort: the lifecycle rule will

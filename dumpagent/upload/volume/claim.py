@@ -13,7 +13,7 @@ from dumpagent.kernel.reading import open_regular
 from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
 from dumpagent.dumps.segment_files import companions_of
-from dumpagent.upload.label import dump_time_ms
+from dumpagent.upload.transfer.metadata import dump_time_ms
 from dumpagent.dumps.names import claimed_name, companion_base
 
 _SAME_SECOND_MOST = 1000

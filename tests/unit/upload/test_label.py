@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, Identity, State, Verdict
 from dumpagent.settings import Place
-from dumpagent.upload import label
+from dumpagent.upload.transfer import metadata
 
 DUMP = DumpFile("/mnt/dump", "shop/java_pid1.hprof", Identity(7, 1000, 1_767_225_600_000_000_000))
-CONTENTS = label.Contents(1000, 0xDEADBEEF)
+CONTENTS = metadata.Contents(1000, 0xDEADBEEF)
 
 
 def described(
@@ -22,7 +22,7 @@ def described(
     facts: DumpFacts | None = None,
     node: str = "worker-1",
 ) -> dict[str, str]:
-    return label.describe(
+    return metadata.describe(
         DUMP,
         Verdict(state, "", due=True, facts=facts),
         CONTENTS,
@@ -74,9 +74,9 @@ def test_any_name_gives_printable_ascii_within_2_kib(path: bytes, jvm: str) -> N
 
 
 def test_a_dump_is_known_again_by_its_bytes_alone() -> None:
-    assert label.holds(described(), CONTENTS)
-    assert label.holds(described(original="moved/elsewhere.hprof", node="another"), CONTENTS)
-    assert not label.holds(described(), label.Contents(1000, 0xDEADBEEE))
-    assert not label.holds(described(), label.Contents(1001, 0xDEADBEEF))
-    assert not label.holds({"node": "n", "upload-time": "t"}, CONTENTS)  # what the first version wrote
-    assert not label.holds(None, CONTENTS)
+    assert metadata.holds(described(), CONTENTS)
+    assert metadata.holds(described(original="moved/elsewhere.hprof", node="another"), CONTENTS)
+    assert not metadata.holds(described(), metadata.Contents(1000, 0xDEADBEEE))
+    assert not metadata.holds(described(), metadata.Contents(1001, 0xDEADBEEF))
+    assert not metadata.holds({"node": "n", "upload-time": "t"}, CONTENTS)  # what the first version wrote
+    assert not metadata.holds(None, CONTENTS)
