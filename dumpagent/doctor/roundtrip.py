@@ -14,7 +14,7 @@ from dumpagent.dumps.model import State
 from dumpagent.store.protocol import Store
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.load import Errand
+from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.volume.scan import scan
 from dumpagent.upload.send import Sender
 

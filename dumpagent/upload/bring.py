@@ -16,7 +16,7 @@ from dumpagent.observe.incident import Trouble
 from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.volume.judge import Judge
-from dumpagent.upload.load import Errand
+from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.parts import Progress
 from dumpagent.upload.reach import Reach
 from dumpagent.upload.send import Brought, Sender

@@ -11,7 +11,7 @@ from dumpagent.store.protocol import LookRefused, Store, StoredObject
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.fingerprint import read_span
 from dumpagent.upload.keys import candidates
-from dumpagent.upload.load import Errand, Load
+from dumpagent.upload.transfer.job import Errand, Load
 
 _TAIL_BYTES = 512 << 10  # more than any last gzip member has
 

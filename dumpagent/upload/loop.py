@@ -17,7 +17,7 @@ from dumpagent.upload.bring import Bringer, Outcome, ShowProgress, no_progress
 from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.load import Errand
+from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.reach import Reach
 from dumpagent.upload.recheck import Recheck
 from dumpagent.upload.reclaim import Reclaimer

@@ -16,7 +16,7 @@ from dumpagent.store.protocol import Body, Limits, Part, Store
 from dumpagent.upload.fingerprint import DumpChanged, FileSpan, Stopped, confirm_unchanged
 from dumpagent.upload.ledger import Ledger, PackedPart, Unfinished
 from dumpagent.upload.leftovers import Leftovers
-from dumpagent.upload.load import Load
+from dumpagent.upload.transfer.job import Load
 from dumpagent.upload.pack import Piece
 from dumpagent.upload.turns import InTurn, Turns
 

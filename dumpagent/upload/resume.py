@@ -11,7 +11,7 @@ from dumpagent.store.protocol import NoSuchUpload, Part, Store
 from dumpagent.upload.fingerprint import read_span
 from dumpagent.upload.ledger import Ledger, Unfinished
 from dumpagent.upload.leftovers import Leftovers
-from dumpagent.upload.load import Load
+from dumpagent.upload.transfer.job import Load
 
 
 class Resume:

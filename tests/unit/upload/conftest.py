@@ -15,7 +15,7 @@ from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Limits, Store
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.load import Errand
+from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.volume.scan import scan
 from dumpagent.upload.send import Sender
 
