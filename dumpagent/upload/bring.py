@@ -14,7 +14,7 @@ from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Trouble
 from dumpagent.upload.backlog import Backlog, Entry
-from dumpagent.upload.fingerprint import DumpChanged, Stopped
+from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.parts import Progress

@@ -9,7 +9,7 @@ from dumpagent.errors import Refused, Unreachable
 from dumpagent.hprof import chunked
 from dumpagent.store.protocol import LookRefused, Store, StoredObject
 from dumpagent.upload.transfer import metadata
-from dumpagent.upload.fingerprint import read_span
+from dumpagent.upload.transfer.fingerprint import read_span
 from dumpagent.upload.keys import candidates
 from dumpagent.upload.transfer.job import Errand, Load
 

@@ -11,7 +11,7 @@ from isal import isal_zlib
 
 from dumpagent.hprof import chunked
 from dumpagent.store.protocol import Body, Limits
-from dumpagent.upload.fingerprint import DumpChanged, Fingerprint, Stopped, drop_behind, read_span
+from dumpagent.upload.transfer.fingerprint import DumpChanged, Fingerprint, Stopped, drop_behind, read_span
 
 _MAGIC = b"JAVA PROFILE "
 _READ_BYTES = 1 << 20

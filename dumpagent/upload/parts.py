@@ -13,7 +13,7 @@ from dumpagent.errors import Refused
 from dumpagent.kernel.cgroup import cpu_limit_cores, memory_limit_bytes
 from dumpagent.settings import MIB
 from dumpagent.store.protocol import Body, Limits, Part, Store
-from dumpagent.upload.fingerprint import DumpChanged, FileSpan, Stopped, confirm_unchanged
+from dumpagent.upload.transfer.fingerprint import DumpChanged, FileSpan, Stopped, confirm_unchanged
 from dumpagent.upload.ledger import Ledger, PackedPart, Unfinished
 from dumpagent.upload.leftovers import Leftovers
 from dumpagent.upload.transfer.job import Load

@@ -18,7 +18,7 @@ from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, StoredObject
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.confirm import Sent, confirm
-from dumpagent.upload.fingerprint import confirm_unchanged, open_dump
+from dumpagent.upload.transfer.fingerprint import confirm_unchanged, open_dump
 from dumpagent.upload.ledger import Ledger, Receipt, Unfinished
 from dumpagent.upload.leftovers import Leftovers
 from dumpagent.upload.transfer.job import Errand, Load, weigh

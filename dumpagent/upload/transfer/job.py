@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dumpagent.dumps.model import DumpFile, Verdict
 from dumpagent.upload.transfer import metadata
-from dumpagent.upload.fingerprint import Fingerprint, take_fingerprint
+from dumpagent.upload.transfer.fingerprint import Fingerprint, take_fingerprint
 from dumpagent.dumps.names import original_name
 from dumpagent.upload.pack import can_pack
 

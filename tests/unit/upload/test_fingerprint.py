@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumpagent.upload.fingerprint import (
+from dumpagent.upload.transfer.fingerprint import (
     DumpChanged,
     FileSpan,
     Stopped,

@@ -18,7 +18,7 @@ from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Limits, Store, StoredObject
 from dumpagent.upload import pack
-from dumpagent.upload.fingerprint import DumpChanged, take_fingerprint
+from dumpagent.upload.transfer.fingerprint import DumpChanged, take_fingerprint
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.pack import Cuts, Pace, Piece, packed_pieces
 from dumpagent.upload.parts import workers_for

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from dumpagent.upload.fingerprint import FileSpan
+from dumpagent.upload.transfer.fingerprint import FileSpan
 from dumpagent.upload.turns import InTurn, Turns
 
 
