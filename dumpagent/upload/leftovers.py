@@ -6,7 +6,7 @@ from dumpagent.errors import Refused
 from dumpagent.store.protocol import Store
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.ledger import Unfinished
-from dumpagent.upload.lookup import Lookup, is_our_mark
+from dumpagent.upload.transfer.standing import Lookup, is_our_mark
 
 
 class Leftovers:

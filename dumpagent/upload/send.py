@@ -22,7 +22,7 @@ from dumpagent.upload.transfer.fingerprint import confirm_unchanged, open_dump
 from dumpagent.upload.ledger import Ledger, Receipt, Unfinished
 from dumpagent.upload.leftovers import Leftovers
 from dumpagent.upload.transfer.job import Errand, Load, weigh
-from dumpagent.upload.lookup import Lookup, all_taken, is_our_mark
+from dumpagent.upload.transfer.standing import Lookup, all_taken, is_our_mark
 from dumpagent.upload.pack import Cuts, Piece, packed_pieces
 from dumpagent.upload.parts import (
     PART_BYTES,
