@@ -47,7 +47,7 @@ from dumpagent.upload.daemon import GRACE_S, Daemon
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
-from dumpagent.upload.parts import Progress
+from dumpagent.upload.transfer.multipart import Progress
 from dumpagent.upload.retention import Retention, settle_all
 from dumpagent.upload.send import Sender
 from dumpagent.upload.sweep import Sweep

@@ -17,7 +17,7 @@ from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.transfer.job import Errand
-from dumpagent.upload.parts import Progress
+from dumpagent.upload.transfer.multipart import Progress
 from dumpagent.upload.reach import Reach
 from dumpagent.upload.send import Brought, Sender
 from dumpagent.upload.volume.unreadable import NOT_READABLE

@@ -24,7 +24,7 @@ from dumpagent.upload.leftovers import Leftovers
 from dumpagent.upload.transfer.job import Errand, Load, weigh
 from dumpagent.upload.transfer.standing import Lookup, all_taken, is_our_mark
 from dumpagent.upload.pack import Cuts, Piece, packed_pieces
-from dumpagent.upload.parts import (
+from dumpagent.upload.transfer.multipart import (
     PART_BYTES,
     PartSender,
     Progress,

@@ -17,7 +17,7 @@ from dumpagent.store.protocol import Body, Limits, LookRefused, OpenUpload, Part
 from dumpagent.upload.confirm import NotAsSent
 from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.ledger import Ledger, Unfinished
-from dumpagent.upload.parts import PART_BYTES, large_part_size, part_size
+from dumpagent.upload.transfer.multipart import PART_BYTES, large_part_size, part_size
 from dumpagent.upload.send import Sender
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.sweeping import sweep_leftovers

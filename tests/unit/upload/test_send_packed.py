@@ -21,7 +21,7 @@ from dumpagent.upload import pack
 from dumpagent.upload.transfer.fingerprint import DumpChanged, take_fingerprint
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.pack import Cuts, Pace, Piece, packed_pieces
-from dumpagent.upload.parts import workers_for
+from dumpagent.upload.transfer.multipart import workers_for
 from dumpagent.upload.send import Sender
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.sweeping import sweep_leftovers
