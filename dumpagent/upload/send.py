@@ -23,7 +23,7 @@ from dumpagent.upload.ledger import Ledger, Receipt, Unfinished
 from dumpagent.upload.leftovers import Leftovers
 from dumpagent.upload.transfer.job import Errand, Load, weigh
 from dumpagent.upload.transfer.standing import Lookup, all_taken, is_our_mark
-from dumpagent.upload.pack import Cuts, Piece, packed_pieces
+from dumpagent.upload.transfer.gzip_parts import Cuts, Piece, packed_pieces
 from dumpagent.upload.transfer.multipart import (
     PART_BYTES,
     PartSender,

@@ -9,7 +9,7 @@ from dumpagent.dumps.model import DumpFile, Verdict
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.fingerprint import Fingerprint, take_fingerprint
 from dumpagent.dumps.names import original_name
-from dumpagent.upload.pack import can_pack
+from dumpagent.upload.transfer.gzip_parts import can_pack
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from dumpagent.hprof.chunked import DENSE, FAST, announced_block_bytes, last_mem
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Limits, Store, StoredObject
-from dumpagent.upload import pack
+from dumpagent.upload.transfer import gzip_parts
 from dumpagent.upload.transfer.fingerprint import DumpChanged, take_fingerprint
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.pack import Cuts, Pace, Piece, packed_pieces
+from dumpagent.upload.transfer.gzip_parts import Cuts, Pace, Piece, packed_pieces
 from dumpagent.upload.transfer.multipart import workers_for
 from dumpagent.upload.send import Sender
 from tests.harness.faulty_store import FaultyStore
