@@ -18,7 +18,7 @@ from dumpagent.upload.ledger import Ledger, PackedPart, Unfinished
 from dumpagent.upload.leftovers import Leftovers
 from dumpagent.upload.transfer.job import Load
 from dumpagent.upload.transfer.gzip_parts import Piece
-from dumpagent.upload.turns import InTurn, Turns
+from dumpagent.upload.transfer.throttle import InTurn, Turns
 
 # Measured against a 100 ms round trip at 0.2 CPU: smaller ones wait for answers.
 PART_BYTES = 16 * MIB

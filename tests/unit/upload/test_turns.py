@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dumpagent.upload.transfer.fingerprint import FileSpan
-from dumpagent.upload.turns import InTurn, Turns
+from dumpagent.upload.transfer.throttle import InTurn, Turns
 
 
 class Machine:
