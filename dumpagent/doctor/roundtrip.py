@@ -16,7 +16,7 @@ from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.volume.scan import scan
-from dumpagent.upload.send import Sender
+from dumpagent.upload.transfer.uploader import Sender
 
 
 def round_trip(patient: Patient, store: Store, *, name: str, now: float) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from dumpagent.store.s3.probe import Greeting, Unanswered
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.retention import settle_all, space_of
-from dumpagent.upload.send import Brought
+from dumpagent.upload.transfer.uploader import Brought
 from dumpagent.upload.volume.watch import Woken, open_watch
 
 GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start

@@ -22,7 +22,7 @@ from dumpagent.upload.reach import Reach
 from dumpagent.upload.recheck import Recheck
 from dumpagent.upload.reclaim import Reclaimer
 from dumpagent.upload.retention import Retention
-from dumpagent.upload.send import Brought, Sender
+from dumpagent.upload.transfer.uploader import Brought, Sender
 from dumpagent.upload.sweep import Sweep
 
 _DAY_S = 86400.0

@@ -94,7 +94,7 @@ def _serve(orders: socket.socket, part_bytes: int) -> None:
     import dumpagent.cli.upload
     import dumpagent.observe.metrics  # noqa: F401
     from dumpagent.upload.daemon import StoreQuestion
-    from dumpagent.upload.send import Sender
+    from dumpagent.upload.transfer.uploader import Sender
     from dumpagent.upload.sweep import Sweep
 
     # A process of its own that asks the store whether it is there, at every start, takes longer than most lives.
@@ -160,7 +160,7 @@ def _let_clock_jump(seconds: float, *, after_s: float) -> None:
     from dumpagent.upload.volume.judge import CompletenessJudge
     from dumpagent.upload.ledger import Ledger
     from dumpagent.upload.recheck import Recheck
-    from dumpagent.upload.send import Sender
+    from dumpagent.upload.transfer.uploader import Sender
 
     jumps_at = time.monotonic() + after_s
 

@@ -17,7 +17,7 @@ from dumpagent.store.protocol import Limits, Store
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.volume.scan import scan
-from dumpagent.upload.send import Sender
+from dumpagent.upload.transfer.uploader import Sender
 
 PART = 1024
 DUMP_TIME_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z

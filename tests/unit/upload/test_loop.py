@@ -13,7 +13,7 @@ from dumpagent.store.protocol import Body, Store, StoredObject
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
-from dumpagent.upload.send import Sender
+from dumpagent.upload.transfer.uploader import Sender
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
 
 

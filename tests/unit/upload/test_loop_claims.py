@@ -12,7 +12,7 @@ from dumpagent.upload.volume.claim import CannotClaim, StillWritten, claim
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
-from dumpagent.upload.send import Sender
+from dumpagent.upload.transfer.uploader import Sender
 from tests.harness.hprof import Maker
 from tests.unit.upload.conftest import PART, Told, Volume, contents
 

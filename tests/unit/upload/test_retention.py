@@ -19,7 +19,7 @@ from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.recheck import Recheck, Stored
 from dumpagent.upload.retention import Retention, Space, in_order_of_deletion, settle_all, space_of
 from dumpagent.upload.volume.scan import dump_file
-from dumpagent.upload.send import Sender
+from dumpagent.upload.transfer.uploader import Sender
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
 
 HOUR = 3600

@@ -18,7 +18,7 @@ from dumpagent.upload.confirm import NotAsSent
 from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.ledger import Ledger, Unfinished
 from dumpagent.upload.transfer.multipart import PART_BYTES, large_part_size, part_size
-from dumpagent.upload.send import Sender
+from dumpagent.upload.transfer.uploader import Sender
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.sweeping import sweep_leftovers
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, SenderFor, Volume, contents, some_bytes

@@ -22,7 +22,7 @@ from dumpagent.upload.transfer.fingerprint import DumpChanged, take_fingerprint
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.gzip_parts import Cuts, Pace, Piece, packed_pieces
 from dumpagent.upload.transfer.multipart import workers_for
-from dumpagent.upload.send import Sender
+from dumpagent.upload.transfer.uploader import Sender
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.sweeping import sweep_leftovers
 from tests.unit.upload.conftest import PART, Volume, contents
