@@ -50,7 +50,7 @@ from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.multipart import Progress
 from dumpagent.upload.retention import Retention, settle_all
 from dumpagent.upload.transfer.uploader import Sender
-from dumpagent.upload.sweep import Sweep
+from dumpagent.upload.transfer.sweep import Sweep
 
 # A scan of a big volume with a fifth of a core, or one that waits for a network file system, is no dead daemon yet.
 _BEAT_BELIEVED_S = 120.0

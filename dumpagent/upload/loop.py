@@ -23,7 +23,7 @@ from dumpagent.upload.recheck import Recheck
 from dumpagent.upload.reclaim import Reclaimer
 from dumpagent.upload.retention import Retention
 from dumpagent.upload.transfer.uploader import Brought, Sender
-from dumpagent.upload.sweep import Sweep
+from dumpagent.upload.transfer.sweep import Sweep
 
 _DAY_S = 86400.0
 _SWEEP_RETRY_S = 30.0

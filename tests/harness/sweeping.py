@@ -7,7 +7,7 @@ import tempfile
 from dumpagent.observe.events import Event
 from dumpagent.store.protocol import Store
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.sweep import QUIET_S, Sweep
+from dumpagent.upload.transfer.sweep import QUIET_S, Sweep
 
 
 def _nobody(_event: Event, /, **_fields: object) -> None:

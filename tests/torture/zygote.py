@@ -95,7 +95,7 @@ def _serve(orders: socket.socket, part_bytes: int) -> None:
     import dumpagent.observe.metrics  # noqa: F401
     from dumpagent.upload.daemon import StoreQuestion
     from dumpagent.upload.transfer.uploader import Sender
-    from dumpagent.upload.sweep import Sweep
+    from dumpagent.upload.transfer.sweep import Sweep
 
     # A process of its own that asks the store whether it is there, at every start, takes longer than most lives.
     StoreQuestion.begin = lambda _self: None  # type: ignore[method-assign, assignment]

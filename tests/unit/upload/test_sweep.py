@@ -16,7 +16,7 @@ from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger, Unfinished
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.transfer.uploader import Sender
-from dumpagent.upload.sweep import QUIET_S, Sweep
+from dumpagent.upload.transfer.sweep import QUIET_S, Sweep
 from tests.unit.upload.conftest import PART, SenderFor, Told, Volume, contents, some_bytes
 
 LARGE = 5 * PART
