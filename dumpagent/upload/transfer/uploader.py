@@ -17,7 +17,7 @@ from dumpagent.hprof import chunked
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, StoredObject
 from dumpagent.upload.transfer import metadata
-from dumpagent.upload.confirm import Sent, confirm
+from dumpagent.upload.transfer.confirm import Sent, confirm
 from dumpagent.upload.transfer.fingerprint import confirm_unchanged, open_dump
 from dumpagent.upload.ledger import Ledger, Receipt, Unfinished
 from dumpagent.upload.leftovers import Leftovers
