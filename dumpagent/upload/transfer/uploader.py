@@ -34,7 +34,7 @@ from dumpagent.upload.transfer.multipart import (
     part_size,
     plain_pieces,
 )
-from dumpagent.upload.resume import Resume
+from dumpagent.upload.transfer.resume import Resume
 
 
 @dataclass(frozen=True, slots=True)
