@@ -15,7 +15,7 @@ from dumpagent.settings import MIB
 from dumpagent.store.protocol import Body, Limits, Part, Store
 from dumpagent.upload.transfer.fingerprint import DumpChanged, FileSpan, Stopped, confirm_unchanged
 from dumpagent.upload.ledger import Ledger, PackedPart, Unfinished
-from dumpagent.upload.leftovers import Leftovers
+from dumpagent.upload.transfer.leftovers import Leftovers
 from dumpagent.upload.transfer.job import Load
 from dumpagent.upload.transfer.gzip_parts import Piece
 from dumpagent.upload.transfer.throttle import InTurn, Turns

@@ -10,7 +10,7 @@ from dumpagent.settings import MIB
 from dumpagent.store.protocol import NoSuchUpload, Part, Store
 from dumpagent.upload.transfer.fingerprint import read_span
 from dumpagent.upload.ledger import Ledger, Unfinished
-from dumpagent.upload.leftovers import Leftovers
+from dumpagent.upload.transfer.leftovers import Leftovers
 from dumpagent.upload.transfer.job import Load
 
 

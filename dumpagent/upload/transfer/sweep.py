@@ -19,7 +19,7 @@ from dumpagent.observe.events import Tell
 from dumpagent.store.protocol import OpenUpload, Store, trial_key
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.leftovers import Leftovers
+from dumpagent.upload.transfer.leftovers import Leftovers
 from dumpagent.upload.transfer.standing import Lookup
 
 # Longer than one part of 5 GiB takes at 12 Mbit/s, and than a pause between two tries of one dump.

@@ -20,7 +20,7 @@ from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.confirm import Sent, confirm
 from dumpagent.upload.transfer.fingerprint import confirm_unchanged, open_dump
 from dumpagent.upload.ledger import Ledger, Receipt, Unfinished
-from dumpagent.upload.leftovers import Leftovers
+from dumpagent.upload.transfer.leftovers import Leftovers
 from dumpagent.upload.transfer.job import Errand, Load, weigh
 from dumpagent.upload.transfer.standing import Lookup, all_taken, is_our_mark
 from dumpagent.upload.transfer.gzip_parts import Cuts, Piece, packed_pieces
