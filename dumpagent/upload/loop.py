@@ -19,7 +19,7 @@ from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.reach import Reach
-from dumpagent.upload.recheck import Recheck
+from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.reclaim import Reclaimer
 from dumpagent.upload.retention import Retention
 from dumpagent.upload.transfer.uploader import Brought, Sender

@@ -16,7 +16,7 @@ from dumpagent.store.protocol import Store
 from dumpagent.dumps.segment_files import companions_of
 from dumpagent.upload.ledger import Ledger, Receipt
 from dumpagent.dumps.names import companion_base
-from dumpagent.upload.recheck import Stored, is_there
+from dumpagent.upload.keeping.recheck import Stored, is_there
 
 # Dumps of one name that follow each other within this time are one crash loop.
 _CRASH_LOOP_S = 3600.0

@@ -159,7 +159,7 @@ def _let_clock_jump(seconds: float, *, after_s: float) -> None:
     """Let everything of ours that asks for the time of day be wrong by `seconds` (the SDK keeps the right time)."""
     from dumpagent.upload.volume.judge import CompletenessJudge
     from dumpagent.upload.ledger import Ledger
-    from dumpagent.upload.recheck import Recheck
+    from dumpagent.upload.keeping.recheck import Recheck
     from dumpagent.upload.transfer.uploader import Sender
 
     jumps_at = time.monotonic() + after_s
