@@ -48,7 +48,7 @@ from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.multipart import Progress
-from dumpagent.upload.retention import Retention, settle_all
+from dumpagent.upload.keeping.retention import Retention, settle_all
 from dumpagent.upload.transfer.uploader import Sender
 from dumpagent.upload.transfer.sweep import Sweep
 

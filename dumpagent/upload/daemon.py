@@ -17,7 +17,7 @@ from dumpagent.settings import S3, Asking, Watching
 from dumpagent.store.s3.probe import Greeting, Unanswered
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
-from dumpagent.upload.retention import settle_all, space_of
+from dumpagent.upload.keeping.retention import settle_all, space_of
 from dumpagent.upload.transfer.uploader import Brought
 from dumpagent.upload.volume.watch import Woken, open_watch
 

@@ -9,7 +9,7 @@ from dumpagent.upload.backlog import Backlog
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.reach import Reach
 from dumpagent.upload.keeping.recheck import Recheck, Stored
-from dumpagent.upload.retention import Retention
+from dumpagent.upload.keeping.retention import Retention
 
 _RETRY_S = 30.0
 
