@@ -20,7 +20,7 @@ from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.reach import Reach
 from dumpagent.upload.keeping.recheck import Recheck
-from dumpagent.upload.reclaim import Reclaimer
+from dumpagent.upload.keeping.reclaim import Reclaimer
 from dumpagent.upload.keeping.retention import Retention
 from dumpagent.upload.transfer.uploader import Brought, Sender
 from dumpagent.upload.transfer.sweep import Sweep
