@@ -13,7 +13,7 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Trouble
 from dumpagent.store.protocol import Store
 from dumpagent.upload.backlog import Backlog, Counts, Entry
-from dumpagent.upload.bring import Bringer, Outcome, ShowProgress, no_progress
+from dumpagent.upload.worker import Bringer, Outcome, ShowProgress, no_progress
 from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.ledger import Ledger
