@@ -18,7 +18,7 @@ from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Errand
-from dumpagent.upload.reach import Reach
+from dumpagent.upload.store_health import Reach
 from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.keeping.reclaim import Reclaimer
 from dumpagent.upload.keeping.retention import Retention

@@ -18,7 +18,7 @@ from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.transfer.multipart import Progress
-from dumpagent.upload.reach import Reach
+from dumpagent.upload.store_health import Reach
 from dumpagent.upload.transfer.uploader import Brought, Sender
 from dumpagent.upload.volume.unreadable import NOT_READABLE
 from dumpagent.upload.victim import Victim
