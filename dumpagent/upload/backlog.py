@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
-from dumpagent.upload.victim import Victim
+from dumpagent.upload.oom_thread import Victim
 
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 

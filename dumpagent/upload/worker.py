@@ -21,7 +21,7 @@ from dumpagent.upload.transfer.multipart import Progress
 from dumpagent.upload.store_health import Reach
 from dumpagent.upload.transfer.uploader import Brought, Sender
 from dumpagent.upload.volume.unreadable import NOT_READABLE
-from dumpagent.upload.victim import Victim
+from dumpagent.upload.oom_thread import Victim
 
 _STACK_TOLD = 5  # frames: enough to know the code, short enough for a line of the log
 _HOW_TO_KEEP_DUMPS_WHOLE = (

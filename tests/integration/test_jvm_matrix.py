@@ -19,7 +19,7 @@ from dumpagent.dumps.model import Cause, DumpFile, State, Verdict
 from dumpagent.dumps.segment_files import companions_of
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.volume.scan import scan
-from dumpagent.upload.victim import find_thread
+from dumpagent.upload.oom_thread import find_thread
 from tests.harness.hprof import members
 from tests.harness.jvm import PINNED, Jdk, pinned_jdk, system_jdk
 

@@ -8,7 +8,7 @@ from dumpagent.hprof.thread import KeepOn
 from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, State, Verdict
 from dumpagent.store.memory import MemoryStore
 from dumpagent.upload.volume.scan import scan
-from dumpagent.upload.victim import Victim
+from dumpagent.upload.oom_thread import Victim
 from tests.harness.hprof import Maker
 from tests.harness.threads import NamedThread
 from tests.unit.upload.conftest import Told, Volume
