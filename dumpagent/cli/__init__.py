@@ -9,8 +9,8 @@ from typing import NoReturn
 import click
 
 from dumpagent import __version__
-from dumpagent.gc_pause import uncollected
 from dumpagent.errors import BadSettings, DumpagentError
+from dumpagent.gc_pause import uncollected
 
 # Name -> (module below dumpagent.cli, line in `dumpagent --help`). The module has a click command named `command`.
 COMMANDS: dict[str, tuple[str, str]] = {

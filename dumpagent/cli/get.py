@@ -23,8 +23,8 @@ from dumpagent.errors import DumpagentError
 from dumpagent.fetch.choice import choose, key_in, newest
 from dumpagent.fetch.download import Fetch, Fetched, fetch, target_of
 from dumpagent.fetch.stored import Wanted
-from dumpagent.terminal import progress
 from dumpagent.settings import S3
+from dumpagent.terminal import progress
 
 _DISK_HINTS = {
     errno.ENOSPC: "make room and run it again: it goes on; or name another disk with --output",

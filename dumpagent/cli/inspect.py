@@ -14,16 +14,16 @@ from typing import Any
 
 import click
 
+from dumpagent.dumps.model import Cause, DumpFacts, State
+from dumpagent.dumps.names import companion_base
 from dumpagent.errors import DumpagentError
 from dumpagent.hprof.histogram import Histogram, count_objects
 from dumpagent.hprof.look import Look
 from dumpagent.hprof.walk import Shape, Walked
 from dumpagent.kernel.lease import WriterState, writer_state
 from dumpagent.kernel.reading import OpenFile, open_regular
-from dumpagent.dumps.model import Cause, DumpFacts, State
-from dumpagent.terminal import progress
 from dumpagent.observe.log import printable
-from dumpagent.dumps.names import companion_base
+from dumpagent.terminal import progress
 
 _HISTOGRAM_LINES = 20
 _STACK_LINES = 20

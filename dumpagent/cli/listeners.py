@@ -7,11 +7,11 @@ import os
 import threading
 
 from dumpagent.cli.status import open_status
-from dumpagent.kernel.shutdown import Ending
 from dumpagent.kernel.files import replace_file
+from dumpagent.kernel.shutdown import Ending
 from dumpagent.observe.events import Event, Tell
-from dumpagent.probes.heartbeat import Pulse
 from dumpagent.observe.log import tell_all
+from dumpagent.probes.heartbeat import Pulse
 from dumpagent.settings import S3, Metrics, Notifying, Place
 from dumpagent.upload.loop import UploadLoop
 

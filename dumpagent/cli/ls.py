@@ -14,8 +14,8 @@ from dumpagent.cli.stored import ending_at_once, filters, print_table, say, size
 from dumpagent.fetch.choice import key_in
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted, below
-from dumpagent.terminal import progress
 from dumpagent.settings import S3
+from dumpagent.terminal import progress
 
 
 @click.command("ls", short_help="List the dumps in the store.")

@@ -15,8 +15,8 @@ from dumpagent.errors import Refused
 from dumpagent.mount.keeper import Keeper
 from dumpagent.mount.start import lock_node, refuse_what_cannot_work, resolve
 from dumpagent.observe import events as ev
-from dumpagent.probes.heartbeat import Heartbeat, tell_of_one_that_was_killed
 from dumpagent.observe.log import log_to, tell_all
+from dumpagent.probes.heartbeat import Heartbeat, tell_of_one_that_was_killed
 from dumpagent.probes.status_server import StatusServer
 from dumpagent.settings import Logging, Metrics, Mounting, Place, Runtime
 

@@ -17,16 +17,15 @@ from dumpagent import __version__
 from dumpagent.cli.listeners import Audience, notify, serve_metrics, tell_pods
 from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store
+from dumpagent.dumps.model import DumpFile
 from dumpagent.errors import BadSettings
 from dumpagent.kernel.shutdown import Ending
-from dumpagent.dumps.model import DumpFile
 from dumpagent.observe import events as ev
-from dumpagent.terminal import progress
 from dumpagent.observe.events import Tell
-from dumpagent.probes.heartbeat import Heartbeat, Pulse
+from dumpagent.observe.incident import Trouble
 from dumpagent.observe.libraries import hear_libraries
 from dumpagent.observe.log import log_to
-from dumpagent.observe.incident import Trouble
+from dumpagent.probes.heartbeat import Heartbeat, Pulse
 from dumpagent.settings import (
     S3,
     Asking,
@@ -42,15 +41,16 @@ from dumpagent.settings import (
     Watching,
 )
 from dumpagent.store.protocol import LookRefused, Store
-from dumpagent.upload.volume.claim import claim
+from dumpagent.terminal import progress
 from dumpagent.upload.daemon import GRACE_S, Daemon
-from dumpagent.upload.volume.judge import CompletenessJudge
+from dumpagent.upload.keeping.retention import Retention, settle_all
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.multipart import Progress
-from dumpagent.upload.keeping.retention import Retention, settle_all
-from dumpagent.upload.transfer.uploader import Sender
 from dumpagent.upload.transfer.sweep import Sweep
+from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.volume.claim import claim
+from dumpagent.upload.volume.judge import CompletenessJudge
 
 # A scan of a big volume with a fifth of a core, or one that waits for a network file system, is no dead daemon yet.
 _BEAT_BELIEVED_S = 120.0

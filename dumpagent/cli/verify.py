@@ -18,9 +18,9 @@ from dumpagent.fetch.check import Finding, Verified, verify
 from dumpagent.fetch.choice import choose, key_in, newest
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted
-from dumpagent.terminal import progress
 from dumpagent.settings import S3
 from dumpagent.store.protocol import Store
+from dumpagent.terminal import progress
 
 _COLOURS = {Finding.INTACT: "green", Finding.DAMAGED: "red", Finding.UNPROVEN: "yellow"}
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dumpagent.doctor.finding import Finding, Result
 from dumpagent.doctor.network import SLOW_S
 from dumpagent.errors import DumpagentError
-from dumpagent.store.s3.credentials import Credentials
 from dumpagent.store.protocol import Body, LookRefused, Store
+from dumpagent.store.s3.credentials import Credentials
 
 _SOON_S = 900.0
 _NEVER_RENEWED = "temporary keys in variables are never renewed: use a role (AWS_ROLE_ARN) or long-lived keys"

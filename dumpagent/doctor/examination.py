@@ -10,8 +10,8 @@ from dumpagent.doctor import access, container, dumps, mounts, network, roundtri
 from dumpagent.doctor.canary import canary
 from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.doctor.timeouts import Look, guarded, of_store, of_volume
-from dumpagent.store.s3.credentials import Credentials
 from dumpagent.store.protocol import Store
+from dumpagent.store.s3.credentials import Credentials
 
 _PATIENCE_S = 10.0
 

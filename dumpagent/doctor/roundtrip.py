@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 
 from dumpagent.doctor.canary import canary
 from dumpagent.doctor.finding import Finding, Patient, Result
-from dumpagent.errors import DumpagentError
 from dumpagent.dumps.model import State
+from dumpagent.errors import DumpagentError
 from dumpagent.store.protocol import Store
-from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Errand
-from dumpagent.upload.volume.scan import scan
 from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.volume.judge import CompletenessJudge
+from dumpagent.upload.volume.scan import scan
 
 
 def round_trip(patient: Patient, store: Store, *, name: str, now: float) -> Iterator[Finding]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from dumpagent.doctor.finding import Finding, Result
 from dumpagent.settings import GIB, MIB
-from dumpagent.upload.ledger import receipts_in
 from dumpagent.upload.keeping.retention import space_of
+from dumpagent.upload.ledger import receipts_in
 from dumpagent.upload.volume.scan import scan
 
 

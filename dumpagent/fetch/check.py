@@ -6,11 +6,11 @@ import enum
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from dumpagent.dumps.model import State
 from dumpagent.fetch.stored import StoredDump
 from dumpagent.fetch.stream import Broken, Damaged, Forwards, Pause, Summed, read_object, unpack
 from dumpagent.hprof.records import GZIP_MAGIC
 from dumpagent.hprof.walk import Shape, Walk, Walked
-from dumpagent.dumps.model import State
 from dumpagent.store.protocol import Store
 
 _UNLIMITED = 1 << 62

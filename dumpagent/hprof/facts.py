@@ -6,9 +6,9 @@ import re
 import struct
 from collections.abc import Iterator
 
+from dumpagent.dumps.model import Cause, DumpFacts
 from dumpagent.hprof import records
 from dumpagent.hprof.source import ByteSource
-from dumpagent.dumps.model import Cause, DumpFacts
 
 _OOM_CLASS = b"java/lang/OutOfMemoryError"
 _CONSTRUCTOR = b"<init>"

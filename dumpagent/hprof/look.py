@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dumpagent.dumps.model import DumpFacts
 from dumpagent.hprof import facts, gzip, records
 from dumpagent.hprof.source import ByteSource
 from dumpagent.hprof.thread import KeepOn, thread_name
 from dumpagent.hprof.walk import LOOK_BYTES, Shape, Walk, Walked
-from dumpagent.dumps.model import DumpFacts
 
 
 class Look:

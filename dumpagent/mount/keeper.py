@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from dumpagent.errors import Refused
 from dumpagent.kernel.children import reap
+from dumpagent.kernel.forked import Descriptors, Errand, Say
 from dumpagent.kernel.mount import make_private
 from dumpagent.kernel.mountinfo import open_mountinfo
 from dumpagent.mount import hints
 from dumpagent.mount.backend import Backend, Proof, withdraw_ready
 from dumpagent.mount.bind import clear, settle
-from dumpagent.kernel.forked import Descriptors, Errand, Say
 from dumpagent.mount.pace import Pace
 from dumpagent.mount.prober import Prober
 from dumpagent.mount.rescuer import Rescuer
@@ -24,9 +24,9 @@ from dumpagent.mount.table import Shows, Table, View
 from dumpagent.mount.wakeups import Wakeups
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
+from dumpagent.observe.incident import Trouble
 from dumpagent.probes.heartbeat import Health, Heartbeat
 from dumpagent.probes.status_server import StatusServer
-from dumpagent.observe.incident import Trouble
 from dumpagent.settings import Mounting
 
 _LOST = {

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dumpagent.mount.backend import Backend, Proof, prove
 from dumpagent.kernel.forked import CRASHED, Errand, Say
+from dumpagent.mount.backend import Backend, Proof, prove
 
 
 @dataclass

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dumpagent.kernel.children import reap
+from dumpagent.kernel.forked import Errand, Say
 from dumpagent.kernel.mountinfo import open_mountinfo, read_mountinfo
 from dumpagent.mount.backend import READY
-from dumpagent.kernel.forked import Errand, Say
 from dumpagent.mount.table import mounted_at
 from dumpagent.mount.wakeups import Wakeups
 

@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dumpagent.errors import DumpagentError, Unreachable
-from dumpagent.observe import events as ev
 from dumpagent.notify.api_server import AlreadyThere, Forbidden, NotThere
 from dumpagent.notify.commands import fetch_command
+from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
-from dumpagent.observe.log import printable
 from dumpagent.observe.incident import Trouble
+from dumpagent.observe.log import printable
 from dumpagent.settings import MIB
 
 Ask = Callable[[str, str, Mapping[str, Any] | None], Mapping[str, Any]]  # ApiServer.ask

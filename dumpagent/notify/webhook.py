@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
-from dumpagent.observe import events as ev
 from dumpagent.notify.commands import fetch_command
+from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
-from dumpagent.observe.log import printable
 from dumpagent.observe.incident import Trouble
+from dumpagent.observe.log import printable
 from dumpagent.settings import GIB, KIB, MIB, Notifying
 
 _VERSION = 1

@@ -11,13 +11,13 @@ from dumpagent.errors import Unreachable
 from dumpagent.kernel.shutdown import Ending
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.probes.heartbeat import Health, Pulse
 from dumpagent.observe.incident import Trouble
+from dumpagent.probes.heartbeat import Health, Pulse
 from dumpagent.settings import S3, Asking, Watching
 from dumpagent.store.s3.probe import Greeting, Unanswered
+from dumpagent.upload.keeping.retention import settle_all, space_of
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
-from dumpagent.upload.keeping.retention import settle_all, space_of
 from dumpagent.upload.transfer.uploader import Brought
 from dumpagent.upload.volume.watch import Woken, open_watch
 
@@ -57,7 +57,7 @@ class Daemon:
         self._ledger.load()
         self._own_the_volume()
         self._question.begin()
-        bringer = BringThread(self._loop, self._ending)
+        bringer = WorkerThread(self._loop, self._ending)
         bringer.start()
         self._look_until_the_end(bringer)
         self._loop.backlog.wake()
@@ -79,7 +79,7 @@ class Daemon:
                 self._ending.wait(_LOCK_RETRY_S)
         other.ended_for("lock")
 
-    def _look_until_the_end(self, bringer: BringThread) -> None:
+    def _look_until_the_end(self, bringer: WorkerThread) -> None:
         watch = open_watch(self._loop.root, tell=self._tell, skip=frozenset({self._ledger.directory}))
         next_scan, woken = 0.0, Woken()
         while not self._ending.stop.is_set():
@@ -177,7 +177,7 @@ class StoreQuestion:
             self._greeting.close()
 
 
-class BringThread(threading.Thread):
+class WorkerThread(threading.Thread):
     """Brings dumps to the store, one after the other, until the end. However long one takes, the main loop turns."""
 
     def __init__(self, loop: UploadLoop, ending: Ending) -> None:

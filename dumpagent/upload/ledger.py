@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from dumpagent.dumps.model import Identity
 from dumpagent.errors import DumpagentError
 from dumpagent.kernel.files import replace_file
-from dumpagent.dumps.model import Identity
 
 _VERSION = 1
 _DAY_S = 86400.0

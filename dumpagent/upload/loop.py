@@ -13,17 +13,17 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Trouble
 from dumpagent.store.protocol import Store
 from dumpagent.upload.backlog import Backlog, Counts, Entry
-from dumpagent.upload.worker import Bringer, Outcome, ShowProgress, no_progress
-from dumpagent.upload.volume.finder import Claim, Finder
-from dumpagent.upload.volume.judge import Judge
-from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.transfer.job import Errand
-from dumpagent.upload.store_health import Reach
 from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.keeping.reclaim import Reclaimer
 from dumpagent.upload.keeping.retention import Retention
-from dumpagent.upload.transfer.uploader import Brought, Sender
+from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.store_health import Reach
+from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.transfer.sweep import Sweep
+from dumpagent.upload.transfer.uploader import Brought, Sender
+from dumpagent.upload.volume.finder import Claim, Finder
+from dumpagent.upload.volume.judge import Judge
+from dumpagent.upload.worker import Outcome, ShowProgress, UploadWorker, no_progress
 
 _DAY_S = 86400.0
 _SWEEP_RETRY_S = 30.0
@@ -79,7 +79,7 @@ class UploadLoop:
             retention_s=retention_days * _DAY_S,
             monotonic=monotonic,
         )
-        self._bringer = Bringer(
+        self._bringer = UploadWorker(
             backlog=self.backlog,
             sender=sender,
             judge=judge,

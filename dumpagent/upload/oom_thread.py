@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 
+from dumpagent.dumps.model import Cause, DumpFile, Verdict
 from dumpagent.hprof.look import Look
 from dumpagent.hprof.thread import KeepOn
 from dumpagent.hprof.walk import Shape
 from dumpagent.kernel.reading import open_regular
-from dumpagent.dumps.model import Cause, DumpFile, Verdict
 
 # While the dump is sent, the search takes one twentieth of the time; what is left to do then is done at once.
 _IDLE_SHARE = 19

@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from traceback import format_exc
 
-from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.dumps.model import DumpFile, State, Verdict
+from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Trouble
 from dumpagent.upload.backlog import Backlog, Entry
+from dumpagent.upload.oom_thread import Victim
+from dumpagent.upload.store_health import Reach
 from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
-from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.transfer.job import Errand
 from dumpagent.upload.transfer.multipart import Progress
-from dumpagent.upload.store_health import Reach
 from dumpagent.upload.transfer.uploader import Brought, Sender
+from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.unreadable import NOT_READABLE
-from dumpagent.upload.oom_thread import Victim
 
 _STACK_TOLD = 5  # frames: enough to know the code, short enough for a line of the log
 _HOW_TO_KEEP_DUMPS_WHOLE = (
@@ -38,7 +38,7 @@ def no_progress(_dump: DumpFile) -> Iterator[Progress]:
     yield lambda _bytes: None
 
 
-class Bringer:
+class UploadWorker:
     """Belongs to one thread. `dump_trouble` is told of what is wrong with one dump, `reach` with the store."""
 
     def __init__(

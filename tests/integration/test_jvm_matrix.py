@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from dumpagent.cli.inspect import as_dict, inspect
-from dumpagent.kernel.lease import WriterState
 from dumpagent.dumps.model import Cause, DumpFile, State, Verdict
 from dumpagent.dumps.segment_files import companions_of
+from dumpagent.kernel.lease import WriterState
+from dumpagent.upload.oom_thread import find_thread
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.volume.scan import scan
-from dumpagent.upload.oom_thread import find_thread
 from tests.harness.hprof import members
 from tests.harness.jvm import PINNED, Jdk, pinned_jdk, system_jdk
 

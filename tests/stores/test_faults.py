@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.store.s3.store import store
 from dumpagent.store.protocol import Body, Corrupted, Occupied, trial_key
-from dumpagent.store.s3.store import S3Store
+from dumpagent.store.s3.store import S3Store, store
 from dumpagent.upload.transfer.fingerprint import FileSpan
 from tests.harness.faults import Fault, FaultProxy, always, at_random, once, times
 from tests.harness.stores.server import StoreServer

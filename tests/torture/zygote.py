@@ -94,8 +94,8 @@ def _serve(orders: socket.socket, part_bytes: int) -> None:
     import dumpagent.cli.upload
     import dumpagent.observe.metrics  # noqa: F401
     from dumpagent.upload.daemon import StoreQuestion
-    from dumpagent.upload.transfer.uploader import Sender
     from dumpagent.upload.transfer.sweep import Sweep
+    from dumpagent.upload.transfer.uploader import Sender
 
     # A process of its own that asks the store whether it is there, at every start, takes longer than most lives.
     StoreQuestion.begin = lambda _self: None  # type: ignore[method-assign, assignment]
@@ -157,10 +157,10 @@ def _live(life: Life) -> None:
 
 def _let_clock_jump(seconds: float, *, after_s: float) -> None:
     """Let everything of ours that asks for the time of day be wrong by `seconds` (the SDK keeps the right time)."""
-    from dumpagent.upload.volume.judge import CompletenessJudge
-    from dumpagent.upload.ledger import Ledger
     from dumpagent.upload.keeping.recheck import Recheck
+    from dumpagent.upload.ledger import Ledger
     from dumpagent.upload.transfer.uploader import Sender
+    from dumpagent.upload.volume.judge import CompletenessJudge
 
     jumps_at = time.monotonic() + after_s
 

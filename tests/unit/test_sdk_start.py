@@ -16,8 +16,8 @@ from botocore.session import Session
 
 from dumpagent.gc_pause import uncollected
 from dumpagent.settings import S3
-from dumpagent.store.s3.store import S3Store
 from dumpagent.store.s3.session import new_session
+from dumpagent.store.s3.store import S3Store
 
 
 @pytest.fixture

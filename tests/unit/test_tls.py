@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from dumpagent.settings import S3
-from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store.protocol import Body, Expired
+from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store.s3.store import S3Store
 from dumpagent.store.s3.tls import PatientSocket
 from tests.harness.stores.certificates import make_certificates

@@ -14,12 +14,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dumpagent import __version__
-from dumpagent.gc_pause import uncollected
 from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.gc_pause import uncollected
 from dumpagent.secrets import NET, hide
 from dumpagent.settings import MIB, S3
-from dumpagent.store.s3.attempts import Attempts
-from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store.protocol import (
     BLOCK_BYTES,
     TLS_BLOCK_BYTES,
@@ -36,6 +34,8 @@ from dumpagent.store.protocol import (
     StoredObject,
     trial_key,
 )
+from dumpagent.store.s3.attempts import Attempts
+from dumpagent.store.s3.profile import Digest, Profile
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from dumpagent.errors import Refused, Unreachable
 from dumpagent.dumps.model import DumpFile, Identity
+from dumpagent.errors import Refused, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.store.protocol import Store
-from dumpagent.upload.transfer import metadata
 from dumpagent.upload.ledger import Ledger, Receipt
+from dumpagent.upload.transfer import metadata
 
 # Longer than the writes that can still be under way when ours was confirmed.
 SETTLE_S = 30.0

@@ -6,10 +6,10 @@ import threading
 
 from dumpagent.errors import Unreachable
 from dumpagent.upload.backlog import Backlog
-from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.store_health import Reach
 from dumpagent.upload.keeping.recheck import Recheck, Stored
 from dumpagent.upload.keeping.retention import Retention
+from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.store_health import Reach
 
 _RETRY_S = 30.0
 

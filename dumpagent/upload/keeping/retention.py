@@ -6,17 +6,17 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.dumps.model import Identity
+from dumpagent.dumps.names import companion_base
+from dumpagent.dumps.segment_files import companions_of
+from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Trouble
 from dumpagent.settings import Keep, Keeping
 from dumpagent.store.protocol import Store
-from dumpagent.dumps.segment_files import companions_of
-from dumpagent.upload.ledger import Ledger, Receipt
-from dumpagent.dumps.names import companion_base
 from dumpagent.upload.keeping.recheck import Stored, is_there
+from dumpagent.upload.ledger import Ledger, Receipt
 
 # Dumps of one name that follow each other within this time are one crash loop.
 _CRASH_LOOP_S = 3600.0

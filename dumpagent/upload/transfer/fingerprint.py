@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from isal import isal_zlib
 
-from dumpagent.errors import DumpagentError
 from dumpagent.dumps.model import Identity
+from dumpagent.errors import DumpagentError
 from dumpagent.settings import KIB, MIB
 
 # Small enough for the processor's cache: what is read is summed and encrypted before it falls out of it.

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dumpagent.dumps.model import DumpFile, Verdict
+from dumpagent.dumps.names import original_name
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.fingerprint import Fingerprint, take_fingerprint
-from dumpagent.dumps.names import original_name
 from dumpagent.upload.transfer.gzip_parts import can_pack
 
 

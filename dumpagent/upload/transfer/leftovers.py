@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dumpagent.errors import Refused
 from dumpagent.store.protocol import Store
-from dumpagent.upload.transfer import metadata
 from dumpagent.upload.ledger import Unfinished
+from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.standing import Lookup, is_our_mark
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from dumpagent import __version__
 from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, State, Verdict
-from dumpagent.settings import Place
 from dumpagent.dumps.names import is_possible
+from dumpagent.settings import Place
 
 # Source: S3 User Guide, "User-defined object metadata": 2 KB over all names and values. Ours leave room for more names.
 # OpenStack Swift refuses a value of more than 256.

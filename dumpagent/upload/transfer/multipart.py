@@ -13,11 +13,11 @@ from dumpagent.errors import Refused
 from dumpagent.kernel.cgroup import cpu_limit_cores, memory_limit_bytes
 from dumpagent.settings import MIB
 from dumpagent.store.protocol import Body, Limits, Part, Store
-from dumpagent.upload.transfer.fingerprint import DumpChanged, FileSpan, Stopped, confirm_unchanged
 from dumpagent.upload.ledger import Ledger, PackedPart, Unfinished
-from dumpagent.upload.transfer.leftovers import Leftovers
-from dumpagent.upload.transfer.job import Load
+from dumpagent.upload.transfer.fingerprint import DumpChanged, FileSpan, Stopped, confirm_unchanged
 from dumpagent.upload.transfer.gzip_parts import Piece
+from dumpagent.upload.transfer.job import Load
+from dumpagent.upload.transfer.leftovers import Leftovers
 from dumpagent.upload.transfer.throttle import InTurn, Turns
 
 # Measured against a 100 ms round trip at 0.2 CPU: smaller ones wait for answers.

@@ -8,10 +8,10 @@ from dataclasses import replace
 from dumpagent.errors import Refused
 from dumpagent.settings import MIB
 from dumpagent.store.protocol import NoSuchUpload, Part, Store
-from dumpagent.upload.transfer.fingerprint import read_span
 from dumpagent.upload.ledger import Ledger, Unfinished
-from dumpagent.upload.transfer.leftovers import Leftovers
+from dumpagent.upload.transfer.fingerprint import read_span
 from dumpagent.upload.transfer.job import Load
+from dumpagent.upload.transfer.leftovers import Leftovers
 
 
 class Resume:

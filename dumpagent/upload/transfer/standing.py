@@ -10,8 +10,8 @@ from dumpagent.hprof import chunked
 from dumpagent.store.protocol import LookRefused, Store, StoredObject
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.fingerprint import read_span
-from dumpagent.upload.transfer.keys import candidates
 from dumpagent.upload.transfer.job import Errand, Load
+from dumpagent.upload.transfer.keys import candidates
 
 _TAIL_BYTES = 512 << 10  # more than any last gzip member has
 

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from dumpagent.errors import Refused
 from dumpagent.dumps.model import Identity
+from dumpagent.errors import Refused
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.store.protocol import OpenUpload, Store, trial_key
-from dumpagent.upload.transfer import metadata
 from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.leftovers import Leftovers
 from dumpagent.upload.transfer.standing import Lookup
 

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from dumpagent.hprof import chunked
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, StoredObject
+from dumpagent.upload.ledger import Ledger, Receipt, Unfinished
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.confirm import Sent, confirm
 from dumpagent.upload.transfer.fingerprint import confirm_unchanged, open_dump
-from dumpagent.upload.ledger import Ledger, Receipt, Unfinished
-from dumpagent.upload.transfer.leftovers import Leftovers
-from dumpagent.upload.transfer.job import Errand, Load, weigh
-from dumpagent.upload.transfer.standing import Lookup, all_taken, is_our_mark
 from dumpagent.upload.transfer.gzip_parts import Cuts, Piece, packed_pieces
+from dumpagent.upload.transfer.job import Errand, Load, weigh
+from dumpagent.upload.transfer.leftovers import Leftovers
 from dumpagent.upload.transfer.multipart import (
     PART_BYTES,
     PartSender,
@@ -35,6 +34,7 @@ from dumpagent.upload.transfer.multipart import (
     plain_pieces,
 )
 from dumpagent.upload.transfer.resume import Resume
+from dumpagent.upload.transfer.standing import Lookup, all_taken, is_our_mark
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from dumpagent.dumps.model import DumpFacts, DumpFile, State, Verdict
+from dumpagent.dumps.names import companion_base
+from dumpagent.dumps.segment_files import companions_of
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Trouble
 from dumpagent.upload.backlog import Backlog, Entry, Stage
-from dumpagent.upload.volume.claim import CannotClaim, StillWritten
-from dumpagent.dumps.segment_files import companions_of
-from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.ledger import Ledger
-from dumpagent.dumps.names import companion_base
+from dumpagent.upload.volume.claim import CannotClaim, StillWritten
+from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.scan import Scan, dump_file, scan
 from dumpagent.upload.volume.unreadable import NOT_READABLE, scan_hint
 

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict
+from dumpagent.dumps.names import companion_base
+from dumpagent.dumps.segment_files import companions_of
 from dumpagent.hprof.look import Look
 from dumpagent.hprof.walk import Shape, Walked
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
 from dumpagent.kernel.reading import OpenFile, open_regular
-from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict
-from dumpagent.dumps.segment_files import companions_of
-from dumpagent.dumps.names import companion_base
 
 # A look goes on for this long at most; a file that is made to take longer is looked at again and again instead.
 _LOOK_S = 0.3

@@ -9,10 +9,10 @@ from types import TracebackType
 
 from inotify_simple import INotify, flags
 
+from dumpagent.dumps.names import is_dump_name
 from dumpagent.kernel.lease import network_file_system
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
-from dumpagent.dumps.names import is_dump_name
 
 # What is finished says CLOSE_WRITE or MOVED_TO; CREATE is there for new directories, and for dumps that begin.
 _FINISHED = flags.CLOSE_WRITE | flags.MOVED_TO

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
+from dumpagent.dumps.model import Cause
 from dumpagent.hprof.facts import facts_of, oom_stack
 from dumpagent.hprof.source import InMemory
 from dumpagent.hprof.walk import Shape, Walk, Walked
-from dumpagent.dumps.model import Cause
 from tests.harness.hprof import END, HEAP_DUMP, NOON_MS, SEGMENT, STRING, TRACE, Maker, record
 
 MAKE = Maker()

@@ -13,8 +13,8 @@ import pytest
 
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import CATALOGUE, Event
-from dumpagent.observe.log import LEVELS, log_to
 from dumpagent.observe.incident import Trouble
+from dumpagent.observe.log import LEVELS, log_to
 from dumpagent.settings import Logging
 
 SOURCE = Path(ev.__file__).parents[1]

@@ -13,9 +13,9 @@ import pytest
 
 from dumpagent.errors import BadSettings, DumpagentError, Refused, Unreachable
 from dumpagent.kernel.files import replace_file
+from dumpagent.notify.webhook import Notifier, Post, webhook
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event
-from dumpagent.notify.webhook import Notifier, Post, webhook
 from dumpagent.settings import Notifying, declared
 from tests.unit.upload.conftest import Told
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dumpagent.errors import BadSettings, Unreachable
-from dumpagent.observe import events as ev
 from dumpagent.notify.api_server import ApiServer, address_of
 from dumpagent.notify.pod_events import Pod, PodEvents, writer_named_by
+from dumpagent.observe import events as ev
 from dumpagent.secrets import HIDDEN, hide
 from tests.harness.api_server import POD, PODS, Cluster, status
 from tests.harness.stores.certificates import make_certificates

@@ -16,8 +16,8 @@ from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Limits, Store
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Errand
-from dumpagent.upload.volume.scan import scan
 from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.volume.scan import scan
 
 PART = 1024
 DUMP_TIME_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
+from dumpagent.dumps.segment_files import companions_of
 from dumpagent.kernel.lease import WriterState
 from dumpagent.kernel.rename import rename_noreplace
-from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten, claim
-from dumpagent.dumps.segment_files import companions_of
 from tests.harness.hprof import NOON_MS
 
 FACTS = DumpFacts(dump_time_ms=NOON_MS)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dumpagent.kernel.lease import WriterState, take_read_lease
 from dumpagent.dumps.model import Cause, DumpFile, Identity, State
+from dumpagent.kernel.lease import WriterState, take_read_lease
 from dumpagent.upload.volume.judge import CompletenessJudge
 from tests.harness.hprof import SEGMENT, Maker, members, record
 

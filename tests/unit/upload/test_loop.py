@@ -10,10 +10,10 @@ from dumpagent.errors import Refused, Unreachable
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Store, StoredObject
-from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.volume.judge import CompletenessJudge
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dumpagent.dumps.model import DumpFacts, DumpFile
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
-from dumpagent.upload.volume.claim import CannotClaim, StillWritten, claim
-from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.volume.claim import CannotClaim, StillWritten, claim
+from dumpagent.upload.volume.judge import CompletenessJudge
 from tests.harness.hprof import Maker
 from tests.unit.upload.conftest import PART, Told, Volume, contents
 

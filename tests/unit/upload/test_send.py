@@ -14,9 +14,9 @@ from dumpagent.errors import Refused, Unreachable
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Limits, LookRefused, OpenUpload, Part, StoredObject
+from dumpagent.upload.ledger import Ledger, Unfinished
 from dumpagent.upload.transfer.confirm import NotAsSent
 from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
-from dumpagent.upload.ledger import Ledger, Unfinished
 from dumpagent.upload.transfer.multipart import PART_BYTES, large_part_size, part_size
 from dumpagent.upload.transfer.uploader import Sender
 from tests.harness.faulty_store import FaultyStore

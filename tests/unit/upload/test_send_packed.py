@@ -17,9 +17,9 @@ from dumpagent.hprof.chunked import DENSE, FAST, announced_block_bytes, last_mem
 from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Limits, Store, StoredObject
+from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer import gzip_parts
 from dumpagent.upload.transfer.fingerprint import DumpChanged, take_fingerprint
-from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.gzip_parts import Cuts, Pace, Piece, packed_pieces
 from dumpagent.upload.transfer.multipart import workers_for
 from dumpagent.upload.transfer.uploader import Sender

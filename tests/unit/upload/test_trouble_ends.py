@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from dumpagent.errors import Refused
 from dumpagent.dumps.model import DumpFacts, DumpFile
+from dumpagent.errors import Refused
 from dumpagent.probes.heartbeat import Health, Heartbeat, Pulse
 from dumpagent.settings import Keep
 from dumpagent.store.memory import MemoryStore

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 
-from dumpagent.hprof.thread import KeepOn
 from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, State, Verdict
+from dumpagent.hprof.thread import KeepOn
 from dumpagent.store.memory import MemoryStore
-from dumpagent.upload.volume.scan import scan
 from dumpagent.upload.oom_thread import Victim
+from dumpagent.upload.volume.scan import scan
 from tests.harness.hprof import Maker
 from tests.harness.threads import NamedThread
 from tests.unit.upload.conftest import Told, Volume
