@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dumpagent.doctor.finding import Finding, Result
 from dumpagent.errors import DumpagentError
 from dumpagent.kernel.children import reap
-from dumpagent.kernel.forked import CRASHED, Errand, Say
+from dumpagent.kernel.forked import CRASHED, ForkedCall, Say
 
 Look = Callable[[], Iterator[Finding]]
 
@@ -40,7 +40,7 @@ def of_volume(name: str, look: Look, patience_s: float) -> Heard:
         for finding in guarded(name, look).findings:
             say(finding.as_line())
 
-    errand = Errand.start(work, now=time.monotonic())
+    errand = ForkedCall.start(work, now=time.monotonic())
     poll = select.poll()
     poll.register(errand.fd, select.POLLIN)
     findings: list[Finding] = []

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from dumpagent.errors import Refused
 from dumpagent.kernel.children import reap
-from dumpagent.kernel.forked import Descriptors, Errand, Say
+from dumpagent.kernel.forked import Descriptors, ForkedCall, Say
 from dumpagent.kernel.mount import make_private
 from dumpagent.kernel.mountinfo import open_mountinfo
 from dumpagent.mount import hints
@@ -394,7 +394,7 @@ class Keeper:
         def withdraw(_: Say) -> None:
             withdraw_ready(self.source)
 
-        errand = Errand.start(withdraw, now=self.monotonic(), close=self.prober.close)
+        errand = ForkedCall.start(withdraw, now=self.monotonic(), close=self.prober.close)
         poll = select.poll()
         poll.register(errand.fd, select.POLLIN)
         poll.poll(_WITHDRAW_S * 1000)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dumpagent.kernel.forked import CRASHED, Errand, Say
+from dumpagent.kernel.forked import CRASHED, ForkedCall, Say
 from dumpagent.mount.backend import Backend, Proof, prove
 
 
@@ -20,7 +20,7 @@ class Prober:
     hung_after_s: float
     close: Iterable[int] = ()
     overdue: bool = False
-    _errand: Errand | None = None
+    _errand: ForkedCall | None = None
     _said: list[dict[str, object]] = field(default_factory=list)
 
     @property
@@ -39,7 +39,7 @@ class Prober:
             work = functools.partial(
                 _say_proof, self.source, self.target if through_target else None, self.name
             )
-            self._errand = Errand.start(work, now=now, close=self.close)
+            self._errand = ForkedCall.start(work, now=now, close=self.close)
             self._said, self.overdue = [], False
 
     def collect(self, now: float) -> tuple[Proof, float] | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from dumpagent.kernel.forked import CRASHED, Errand, Say
+from dumpagent.kernel.forked import CRASHED, ForkedCall, Say
 from dumpagent.mount.move import DIRECTORY, opened
 from dumpagent.mount.rescue import Outcome, Pass, Rescue, hidden_directory
 from dumpagent.observe import events as ev
@@ -29,7 +29,7 @@ class Rescuer:
     close: Iterable[int] = ()
     monotonic: Callable[[], float] = time.monotonic
     waiting: int = 0  # files that the last pass left for later
-    _errand: Errand | None = None
+    _errand: ForkedCall | None = None
     _trouble: Trouble = field(init=False)
     _troubled: set[str] = field(default_factory=set)
     _since: dict[str, float] = field(default_factory=dict)  # stamp of a waiting file -> first seen
@@ -50,7 +50,7 @@ class Rescuer:
         now = self.monotonic()
         quiet = {stamp for stamp, since in self._since.items() if now - since >= self.quiet_s}
         self._heard = []
-        self._errand = Errand.start(lambda say: self._pass(quiet, say), now=now, close=self.close)
+        self._errand = ForkedCall.start(lambda say: self._pass(quiet, say), now=now, close=self.close)
 
     def _pass(self, quiet: set[str], say: Say) -> None:
         hidden = hidden_directory(self.target)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dumpagent.kernel.children import reap
-from dumpagent.kernel.forked import Errand, Say
+from dumpagent.kernel.forked import ForkedCall, Say
 from dumpagent.kernel.mountinfo import open_mountinfo, read_mountinfo
 from dumpagent.mount.backend import READY
 from dumpagent.mount.table import mounted_at
@@ -42,7 +42,7 @@ class Waiting:
         self.wakeups.open()
         self.reason = ""
         self._mounted: tuple[bytes, ...] = ()
-        self._look: Errand | None = None
+        self._look: ForkedCall | None = None
         self._seen = False
         self._error = ""
 
@@ -83,7 +83,7 @@ class Waiting:
             return False
         if self._look is None:
             self._seen, self._error = False, ""
-            self._look = Errand.start(self._look_for_ready, now=now, close=self.wakeups.fds)
+            self._look = ForkedCall.start(self._look_for_ready, now=now, close=self.wakeups.fds)
         for line in self._look.read():
             self._seen = bool(line.get("seen"))
             self._error = str(line.get("error", ""))

@@ -7,11 +7,11 @@ import select
 import time
 
 from dumpagent.kernel.children import reap
-from dumpagent.kernel.forked import CRASHED, Errand, Say
+from dumpagent.kernel.forked import CRASHED, ForkedCall, Say
 from dumpagent.mount.pace import Pace
 
 
-def all_of(errand: Errand) -> list[dict[str, object]]:
+def all_of(errand: ForkedCall) -> list[dict[str, object]]:
     said: list[dict[str, object]] = []
     while not errand.ended:
         select.select([errand.fd], [], [], 10)
@@ -26,14 +26,14 @@ def test_everything_a_child_says_arrives_in_order_and_any_name_survives() -> Non
         for name in names:
             say({"path": name})
 
-    assert [line["path"] for line in all_of(Errand.start(work, now=0))] == names
+    assert [line["path"] for line in all_of(ForkedCall.start(work, now=0))] == names
 
 
 def test_a_crash_is_told_with_its_error() -> None:
     def work(_: Say) -> None:
         raise OSError(5, "Input/output error", "/x")
 
-    (told,) = all_of(Errand.start(work, now=0))
+    (told,) = all_of(ForkedCall.start(work, now=0))
     assert "Input/output error" in str(told[CRASHED])
 
 
@@ -48,14 +48,14 @@ def test_a_child_keeps_none_of_the_descriptors_that_it_was_told_to_close() -> No
             except FileNotFoundError:
                 pass  # the listing's own
 
-    opened = [line["open"] for line in all_of(Errand.start(work, now=0, close=[lock]))]
+    opened = [line["open"] for line in all_of(ForkedCall.start(work, now=0, close=[lock]))]
     assert opened
     assert os.path.realpath(__file__) not in opened
     os.close(lock)
 
 
 def test_an_abandoned_child_is_gone_and_reaped_without_waiting_for_it() -> None:
-    errand = Errand.start(lambda _: time.sleep(600), now=0)
+    errand = ForkedCall.start(lambda _: time.sleep(600), now=0)
     errand.abandon()
     errand.abandon()
     reaped: list[int] = []
