@@ -13,7 +13,7 @@ from dumpagent.dumps.model import State
 from dumpagent.errors import DumpagentError
 from dumpagent.store.protocol import Store
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.transfer.job import Errand
+from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.uploader import Sender
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.volume.scan import scan
@@ -53,7 +53,7 @@ def _sent(patient: Patient, store: Store, folder: str, now: float) -> Finding:
     place = dataclasses.replace(patient.place, node_name=patient.place.node_name or "doctor")
     sender = Sender(store, ledger, place, prefix=key_below(patient, os.path.basename(folder)))
     began = time.monotonic()
-    receipt = sender.bring(Errand(dump, verdict)).receipt
+    receipt = sender.bring(Job(dump, verdict)).receipt
     took_s = time.monotonic() - began
     whole = b"".join(store.read(receipt.key)) == content
     try:

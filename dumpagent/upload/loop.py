@@ -18,7 +18,7 @@ from dumpagent.upload.keeping.reclaim import Reclaimer
 from dumpagent.upload.keeping.retention import Retention
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import Reach
-from dumpagent.upload.transfer.job import Errand
+from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.sweep import Sweep
 from dumpagent.upload.transfer.uploader import Brought, Sender
 from dumpagent.upload.volume.finder import Claim, Finder
@@ -189,7 +189,7 @@ class UploadLoop:
 
     def _foresee(self, entry: Entry) -> None:
         assert entry.verdict is not None  # noqa: S101 - READY entries have one
-        key, there = self._sender.foresee(Errand(entry.dump, entry.verdict))
+        key, there = self._sender.foresee(Job(entry.dump, entry.verdict))
         self._tell(
             ev.DUMP_WOULD_UPLOAD,
             path=entry.dump.path,

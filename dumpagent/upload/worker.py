@@ -17,7 +17,7 @@ from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.oom_thread import Victim
 from dumpagent.upload.store_health import Reach
 from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
-from dumpagent.upload.transfer.job import Errand
+from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.multipart import Progress
 from dumpagent.upload.transfer.uploader import Brought, Sender
 from dumpagent.upload.volume.judge import Judge
@@ -81,7 +81,7 @@ class UploadWorker:
             entry.victim = Victim(dump, verdict)
         try:
             with self._progress(dump) as advance:
-                brought = self._sender.bring(Errand(dump, verdict), progress=advance)
+                brought = self._sender.bring(Job(dump, verdict), progress=advance)
         except Stopped:
             self._backlog.judge_again(entry)
             return None

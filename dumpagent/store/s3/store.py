@@ -88,7 +88,7 @@ class S3Store:
         return f"bucket {self._settings.bucket}{at}"
 
     def warm_up(self) -> None:
-        """Load the SDK and make its client, which the first request would have to wait for. Asks nothing.
+        """PreparedJob the SDK and make its client, which the first request would have to wait for. Asks nothing.
 
         Half a second of CPU and 30 MB. Raises what the SDK raises, as the first request would.
         """

@@ -13,7 +13,7 @@ from dumpagent.upload.transfer.gzip_parts import can_pack
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class Job:
     """One dump that is to be brought, with all that is known of it before the store is asked."""
 
     dump: DumpFile
@@ -31,14 +31,14 @@ class Errand:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class PreparedJob:
     """An errand whose file was read once.
 
     `part_bytes`: the smallest parts it may go in; `large_part_bytes`: those in which it is cheapest to send.
     `packed`: it goes as gzip. `packable`: it could, so the store may hold it in that form.
     """
 
-    errand: Errand
+    errand: Job
     fd: int
     fingerprint: Fingerprint
     contents: metadata.Contents
@@ -48,8 +48,8 @@ class Load:
     packable: bool
 
 
-def weigh(
-    errand: Errand,
+def prepare(
+    errand: Job,
     fd: int,
     *,
     part_bytes: int,
@@ -57,7 +57,7 @@ def weigh(
     block_bytes: int,
     packed_most_bytes: int,
     stopped: Callable[[], bool],
-) -> Load:
+) -> PreparedJob:
     """Read the whole dump once and give what there is to know before it goes.
 
     Dumps of up to `packed_most_bytes` go as gzip, if they can. Raises Stopped, DumpChanged, OSError.
@@ -65,7 +65,7 @@ def weigh(
     size_bytes = errand.dump.size_bytes
     packable = can_pack(fd)
     fingerprint = take_fingerprint(fd, size_bytes, block_bytes=block_bytes, stopped=stopped)
-    return Load(
+    return PreparedJob(
         errand,
         fd,
         fingerprint,

@@ -16,7 +16,7 @@ from dumpagent.store.protocol import Body, Limits, Part, Store
 from dumpagent.upload.ledger import Ledger, PackedPart, Unfinished
 from dumpagent.upload.transfer.fingerprint import DumpChanged, FileSpan, Stopped, confirm_unchanged
 from dumpagent.upload.transfer.gzip_parts import Piece
-from dumpagent.upload.transfer.job import Load
+from dumpagent.upload.transfer.job import PreparedJob
 from dumpagent.upload.transfer.leftovers import Leftovers
 from dumpagent.upload.transfer.throttle import InTurn, Turns
 
@@ -71,7 +71,7 @@ def workers_for(round_trip_s: float, memory_bytes: int | None) -> int:
 
 
 def plain_pieces(
-    load: Load,
+    load: PreparedJob,
     part_bytes: int,
     held: dict[int, Part],
     *,
@@ -150,7 +150,7 @@ class PartSender:
         self._workers = workers
 
     def send(
-        self, load: Load, run: Run, pieces: Iterator[Piece], progress: Progress, *, round_trip_s: float
+        self, load: PreparedJob, run: Run, pieces: Iterator[Piece], progress: Progress, *, round_trip_s: float
     ) -> None:
         """Send the pieces, several at once, and make the next one meanwhile; `run` tells what has arrived.
 

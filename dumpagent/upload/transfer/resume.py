@@ -10,7 +10,7 @@ from dumpagent.settings import MIB
 from dumpagent.store.protocol import NoSuchUpload, Part, Store
 from dumpagent.upload.ledger import Ledger, Unfinished
 from dumpagent.upload.transfer.fingerprint import read_span
-from dumpagent.upload.transfer.job import Load
+from dumpagent.upload.transfer.job import PreparedJob
 from dumpagent.upload.transfer.leftovers import Leftovers
 
 
@@ -22,7 +22,7 @@ class Resume:
         self._ledger = ledger
         self._leftovers = leftovers
 
-    def find(self, load: Load, key: str) -> Unfinished | None:
+    def find(self, load: PreparedJob, key: str) -> Unfinished | None:
         """Give the upload of this dump to this key that can go on: the remembered one, or one that holds our bytes.
 
         One that was cut off before any part arrived goes on with smaller parts: on a line that breaks often, those
@@ -48,11 +48,11 @@ class Resume:
             )
         return self._adopt(load, key)
 
-    def held(self, load: Load, upload: Unfinished) -> dict[int, Part]:
+    def held(self, load: PreparedJob, upload: Unfinished) -> dict[int, Part]:
         """Give the parts of `upload` that the store holds as this dump needs them, by number."""
         return self._packed(upload) if load.packed else self._matching(upload, load)
 
-    def _adopt(self, load: Load, key: str) -> Unfinished | None:
+    def _adopt(self, load: PreparedJob, key: str) -> Unfinished | None:
         """Give an open upload under `key` all of whose parts are spans of this very dump, if the state was lost."""
         try:
             left_open = [left for left in self._store.open_uploads(key) if left.key == key]
@@ -79,7 +79,9 @@ class Resume:
                 return upload
         return None
 
-    def _matching(self, upload: Unfinished, load: Load, stored: list[Part] | None = None) -> dict[int, Part]:
+    def _matching(
+        self, upload: Unfinished, load: PreparedJob, stored: list[Part] | None = None
+    ) -> dict[int, Part]:
         """Give the parts in the store that hold this dump's bytes: by the remembered ETag, the CRC32, or the MD5."""
         held = {}
         for part in self._store.parts(upload.key, upload.upload_id) if stored is None else stored:
@@ -113,7 +115,7 @@ class Resume:
         return held
 
 
-def _fits(part_bytes: int, load: Load) -> bool:
+def _fits(part_bytes: int, load: PreparedJob) -> bool:
     """Say whether the dump can go on in parts of that size, whichever version of the agent chose it."""
     return part_bytes >= load.part_bytes and part_bytes % load.fingerprint.block_bytes == 0
 

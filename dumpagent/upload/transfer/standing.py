@@ -10,7 +10,7 @@ from dumpagent.hprof import chunked
 from dumpagent.store.protocol import LookRefused, Store, StoredObject
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.fingerprint import read_span
-from dumpagent.upload.transfer.job import Errand, Load
+from dumpagent.upload.transfer.job import Job, PreparedJob
 from dumpagent.upload.transfer.keys import candidates
 
 _TAIL_BYTES = 512 << 10  # more than any last gzip member has
@@ -28,7 +28,7 @@ class Lookup:
         self._node = node
         self._monotonic = monotonic
 
-    def keys(self, load: Load) -> Iterator[tuple[str, str | None]]:
+    def keys(self, load: PreparedJob) -> Iterator[tuple[str, str | None]]:
         """Give the keys that the dump may get, each with the one it would have in the other form, if there is one."""
         plain = self._candidates(load, load.errand.original)
         if not load.packable:
@@ -56,7 +56,7 @@ class Lookup:
             raise Unreachable(f"{self._store.name} gave two answers about {key}", hint="it is asked again")
         return True
 
-    def is_whole(self, found: StoredObject | None, load: Load, *, packed: bool) -> bool:
+    def is_whole(self, found: StoredObject | None, load: PreparedJob, *, packed: bool) -> bool:
         """Say whether an object is this dump from end to end. Raises as the store does, where it must be asked."""
         if found is None or found.reserved or not metadata.holds(found.metadata, load.contents):
             return False
@@ -72,7 +72,7 @@ class Lookup:
             return False
         return content == read_span(load.fd, load.contents.size_bytes - len(content), len(content))
 
-    def _candidates(self, load: Load, original: str) -> Iterable[str]:
+    def _candidates(self, load: PreparedJob, original: str) -> Iterable[str]:
         return candidates(
             prefix=self._prefix,
             original=original,
@@ -87,7 +87,7 @@ def is_our_mark(found: StoredObject, contents: metadata.Contents) -> bool:
     return found.reserved and metadata.holds(found.metadata, contents)
 
 
-def all_taken(errand: Errand) -> Refused:
+def all_taken(errand: Job) -> Refused:
     """Give the error for a dump none of whose keys is free."""
     return Refused(
         f"every key for {errand.original} is taken by other objects",

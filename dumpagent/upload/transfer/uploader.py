@@ -21,7 +21,7 @@ from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.confirm import Sent, confirm
 from dumpagent.upload.transfer.fingerprint import confirm_unchanged, open_dump
 from dumpagent.upload.transfer.gzip_parts import Cuts, Piece, packed_pieces
-from dumpagent.upload.transfer.job import Errand, Load, weigh
+from dumpagent.upload.transfer.job import Job, PreparedJob, prepare
 from dumpagent.upload.transfer.leftovers import Leftovers
 from dumpagent.upload.transfer.multipart import (
     PART_BYTES,
@@ -82,7 +82,7 @@ class Sender:
         self._resume = Resume(store, ledger, self._leftovers)
         self._parts = PartSender(store, ledger, self._leftovers, stop=self._stop, workers=workers)
 
-    def bring(self, errand: Errand, *, progress: Progress = lambda _bytes: None) -> Brought:
+    def bring(self, errand: Job, *, progress: Progress = lambda _bytes: None) -> Brought:
         """Give the receipt of the dump once the store holds it, whoever put it there.
 
         Raises DumpChanged if the file is not what was judged, Refused, Unreachable or NotAsSent by the store, OSError
@@ -96,7 +96,7 @@ class Sender:
         finally:
             os.close(fd)
 
-    def foresee(self, errand: Errand) -> tuple[str, bool]:
+    def foresee(self, errand: Job) -> tuple[str, bool]:
         """Give the key that the dump would get, and whether it is there already. Asks the store, changes nothing."""
         fd = open_dump(errand.dump.path, errand.dump.identity)
         try:
@@ -113,10 +113,10 @@ class Sender:
             os.close(fd)
         raise all_taken(errand)
 
-    def _weigh(self, errand: Errand, fd: int) -> Load:
+    def _weigh(self, errand: Job, fd: int) -> PreparedJob:
         size_bytes, least_bytes = errand.dump.size_bytes, self._part_bytes
         part_bytes = part_size(size_bytes, limits=self._store.limits, least_bytes=least_bytes)
-        return weigh(
+        return prepare(
             errand,
             fd,
             part_bytes=part_bytes,
@@ -128,7 +128,7 @@ class Sender:
 
     # -- the order of things ------------------------------------------------------------------------------------
 
-    def _bring(self, load: Load, progress: Progress) -> Brought:
+    def _bring(self, load: PreparedJob, progress: Progress) -> Brought:
         lookup = self._lookup
         for key, twin in lookup.keys(load):
             if twin:
@@ -167,11 +167,11 @@ class Sender:
             return self._receive(load, key, sent, verified=verified)
         raise all_taken(load.errand)
 
-    def _already(self, load: Load, key: str, found: StoredObject) -> Brought:
+    def _already(self, load: PreparedJob, key: str, found: StoredObject) -> Brought:
         there = Sent(found.size_bytes, load.contents.crc32, sent_bytes=0)
         return self._receive(load, found.key or key, there, verified=True)
 
-    def _receive(self, load: Load, key: str, sent: Sent, *, verified: bool) -> Brought:
+    def _receive(self, load: PreparedJob, key: str, sent: Sent, *, verified: bool) -> Brought:
         noted = self._ledger.unfinished(load.errand.dump.identity)
         if noted and noted.upload_id != sent.upload_id:
             self._leftovers.give_up(noted)
@@ -190,7 +190,7 @@ class Sender:
 
     # -- making the object --------------------------------------------------------------------------------------
 
-    def _send(self, load: Load, key: str, progress: Progress) -> Sent:
+    def _send(self, load: PreparedJob, key: str, progress: Progress) -> Sent:
         """Make the object. Raises Occupied."""
         labels = metadata.describe(
             load.errand.dump,
@@ -236,13 +236,15 @@ class Sender:
             raise
         return Sent(sum(part.size_bytes for part in parts), crc32, run.sent_bytes, resumed, upload.upload_id)
 
-    def _put(self, load: Load, key: str, labels: dict[str, str], piece: Piece, progress: Progress) -> Sent:
+    def _put(
+        self, load: PreparedJob, key: str, labels: dict[str, str], piece: Piece, progress: Progress
+    ) -> Sent:
         confirm_unchanged(load.fd, load.errand.dump.identity)
         self._store.put(key, piece.body, labels)
         progress(piece.end)
         return Sent(piece.body.size_bytes, piece.body.crc32, piece.body.size_bytes)
 
-    def _pieces(self, load: Load, upload: Unfinished | None, held: dict[int, Part]) -> Iterator[Piece]:
+    def _pieces(self, load: PreparedJob, upload: Unfinished | None, held: dict[int, Part]) -> Iterator[Piece]:
         """Give what the store does not hold yet, each made when it is asked for."""
         if not load.packed:
             part_bytes = upload.part_bytes if upload else load.large_part_bytes

@@ -15,7 +15,7 @@ from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Limits, Store
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.transfer.job import Errand
+from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.uploader import Sender
 from dumpagent.upload.volume.scan import scan
 
@@ -53,12 +53,12 @@ class Volume:
         path.write_bytes(content)
         return relpath
 
-    def errand(self, relpath: str, *, dump_time_ms: int | None = DUMP_TIME_MS) -> Errand:
+    def errand(self, relpath: str, *, dump_time_ms: int | None = DUMP_TIME_MS) -> Job:
         dump = next(found for found in scan(str(self.root)).dumps if found.relpath == relpath)
         verdict = Verdict(
             State.COMPLETE, "a test says so", due=True, facts=DumpFacts(dump_time_ms=dump_time_ms)
         )
-        return Errand(dump, verdict)
+        return Job(dump, verdict)
 
 
 @pytest.fixture

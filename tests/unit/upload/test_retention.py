@@ -17,7 +17,7 @@ from dumpagent.store.protocol import Body, LookRefused, Store, StoredObject
 from dumpagent.upload.keeping.recheck import Recheck, Stored
 from dumpagent.upload.keeping.retention import Retention, Space, in_order_of_deletion, settle_all, space_of
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.transfer.job import Errand
+from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.uploader import Sender
 from dumpagent.upload.volume.scan import dump_file
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
@@ -253,7 +253,7 @@ def _killed_jvm(scene: Scene, *, also_store_the_part: bool) -> None:
     scene.bring("java_pid1.hprof", some_bytes(20), at=1)
     scene.volume.dump(part, some_bytes(30))
     if also_store_the_part:
-        errand = Errand(
+        errand = Job(
             dump_file(str(scene.volume.root), part, os.lstat(scene.volume.root / part))
             or scene.stored[0].dump,
             Verdict(State.TRUNCATED, "", due=True),
