@@ -48,7 +48,7 @@ from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.multipart import Progress
 from dumpagent.upload.transfer.sweep import Sweep
-from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.claim import claim
 from dumpagent.upload.volume.judge import CompletenessJudge
 
@@ -128,7 +128,7 @@ def command(
         root=root,
         store=store,
         ledger=ledger,
-        sender=Sender(
+        sender=Uploader(
             store,
             ledger,
             place,

@@ -14,7 +14,7 @@ from dumpagent.errors import DumpagentError
 from dumpagent.store.protocol import Store
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Job
-from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.volume.scan import scan
 
@@ -51,7 +51,7 @@ def _sent(patient: Patient, store: Store, folder: str, now: float) -> Finding:
     ledger = Ledger(f"{folder}/state", store=store.name)
     ledger.load()
     place = dataclasses.replace(patient.place, node_name=patient.place.node_name or "doctor")
-    sender = Sender(store, ledger, place, prefix=key_below(patient, os.path.basename(folder)))
+    sender = Uploader(store, ledger, place, prefix=key_below(patient, os.path.basename(folder)))
     began = time.monotonic()
     receipt = sender.bring(Job(dump, verdict)).receipt
     took_s = time.monotonic() - began

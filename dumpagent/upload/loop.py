@@ -20,7 +20,7 @@ from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import Reach
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.sweep import Sweep
-from dumpagent.upload.transfer.uploader import Brought, Sender
+from dumpagent.upload.transfer.uploader import Brought, Uploader
 from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.worker import Outcome, ShowProgress, UploadWorker, no_progress
@@ -52,7 +52,7 @@ class UploadLoop:
         root: str,
         store: Store,
         ledger: Ledger,
-        sender: Sender,
+        sender: Uploader,
         judge: Judge,
         tell: Tell,
         stop: threading.Event,

@@ -19,7 +19,7 @@ from dumpagent.upload.store_health import Reach
 from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.multipart import Progress
-from dumpagent.upload.transfer.uploader import Brought, Sender
+from dumpagent.upload.transfer.uploader import Brought, Uploader
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.unreadable import NOT_READABLE
 
@@ -45,7 +45,7 @@ class UploadWorker:
         self,
         *,
         backlog: Backlog,
-        sender: Sender,
+        sender: Uploader,
         judge: Judge,
         reach: Reach,
         dump_trouble: Trouble,

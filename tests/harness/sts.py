@@ -15,7 +15,7 @@ _ANSWER = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com
 <SessionToken>{session}</SessionToken><Expiration>{expires}</Expiration></Credentials>
 <AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/dumps/x</Arn><AssumedRoleId>AROA:x</AssumedRoleId></AssumedRoleUser>
 </AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"""
-_REFUSAL = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>
+_REFUSAL = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Uploader</Type>
 <Code>ExpiredTokenException</Code><Message>Token expired</Message></Error></ErrorResponse>"""
 
 

@@ -95,13 +95,13 @@ def _serve(orders: socket.socket, part_bytes: int) -> None:
     import dumpagent.observe.metrics  # noqa: F401
     from dumpagent.upload.daemon import StoreQuestion
     from dumpagent.upload.transfer.sweep import Sweep
-    from dumpagent.upload.transfer.uploader import Sender
+    from dumpagent.upload.transfer.uploader import Uploader
 
     # A process of its own that asks the store whether it is there, at every start, takes longer than most lives.
     StoreQuestion.begin = lambda _self: None  # type: ignore[method-assign, assignment]
     # Parts of the least size that stores take, so that small dumps are multipart uploads.
-    assert Sender.__init__.__kwdefaults__
-    Sender.__init__.__kwdefaults__["part_bytes"] = part_bytes
+    assert Uploader.__init__.__kwdefaults__
+    Uploader.__init__.__kwdefaults__["part_bytes"] = part_bytes
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     for line in orders.makefile("rb"):
         life = Life(**json.loads(line))
@@ -159,7 +159,7 @@ def _let_clock_jump(seconds: float, *, after_s: float) -> None:
     """Let everything of ours that asks for the time of day be wrong by `seconds` (the SDK keeps the right time)."""
     from dumpagent.upload.keeping.recheck import Recheck
     from dumpagent.upload.ledger import Ledger
-    from dumpagent.upload.transfer.uploader import Sender
+    from dumpagent.upload.transfer.uploader import Uploader
     from dumpagent.upload.volume.judge import CompletenessJudge
 
     jumps_at = time.monotonic() + after_s
@@ -167,7 +167,7 @@ def _let_clock_jump(seconds: float, *, after_s: float) -> None:
     def now() -> float:
         return time.time() + (seconds if time.monotonic() >= jumps_at else 0)
 
-    for wrong in (Sender, Ledger, CompletenessJudge, Recheck):
+    for wrong in (Uploader, Ledger, CompletenessJudge, Recheck):
         defaults = wrong.__init__.__kwdefaults__
         assert defaults
         defaults["now"] = now

@@ -46,7 +46,7 @@ class Brought:
     resumed: bool = False
 
 
-class Sender:
+class Uploader:
     """Brings dumps into `store`, one call of `bring` at a time; parts go out on threads.
 
     `packed`: plain dumps become .hprof.gz on their way. `workers`: threads, by the round trip if not given.

@@ -16,7 +16,7 @@ from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Limits, Store
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Job
-from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.scan import scan
 
 PART = 1024
@@ -78,17 +78,17 @@ def told() -> Told:
     return Told()
 
 
-SenderFor = Callable[..., Sender]
+SenderFor = Callable[..., Uploader]
 
 
 @pytest.fixture
 def sender_on(volume: Volume) -> SenderFor:
     """Give the maker of an agent on a node: a fresh process each time, with the state directory of that name."""
 
-    def make(store: Store, *, node: str = "node-a", state: str = ".dumpagent") -> Sender:
+    def make(store: Store, *, node: str = "node-a", state: str = ".dumpagent") -> Uploader:
         ledger = Ledger(str(volume.root / state), store=store.name)
         ledger.load()
-        return Sender(store, ledger, Place(node_name=node, pod_name="agent-0"), part_bytes=PART)
+        return Uploader(store, ledger, Place(node_name=node, pod_name="agent-0"), part_bytes=PART)
 
     return make
 

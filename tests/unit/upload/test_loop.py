@@ -12,7 +12,7 @@ from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Store, StoredObject
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
-from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import CompletenessJudge
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
 
@@ -43,7 +43,7 @@ def loop_on(
         root=str(volume.root),
         store=store,
         ledger=ledger,
-        sender=Sender(store, ledger, Place(node_name="n"), part_bytes=PART),
+        sender=Uploader(store, ledger, Place(node_name="n"), part_bytes=PART),
         judge=judge,
         tell=told,
         stop=threading.Event(),

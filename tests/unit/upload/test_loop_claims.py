@@ -10,7 +10,7 @@ from dumpagent.settings import Place
 from dumpagent.store.memory import MemoryStore
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
-from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten, claim
 from dumpagent.upload.volume.judge import CompletenessJudge
 from tests.harness.hprof import Maker
@@ -32,7 +32,7 @@ def loop_on(
         root=str(volume.root),
         store=store,
         ledger=ledger,
-        sender=Sender(store, ledger, Place(node_name="n"), part_bytes=PART),
+        sender=Uploader(store, ledger, Place(node_name="n"), part_bytes=PART),
         judge=CompletenessJudge(quiet_s=0),
         tell=told,
         stop=threading.Event(),

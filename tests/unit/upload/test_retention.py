@@ -18,7 +18,7 @@ from dumpagent.upload.keeping.recheck import Recheck, Stored
 from dumpagent.upload.keeping.retention import Retention, Space, in_order_of_deletion, settle_all, space_of
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Job
-from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.scan import dump_file
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
 
@@ -46,7 +46,7 @@ class Scene:
         self.volume, self.told = volume, told
         self.ledger = Ledger(f"{volume.root}/.dumpagent", store=store.name)
         self.ledger.load()
-        self.sender = Sender(behind or store, self.ledger, Place(node_name="n"), part_bytes=PART)
+        self.sender = Uploader(behind or store, self.ledger, Place(node_name="n"), part_bytes=PART)
         self.retention = Retention(
             Keeping(local_keep=keep),
             root=str(volume.root),

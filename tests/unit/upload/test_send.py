@@ -18,7 +18,7 @@ from dumpagent.upload.ledger import Ledger, Unfinished
 from dumpagent.upload.transfer.confirm import NotAsSent
 from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.transfer.multipart import PART_BYTES, large_part_size, part_size
-from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.sweeping import sweep_leftovers
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, SenderFor, Volume, contents, some_bytes
@@ -221,7 +221,7 @@ def test_an_ending_agent_does_not_wait_for_the_part_that_is_sent(
 
     ledger = Ledger(str(tmp_path / "state"), store=store.name)
     slow = Slow(limits=SMALL_LIMITS)
-    sender = Sender(slow, ledger, Place(), part_bytes=PART, stop=stop, workers=1)
+    sender = Uploader(slow, ledger, Place(), part_bytes=PART, stop=stop, workers=1)
     with pytest.raises(Stopped):
         sender.bring(volume.errand(volume.dump("java_pid1.hprof", some_bytes(LARGE))))
     assert asked.is_set()

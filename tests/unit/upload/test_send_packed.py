@@ -22,7 +22,7 @@ from dumpagent.upload.transfer import gzip_parts
 from dumpagent.upload.transfer.fingerprint import DumpChanged, take_fingerprint
 from dumpagent.upload.transfer.gzip_parts import Cuts, Pace, Piece, packed_pieces
 from dumpagent.upload.transfer.multipart import workers_for
-from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.sweeping import sweep_leftovers
 from tests.unit.upload.conftest import PART, Volume, contents
@@ -38,11 +38,11 @@ def dump_bytes(size: int) -> bytes:
     return (MAGIC + b"".join(rng.randbytes(60) + bytes(60) for _ in range(size // 120 + 1)))[:size]
 
 
-def packing(store: Store, volume: Volume, *, state: str = ".dumpagent", packed: bool = True) -> Sender:
+def packing(store: Store, volume: Volume, *, state: str = ".dumpagent", packed: bool = True) -> Uploader:
     ledger = Ledger(str(volume.root / state), store=store.name)
     ledger.load()
     place = Place(node_name="node-a")
-    return Sender(store, ledger, place, packed=packed, part_bytes=PART, block_bytes=BLOCK, workers=2)
+    return Uploader(store, ledger, place, packed=packed, part_bytes=PART, block_bytes=BLOCK, workers=2)
 
 
 def unpacked(store: Store) -> dict[str, bytes]:
@@ -170,7 +170,7 @@ def test_bytes_that_change_behind_an_unchanged_size_and_time_are_not_stored(
 
     rotting = Rotting(limits=store.limits)
     ledger = Ledger(str(volume.root / "state"), store=rotting.name)
-    sender = Sender(rotting, ledger, Place(), packed=True, part_bytes=PART // 2, block_bytes=BLOCK)
+    sender = Uploader(rotting, ledger, Place(), packed=True, part_bytes=PART // 2, block_bytes=BLOCK)
     with pytest.raises(DumpChanged):
         sender.bring(errand)
     assert contents(rotting) == {}

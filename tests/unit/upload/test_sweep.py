@@ -15,7 +15,7 @@ from dumpagent.store.protocol import Body, OpenUpload, StoredObject, trial_key
 from dumpagent.upload.ledger import Ledger, Unfinished
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.transfer.sweep import QUIET_S, Sweep
-from dumpagent.upload.transfer.uploader import Sender
+from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import CompletenessJudge
 from tests.unit.upload.conftest import PART, SenderFor, Told, Volume, contents, some_bytes
 
@@ -210,7 +210,7 @@ def test_the_agent_sweeps_after_its_uploads(volume: Volume, store: MemoryStore, 
         root=str(volume.root),
         store=store,
         ledger=ledger,
-        sender=Sender(store, ledger, Place(node_name="node-a"), part_bytes=PART),
+        sender=Uploader(store, ledger, Place(node_name="node-a"), part_bytes=PART),
         judge=CompletenessJudge(quiet_s=0, now=lambda: 0.0, monotonic=lambda: now),
         tell=told,
         stop=threading.Event(),
