@@ -17,7 +17,7 @@ from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.keeping.reclaim import Reclaimer
 from dumpagent.upload.keeping.retention import Retention
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.store_health import Reach
+from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.sweep import Sweep
 from dumpagent.upload.transfer.uploader import Brought, Uploader
@@ -66,7 +66,7 @@ class UploadLoop:
         self.root = root
         self.backlog = Backlog(monotonic=monotonic)
         self._ledger, self._sender, self._tell, self._stop = ledger, sender, tell, stop
-        self._reach = Reach(store, tell, monotonic=monotonic)
+        self._reach = StoreHealth(store, tell, monotonic=monotonic)
         dump_trouble = Trouble(tell, ev.UPLOAD_FAILED, ev.UPLOAD_RECOVERED, monotonic=monotonic)
         self._finder = Finder(
             root=root,

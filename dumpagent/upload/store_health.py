@@ -13,7 +13,7 @@ from dumpagent.store.protocol import LookRefused, Store
 _STORE = "store"  # one trouble for all dumps
 
 
-class Reach:
+class StoreHealth:
     """What everybody who asks the store has to know of it. `monotonic` is the clock of the pause, seconds."""
 
     def __init__(self, store: Store, tell: Tell, *, monotonic: Callable[[], float]) -> None:

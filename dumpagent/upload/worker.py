@@ -15,7 +15,7 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Trouble
 from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.oom_thread import Victim
-from dumpagent.upload.store_health import Reach
+from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.multipart import Progress
@@ -47,7 +47,7 @@ class UploadWorker:
         backlog: Backlog,
         sender: Uploader,
         judge: Judge,
-        reach: Reach,
+        reach: StoreHealth,
         dump_trouble: Trouble,
         tell: Tell,
         stop: threading.Event,

@@ -9,7 +9,7 @@ from dumpagent.upload.backlog import Backlog
 from dumpagent.upload.keeping.recheck import Recheck, Stored
 from dumpagent.upload.keeping.retention import Retention
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.store_health import Reach
+from dumpagent.upload.store_health import StoreHealth
 
 _RETRY_S = 30.0
 
@@ -24,7 +24,7 @@ class Reclaimer:
         ledger: Ledger,
         recheck: Recheck,
         retention: Retention,
-        reach: Reach,
+        reach: StoreHealth,
         stop: threading.Event,
     ) -> None:
         self._backlog, self._ledger, self._recheck = backlog, ledger, recheck
