@@ -18,7 +18,7 @@ from dumpagent.upload.transfer.fingerprint import DumpChanged, FileSpan, Stopped
 from dumpagent.upload.transfer.gzip_parts import Piece
 from dumpagent.upload.transfer.job import PreparedJob
 from dumpagent.upload.transfer.leftovers import Leftovers
-from dumpagent.upload.transfer.throttle import InTurn, Turns
+from dumpagent.upload.transfer.throttle import CpuThrottle, InTurn
 
 # Measured against a 100 ms round trip at 0.2 CPU: smaller ones wait for answers.
 PART_BYTES = 16 * MIB
@@ -158,7 +158,7 @@ class PartSender:
         """
         upload = run.upload
         workers = self._workers or workers_for(round_trip_s, memory_limit_bytes())
-        turns = Turns(cpu_limit_cores() or 1.0)
+        turns = CpuThrottle(cpu_limit_cores() or 1.0)
 
         def send(piece: Piece) -> _Arrived:
             body = piece.body

@@ -20,7 +20,7 @@ _LONGEST_S = 5.0  # stores give up a connection that is quiet for 20 s
 _LOOK_S = 0.1
 
 
-class Turns:
+class CpuThrottle:
     """One thread at a time sends; the others wait, until it turns out that the CPU idles meanwhile.
 
     `cores`: what this process may use, in CPU seconds per second, at most one thread's.
@@ -75,7 +75,7 @@ class InTurn(io.RawIOBase):
     Whoever reads it gives the turn in the end, should the reading have been broken off.
     """
 
-    def __init__(self, span: Span, turns: Turns) -> None:
+    def __init__(self, span: Span, turns: CpuThrottle) -> None:
         self._span, self._turns = span, turns
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dumpagent.upload.transfer.fingerprint import FileSpan
-from dumpagent.upload.transfer.throttle import InTurn, Turns
+from dumpagent.upload.transfer.throttle import CpuThrottle, InTurn
 
 
 class Machine:
@@ -26,8 +26,8 @@ class Machine:
     def cpu(self) -> float:
         return self.now * self.share * self.cores
 
-    def turns(self) -> Turns:
-        return Turns(self.cores, monotonic=self.monotonic, cpu=self.cpu)
+    def turns(self) -> CpuThrottle:
+        return CpuThrottle(self.cores, monotonic=self.monotonic, cpu=self.cpu)
 
 
 def other_thread(call: Callable[[], object]) -> threading.Thread:
@@ -37,7 +37,7 @@ def other_thread(call: Callable[[], object]) -> threading.Thread:
 
 
 def test_the_second_waits_until_the_first_has_sent() -> None:
-    turns = Turns(1.0, cpu=time.monotonic)  # never idle
+    turns = CpuThrottle(1.0, cpu=time.monotonic)  # never idle
     sent = list[str]()
     turns.take()
 
@@ -100,7 +100,7 @@ def test_one_thread_may_take_its_turn_again_for_another_attempt_and_give_it_twic
 
 
 def test_a_turn_is_given_only_by_whoever_has_it() -> None:
-    turns = Turns(1.0, cpu=time.monotonic)
+    turns = CpuThrottle(1.0, cpu=time.monotonic)
     turns.take()
     other_thread(turns.give).join(5)
     thread = other_thread(turns.take)
@@ -113,7 +113,7 @@ def test_a_turn_is_given_only_by_whoever_has_it() -> None:
 def test_a_span_has_its_turn_from_its_first_byte_to_its_last(tmp_path: Path) -> None:
     content = os.urandom(3000)
     (tmp_path / "dump").write_bytes(content)
-    turns = Turns(1.0, cpu=time.monotonic)
+    turns = CpuThrottle(1.0, cpu=time.monotonic)
     with (tmp_path / "dump").open("rb") as file:
 
         def span() -> InTurn:
