@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
-from dumpagent.upload.oom_thread import Victim
+from dumpagent.upload.oom_thread import OomThreadSearch
 
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 
@@ -35,7 +35,7 @@ class Entry:
     stage: Stage = Stage.WAITING
     verdict: Verdict | None = None
     attempts: int = 0
-    victim: Victim | None = None
+    victim: OomThreadSearch | None = None
     not_before: float = 0.0
     waiting_since: float = 0.0
 

@@ -34,7 +34,7 @@ def find_thread(dump: DumpFile, keep_on: KeepOn) -> str | None:
 Find = Callable[[DumpFile, KeepOn], str | None]
 
 
-class Victim:
+class OomThreadSearch:
     """One search, begun when it is made. Without an OutOfMemoryError there is nothing to search for."""
 
     def __init__(

@@ -14,7 +14,7 @@ from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Trouble
 from dumpagent.upload.backlog import Backlog, Entry
-from dumpagent.upload.oom_thread import Victim
+from dumpagent.upload.oom_thread import OomThreadSearch
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.transfer.job import Job
@@ -78,7 +78,7 @@ class UploadWorker:
             return None
         began = self._monotonic()
         if entry.victim is None or entry.victim.dump.identity != dump.identity:
-            entry.victim = Victim(dump, verdict)
+            entry.victim = OomThreadSearch(dump, verdict)
         try:
             with self._progress(dump) as advance:
                 brought = self._sender.bring(Job(dump, verdict), progress=advance)

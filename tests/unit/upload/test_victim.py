@@ -7,7 +7,7 @@ import threading
 from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, State, Verdict
 from dumpagent.hprof.thread import KeepOn
 from dumpagent.store.memory import MemoryStore
-from dumpagent.upload.oom_thread import Victim
+from dumpagent.upload.oom_thread import OomThreadSearch
 from dumpagent.upload.volume.scan import scan
 from tests.harness.hprof import Maker
 from tests.harness.threads import NamedThread
@@ -45,12 +45,12 @@ def test_a_dump_that_tells_of_no_thread_is_told_without(
 def test_a_dump_on_request_costs_no_search(volume: Volume) -> None:
     volume.dump("java_pid1.hprof", NAMED.dump())
     asked = Verdict(State.COMPLETE, "a test says so", due=True, facts=DumpFacts(cause=Cause.REQUEST))
-    assert Victim(found(volume), asked).name(wait_s=LONG_S) is None
+    assert OomThreadSearch(found(volume), asked).name(wait_s=LONG_S) is None
 
 
 def test_a_search_that_costs_too_much_is_given_up(volume: Volume) -> None:
     volume.dump("java_pid1.hprof", NAMED.dump())
-    assert Victim(found(volume), OOM, cpu_s=0.0).name(wait_s=LONG_S) is None
+    assert OomThreadSearch(found(volume), OOM, cpu_s=0.0).name(wait_s=LONG_S) is None
 
 
 def test_nobody_waits_for_a_search_longer_than_said(volume: Volume) -> None:
@@ -62,7 +62,7 @@ def test_nobody_waits_for_a_search_longer_than_said(volume: Volume) -> None:
         answered.wait(LONG_S)
         return "too late"
 
-    assert Victim(found(volume), OOM, find=find).name(wait_s=0.1) is None
+    assert OomThreadSearch(found(volume), OOM, find=find).name(wait_s=0.1) is None
     answered.set()
 
 
@@ -71,6 +71,6 @@ def test_a_dump_that_is_gone_or_another_one_has_no_thread(volume: Volume) -> Non
     dump = found(volume)
     path = volume.root / "java_pid1.hprof"
     path.rename(volume.root / "other.hprof")
-    assert Victim(dump, OOM).name(wait_s=LONG_S) is None
+    assert OomThreadSearch(dump, OOM).name(wait_s=LONG_S) is None
     path.write_bytes(NAMED.dump())
-    assert Victim(dump, OOM).name(wait_s=LONG_S) is None
+    assert OomThreadSearch(dump, OOM).name(wait_s=LONG_S) is None
