@@ -22,7 +22,7 @@ from dumpagent.errors import BadSettings
 from dumpagent.kernel.shutdown import Ending
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.observe.libraries import hear_libraries
 from dumpagent.observe.log import log_to
 from dumpagent.probes.heartbeat import Heartbeat, Pulse
@@ -115,7 +115,7 @@ def command(
     hear_libraries(tell)
     ending = Ending()
     store = open_store(s3, tell=tell, stop=ending.stop, remembered_in=f"{state_dir}/store.json")
-    state = Trouble(tell, ev.STATE_UNWRITABLE, ev.STATE_WRITABLE)
+    state = Incident(tell, ev.STATE_UNWRITABLE, ev.STATE_WRITABLE)
     ledger = Ledger(
         state_dir,
         store=store.name,

@@ -24,7 +24,7 @@ from dumpagent.mount.table import Shows, Table, View
 from dumpagent.mount.wakeups import Wakeups
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.probes.heartbeat import Health, Heartbeat
 from dumpagent.probes.status_server import StatusServer
 from dumpagent.settings import Mounting
@@ -112,8 +112,8 @@ class Keeper:
         self.beaten = ""
         self.look_at = self.repair_at = self.prove_at = self.rescue_at = self.beat_at = monotonic()
 
-    def _trouble(self, began: Event, ended: Event) -> Trouble:
-        return Trouble(self.tell, began, ended, monotonic=self.monotonic)
+    def _trouble(self, began: Event, ended: Event) -> Incident:
+        return Incident(self.tell, began, ended, monotonic=self.monotonic)
 
     def run(self) -> None:
         """Keep the mount until a signal ends it. Raises Refused when the volume cannot be used at the start."""

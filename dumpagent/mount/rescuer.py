@@ -12,7 +12,7 @@ from dumpagent.mount.move import DIRECTORY, opened
 from dumpagent.mount.rescue import Outcome, Pass, Rescue, hidden_directory
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 
 _WHOLE_PASS = ""
 
@@ -30,13 +30,13 @@ class Rescuer:
     monotonic: Callable[[], float] = time.monotonic
     waiting: int = 0  # files that the last pass left for later
     _errand: ForkedCall | None = None
-    _trouble: Trouble = field(init=False)
+    _trouble: Incident = field(init=False)
     _troubled: set[str] = field(default_factory=set)
     _since: dict[str, float] = field(default_factory=dict)  # stamp of a waiting file -> first seen
     _heard: list[Rescue] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._trouble = Trouble(self.tell, ev.RESCUE_FAILED, ev.RESCUE_RECOVERED, monotonic=self.monotonic)
+        self._trouble = Incident(self.tell, ev.RESCUE_FAILED, ev.RESCUE_RECOVERED, monotonic=self.monotonic)
 
     @property
     def fd(self) -> int | None:

@@ -23,7 +23,7 @@ from dumpagent.notify.api_server import AlreadyThere, Forbidden, NotThere
 from dumpagent.notify.commands import fetch_command
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.observe.log import printable
 from dumpagent.settings import MIB
 
@@ -98,7 +98,7 @@ class PodEvents:
     ) -> None:
         self._ask, self._root, self._node, self._agent, self._tell = ask, root, node, agent, tell
         self._now, self._monotonic = now, monotonic
-        self._trouble = Trouble(tell, ev.POD_EVENT_FAILED, ev.POD_EVENT_RECOVERED, monotonic=monotonic)
+        self._trouble = Incident(tell, ev.POD_EVENT_FAILED, ev.POD_EVENT_RECOVERED, monotonic=monotonic)
         self._heard: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
         self._waiting: deque[_Due] = deque(maxlen=_MOST_WAITING)
         self._not_before = 0.0

@@ -20,7 +20,7 @@ from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.notify.commands import fetch_command
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.observe.log import printable
 from dumpagent.settings import GIB, KIB, MIB, Notifying
 
@@ -98,7 +98,7 @@ class Notifier:
         self._settings, self._outbox, self._post, self._save = settings, outbox, post, save
         self._node, self._root, self._bucket = node, root, bucket
         self._now, self._monotonic = now, monotonic
-        self._trouble = Trouble(tell, ev.NOTIFY_FAILED, ev.NOTIFY_RECOVERED, monotonic=monotonic)
+        self._trouble = Incident(tell, ev.NOTIFY_FAILED, ev.NOTIFY_RECOVERED, monotonic=monotonic)
         self._heard: queue.SimpleQueue[tuple[Event, dict[str, object]] | None] = queue.SimpleQueue()
         self._store = _StoreAway()
         self._waiting: dict[str, Message] = {}

@@ -17,7 +17,7 @@ class _Open:
 
 
 @dataclass
-class Trouble:
+class Incident:
     """One kind of trouble, by what it befalls (a path, a store, ...).
 
     The first failure is told at once as `began`; while it goes on, once every `every_s` with how often and how long;

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dumpagent.errors import BadSettings
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.secrets import hide
 
 MAGIC = "dumpagent-heartbeat 1"  # the format's version; dumpagent/check.py reads it
@@ -129,7 +129,7 @@ class Pulse:
     def __init__(self, heartbeat: Heartbeat, tell: Tell, *, good_for_s: float) -> None:
         self._heartbeat, self._tell, self._good_for_s = heartbeat, tell, good_for_s
         self._last = (Health.NOT_READY, "the daemon is starting", heartbeat.boottime())
-        self._trouble = Trouble(tell, ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
+        self._trouble = Incident(tell, ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
 
     def begin(self) -> None:
         """Make the directory and say that the daemon starts, and what became of the one before it."""

@@ -11,7 +11,7 @@ from dumpagent.errors import Unreachable
 from dumpagent.kernel.shutdown import Ending
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.probes.heartbeat import Health, Pulse
 from dumpagent.settings import S3, Asking, Watching
 from dumpagent.store.s3.probe import Greeting, Unanswered
@@ -67,7 +67,7 @@ class Daemon:
 
     def _own_the_volume(self) -> None:
         """Wait until no other agent works on this volume, and finish what the last one left."""
-        other = Trouble(self._tell, ev.OTHER_AGENT_FOUND, ev.OTHER_AGENT_GONE)
+        other = Incident(self._tell, ev.OTHER_AGENT_FOUND, ev.OTHER_AGENT_GONE)
         while not self._ending.stop.is_set():
             try:
                 self._ledger.lock()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import Store
 from dumpagent.upload.backlog import Backlog, Counts, Entry
 from dumpagent.upload.keeping.recheck import Recheck
@@ -67,7 +67,7 @@ class UploadLoop:
         self.backlog = Backlog(monotonic=monotonic)
         self._ledger, self._sender, self._tell, self._stop = ledger, sender, tell, stop
         self._reach = StoreHealth(store, tell, monotonic=monotonic)
-        dump_trouble = Trouble(tell, ev.UPLOAD_FAILED, ev.UPLOAD_RECOVERED, monotonic=monotonic)
+        dump_trouble = Incident(tell, ev.UPLOAD_FAILED, ev.UPLOAD_RECOVERED, monotonic=monotonic)
         self._finder = Finder(
             root=root,
             backlog=self.backlog,

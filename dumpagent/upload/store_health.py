@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import LookRefused, Store
 
 _STORE = "store"  # one trouble for all dumps
@@ -18,7 +18,7 @@ class StoreHealth:
 
     def __init__(self, store: Store, tell: Tell, *, monotonic: Callable[[], float]) -> None:
         self._store, self._tell, self._monotonic = store, tell, monotonic
-        self._trouble = Trouble(tell, ev.STORE_FAILED, ev.STORE_RECOVERED, monotonic=monotonic)
+        self._trouble = Incident(tell, ev.STORE_FAILED, ev.STORE_RECOVERED, monotonic=monotonic)
         self._greeted = False  # the store has answered before
         self._paused_until = 0.0
 

@@ -12,7 +12,7 @@ from dumpagent.dumps.model import DumpFile, State, Verdict
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.oom_thread import OomThreadSearch
 from dumpagent.upload.store_health import StoreHealth
@@ -48,7 +48,7 @@ class UploadWorker:
         sender: Uploader,
         judge: Judge,
         reach: StoreHealth,
-        dump_trouble: Trouble,
+        dump_trouble: Incident,
         tell: Tell,
         stop: threading.Event,
         progress: ShowProgress,

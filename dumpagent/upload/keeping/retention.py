@@ -12,7 +12,7 @@ from dumpagent.dumps.segment_files import companions_of
 from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.settings import Keep, Keeping
 from dumpagent.store.protocol import Store
 from dumpagent.upload.keeping.recheck import Stored, is_there
@@ -97,8 +97,8 @@ class Retention:
     ) -> None:
         self._keeping, self._root, self._store, self._ledger, self._tell = keeping, root, store, ledger, tell
         self._space = space
-        self._full = Trouble(tell, ev.VOLUME_FULL, ev.VOLUME_ROOMY)
-        self._undeletable = Trouble(tell, ev.DELETE_FAILED, ev.DELETE_RECOVERED)
+        self._full = Incident(tell, ev.VOLUME_FULL, ev.VOLUME_ROOMY)
+        self._undeletable = Incident(tell, ev.DELETE_FAILED, ev.DELETE_RECOVERED)
 
     def wanted(self) -> bool:
         """Say whether something is to be deleted now, if it may. Asks the file system, not the store."""

@@ -10,7 +10,7 @@ from dumpagent.dumps.names import companion_base
 from dumpagent.dumps.segment_files import companions_of
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten
@@ -36,7 +36,7 @@ class Finder:
         ledger: Ledger,
         judge: Judge,
         claim: Claim | None,
-        dump_trouble: Trouble,
+        dump_trouble: Incident,
         tell: Tell,
         retention_s: float,
         monotonic: Callable[[], float],
@@ -44,8 +44,8 @@ class Finder:
         self._root, self._backlog, self._ledger, self._judge = root, backlog, ledger, judge
         self._claim, self._dump_trouble, self._tell = claim, dump_trouble, tell
         self._retention_s, self._monotonic = retention_s, monotonic
-        self._scan_trouble = Trouble(tell, ev.SCAN_FAILED, ev.SCAN_RECOVERED, monotonic=monotonic)
-        self._claim_trouble = Trouble(tell, ev.CLAIM_FAILED, ev.CLAIM_RECOVERED, monotonic=monotonic)
+        self._scan_trouble = Incident(tell, ev.SCAN_FAILED, ev.SCAN_RECOVERED, monotonic=monotonic)
+        self._claim_trouble = Incident(tell, ev.CLAIM_FAILED, ev.CLAIM_RECOVERED, monotonic=monotonic)
         self.unreadable: dict[str, str] = {}
 
     def look(self) -> float | None:

@@ -13,7 +13,7 @@ import pytest
 
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import CATALOGUE, Event
-from dumpagent.observe.incident import Trouble
+from dumpagent.observe.incident import Incident
 from dumpagent.observe.log import LEVELS, log_to
 from dumpagent.settings import Logging
 
@@ -120,7 +120,7 @@ def test_whatever_sounds_bad_has_an_end_or_is_known_to_have_none() -> None:
 def test_a_trouble_is_told_at_once_then_seldom_and_its_end_once(began: Event, ended: Event) -> None:
     """Every ten seconds for three hours: 18 lines and not 1080; then one that says how long it was."""
     stream, now = io.StringIO(), 0.0
-    trouble = Trouble(log_to(stream, Logging(log_format="json")), began, ended, monotonic=lambda: now)
+    trouble = Incident(log_to(stream, Logging(log_format="json")), began, ended, monotonic=lambda: now)
     while now < 3 * _HOUR_S:
         trouble.failed("it", "No space left on device", path="/mnt/dump", hint="make room")
         now += 10
