@@ -14,7 +14,7 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Incident
 from dumpagent.probes.heartbeat import Health, Pulse
 from dumpagent.settings import S3, Asking, Watching
-from dumpagent.store.s3.probe import Greeting, Unanswered
+from dumpagent.store.s3.probe import StoreProbe, Unanswered
 from dumpagent.upload.keeping.retention import settle_all, space_of
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
@@ -144,7 +144,7 @@ class StoreQuestion:
 
     def __init__(self, s3: S3, loop: UploadLoop, *, every_s: float) -> None:
         self._s3, self._loop, self._every_s = s3, loop, every_s
-        self._greeting: Greeting | None = None
+        self._greeting: StoreProbe | None = None
         self._asked_at = 0.0
 
     @property
@@ -154,7 +154,7 @@ class StoreQuestion:
 
     def begin(self) -> None:
         """Ask."""
-        self._greeting, self._asked_at = Greeting(self._s3), time.monotonic()
+        self._greeting, self._asked_at = StoreProbe(self._s3), time.monotonic()
 
     def turn(self, ready: list[int]) -> None:
         """Hear the answer if it is `ready`, ask again if it is time, give up on a question that nobody answers."""

@@ -24,7 +24,7 @@ class Unanswered(Exception):
     """The child was killed before it could say anything: the first dump will tell."""
 
 
-class Greeting:
+class StoreProbe:
     """The question under way. `fd` becomes readable with the answer; `hear` gives it and ends the child."""
 
     def __init__(self, settings: S3) -> None:
