@@ -8,7 +8,7 @@ import threading
 
 from dumpagent.cli.status import open_status
 from dumpagent.kernel.files import replace_file
-from dumpagent.kernel.shutdown import Ending
+from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.log import tell_all
 from dumpagent.probes.heartbeat import Pulse
@@ -31,7 +31,7 @@ class Audience:
 
 
 def serve_metrics(
-    settings: Metrics, loop: UploadLoop, pulse: Pulse, audience: Audience, ending: Ending
+    settings: Metrics, loop: UploadLoop, pulse: Pulse, audience: Audience, ending: Shutdown
 ) -> None:
     """Count what is told from now on, and show it on METRICS_PORT. Raises BadSettings when the port is taken."""
     from dumpagent.observe.metrics import DumpCounts, UploadMetrics  # 4 MiB, for those who ask
@@ -62,7 +62,7 @@ def serve_metrics(
 def notify(
     settings: Notifying,
     audience: Audience,
-    ending: Ending,
+    ending: Shutdown,
     *,
     root: str,
     outbox: str,
@@ -86,7 +86,7 @@ def notify(
     notifier.start(ending.stop.is_set)
 
 
-def tell_pods(audience: Audience, ending: Ending, *, root: str, place: Place) -> None:
+def tell_pods(audience: Audience, ending: Shutdown, *, root: str, place: Place) -> None:
     """Put an Event on the pod of each dump that is stored from now on. Raises BadSettings outside a cluster."""
     from dumpagent.notify.api_server import ApiServer, address_of
     from dumpagent.notify.pod_events import PodEvents

@@ -19,7 +19,7 @@ from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store
 from dumpagent.dumps.model import DumpFile
 from dumpagent.errors import BadSettings
-from dumpagent.kernel.shutdown import Ending
+from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Incident
@@ -113,7 +113,7 @@ def command(
     audience = Audience(log_to(None, logging))
     tell: Tell = audience
     hear_libraries(tell)
-    ending = Ending()
+    ending = Shutdown()
     store = open_store(s3, tell=tell, stop=ending.stop, remembered_in=f"{state_dir}/store.json")
     state = Incident(tell, ev.STATE_UNWRITABLE, ev.STATE_WRITABLE)
     ledger = Ledger(
@@ -201,7 +201,7 @@ def command(
 
 
 def _once(
-    loop: UploadLoop, ledger: Ledger, store: Store, tell: Tell, ending: Ending, *, dry_run: bool
+    loop: UploadLoop, ledger: Ledger, store: Store, tell: Tell, ending: Shutdown, *, dry_run: bool
 ) -> int:
     began = time.monotonic()
     outcome: list[Pass | BaseException] = []

@@ -9,7 +9,7 @@ import threading
 from types import FrameType, TracebackType
 
 
-class Ending:
+class Shutdown:
     """While entered: the first SIGTERM or SIGINT sets `stop` and ends `wait`; a second one ends the process.
 
     Only the main thread may enter and wait.
@@ -20,7 +20,7 @@ class Ending:
         self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> Ending:
+    def __enter__(self) -> Shutdown:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._came)
         return self

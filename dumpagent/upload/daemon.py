@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from dumpagent.errors import Unreachable
-from dumpagent.kernel.shutdown import Ending
+from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Incident
@@ -45,7 +45,7 @@ class Daemon:
         asking: Asking,
         pulse: Pulse,
         tell: Tell,
-        ending: Ending,
+        ending: Shutdown,
     ) -> None:
         self._loop, self._ledger, self._pulse, self._tell, self._ending = loop, ledger, pulse, tell, ending
         self._watching = watching
@@ -180,7 +180,7 @@ class StoreQuestion:
 class WorkerThread(threading.Thread):
     """Brings dumps to the store, one after the other, until the end. However long one takes, the main loop turns."""
 
-    def __init__(self, loop: UploadLoop, ending: Ending) -> None:
+    def __init__(self, loop: UploadLoop, ending: Shutdown) -> None:
         super().__init__(name="bring", daemon=True)
         self._loop, self._ending = loop, ending
         self._died_of: BaseException | None = None

@@ -107,11 +107,11 @@ def _simulate(
 
 
 def _upload(recorder: Recorder, clock: Clock) -> None:
-    from dumpagent.kernel.shutdown import Ending
+    from dumpagent.kernel.shutdown import Shutdown
     from dumpagent.upload.loop import UploadLoop
 
     loops: list[UploadLoop] = []
-    real_wait, real_look = Ending.wait, UploadLoop.look
+    real_wait, real_look = Shutdown.wait, UploadLoop.look
 
     def look(self: UploadLoop) -> float | None:
         loops[:] = [self]
@@ -121,12 +121,12 @@ def _upload(recorder: Recorder, clock: Clock) -> None:
         asking = Path(f"/proc/self/task/{os.getpid()}/children").read_text()  # the question to the store
         return bool(asking) or any(loop.counts.pending for loop in loops)
 
-    def wait(self: Ending, seconds: float, *, also: list[int] | None = None) -> list[int]:
+    def wait(self: Shutdown, seconds: float, *, also: list[int] | None = None) -> list[int]:
         simulated = _simulate(recorder, busy, clock, lambda s: real_wait(self, s, also=also))
         ready: list[int] = simulated(seconds)
         return ready
 
-    UploadLoop.look, Ending.wait = look, wait  # type: ignore[method-assign]
+    UploadLoop.look, Shutdown.wait = look, wait  # type: ignore[method-assign]
 
 
 def _mount(recorder: Recorder, clock: Clock) -> None:
