@@ -204,7 +204,7 @@ def write(out: TextIO, queries: list[str]) -> None:
 
 def _lines(node: _Node, mode: str, who: str) -> Iterator[str]:
     metrics = node.mount if mode == "mount" else node.upload
-    for line in metrics.page().body.decode().splitlines():
+    for line in metrics.text().decode().splitlines():
         if not line.startswith("#"):
             series, _, value = line.rpartition(" ")
             name, labelled, labels = series.partition("{")

@@ -15,11 +15,11 @@ from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store
 from dumpagent.doctor.examination import Doctor
 from dumpagent.doctor.finding import Patient, Result
+from dumpagent.doctor.table import collect, show
 from dumpagent.observe.log import log_to, printable
 from dumpagent.settings import S3, Logging, Place, Remembering, Runtime, Volume, Watching
 from dumpagent.store.s3.credentials import find_credentials
 from dumpagent.store.s3.trust import ca_file
-from dumpagent.terminal.table import collect, show
 
 
 @click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")

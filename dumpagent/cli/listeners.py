@@ -51,7 +51,7 @@ def serve_metrics(
     audience.join(counted)
     server = open_status(
         settings,
-        metrics=counted.page,
+        metrics=counted.text,
         why_not_live=pulse.why_not_live,
         why_not_ready=pulse.why_not_ready,
         tell=audience,

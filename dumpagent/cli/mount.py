@@ -55,7 +55,7 @@ def command(mounting: Mounting, runtime: Runtime, metrics: Metrics, place: Place
         tell = tell_all(tell, counted)
         status = open_status(
             metrics,
-            metrics=counted.page,
+            metrics=counted.text,
             why_not_live=lambda: "",  # the loop that serves is the loop that works
             why_not_ready=lambda: "" if keeper.ready else keeper.beaten,
             tell=tell,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.probes.status_server import Page, StatusServer, listen
@@ -14,11 +16,16 @@ WhyNot = Callable[[], str]  # empty: it is
 
 
 def open_status(
-    settings: Metrics, *, metrics: Callable[[], Page], why_not_live: WhyNot, why_not_ready: WhyNot, tell: Tell
+    settings: Metrics,
+    *,
+    metrics: Callable[[], bytes],
+    why_not_live: WhyNot,
+    why_not_ready: WhyNot,
+    tell: Tell,
 ) -> StatusServer:
     """Give the server of /metrics, /healthz and /readyz. Raises BadSettings when the port is taken."""
     pages = {
-        "/metrics": metrics,
+        "/metrics": lambda: Page(metrics(), content_type=CONTENT_TYPE_PLAIN_0_0_4),
         "/healthz": lambda: _probed(why_not_live()),
         "/readyz": lambda: _probed(why_not_ready()),
     }

@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from dumpagent.dumps.names import is_possible
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -104,3 +106,10 @@ class Verdict:
     due: bool
     recheck_s: float | None = None
     facts: DumpFacts | None = None
+
+
+def dump_time_ms(dump: DumpFile, facts: DumpFacts | None) -> int:
+    """Give when the dump was made: the time in its header if that can be, else that of its last change."""
+    if facts and facts.dump_time_ms and is_possible(facts.dump_time_ms):
+        return facts.dump_time_ms
+    return max(0, dump.identity.mtime_ns // 1_000_000)

@@ -29,7 +29,7 @@ CRASHED = "crashed"
 
 
 @dataclass
-class Job:
+class ForkedCall:
     """A child at work. Poll `fd`, then `read`; `started` is monotonic seconds.
 
     A child in an uninterruptible wait outlives SIGKILL: it is never waited for, only reaped once it is gone.
@@ -42,7 +42,7 @@ class Job:
     _rest: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def start(cls, work: Callable[[Say], None], *, now: float, close: Iterable[int] = ()) -> Job:
+    def start(cls, work: Callable[[Say], None], *, now: float, close: Iterable[int] = ()) -> ForkedCall:
         """Fork a child that does `work` and closes our descriptors `close` first (locks, above all).
 
         Raises OSError when no process can be had.

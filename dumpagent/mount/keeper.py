@@ -94,11 +94,11 @@ class Keeper:
             self.source, self.target, f".dumpagent-write-test.{name}", settings.hung_after_s, ours
         )
         self.rescuer = Rescuer(self.source, self.target, name, settings.quiet_s, tell, ours, monotonic)
-        self.remount = self._trouble(ev.REMOUNT_FAILED, ev.REMOUNT_RECOVERED)
-        self.unreadable = self._trouble(ev.TABLE_UNREADABLE, ev.TABLE_READABLE)
-        self.forking = self._trouble(ev.CHILD_REFUSED, ev.CHILD_STARTED)
-        self.beating = self._trouble(ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
-        self.backend = {kind: self._trouble(event, ev.BACKEND_RECOVERED) for kind, event in _BAD.items()}
+        self.remount = self._incident(ev.REMOUNT_FAILED, ev.REMOUNT_RECOVERED)
+        self.unreadable = self._incident(ev.TABLE_UNREADABLE, ev.TABLE_READABLE)
+        self.forking = self._incident(ev.CHILD_REFUSED, ev.CHILD_STARTED)
+        self.beating = self._incident(ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
+        self.backend = {kind: self._incident(event, ev.BACKEND_RECOVERED) for kind, event in _BAD.items()}
         self.pace = Pace(burst=100, per_s=10)
 
         self.view: View | None = None
@@ -112,7 +112,7 @@ class Keeper:
         self.beaten = ""
         self.look_at = self.repair_at = self.prove_at = self.rescue_at = self.beat_at = monotonic()
 
-    def _trouble(self, began: Event, ended: Event) -> Incident:
+    def _incident(self, began: Event, ended: Event) -> Incident:
         return Incident(self.tell, began, ended, monotonic=self.monotonic)
 
     def run(self) -> None:

@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
@@ -21,7 +20,6 @@ from dumpagent import __version__
 from dumpagent.dumps.model import Cause, State
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event
-from dumpagent.probes.status_server import Page
 
 # Uploads: 10 MB on a fast line to 100 GB on a slow one.
 _UPLOAD_BUCKETS_S = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -110,10 +108,10 @@ class _Daemon:
         """Tell CPU, memory and descriptors of this process too."""
         ProcessCollector(registry=self.registry)
 
-    def page(self) -> Page:
+    def text(self) -> bytes:
         """Give the whole text of /metrics."""
         with self._lock:
-            return Page(generate_latest(self.registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+            return generate_latest(self.registry)
 
     def __call__(self, event: Event, /, **fields: object) -> None:
         """Count an event. Never waits for longer than a scrape takes to be written into memory."""

@@ -110,7 +110,7 @@ class Daemon:
             watch.close()
 
     def _beat(self) -> None:
-        if trouble := self._loop.root_trouble:
+        if trouble := self._loop.root_incident:
             self._pulse.beat(Health.NOT_READY, f"{self._loop.root} cannot be looked at: {trouble}")
         else:
             self._pulse.beat(Health.READY, "finished dumps are brought to the store")

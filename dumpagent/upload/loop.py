@@ -67,14 +67,14 @@ class UploadLoop:
         self.backlog = Backlog(monotonic=monotonic)
         self._ledger, self._sender, self._tell, self._stop = ledger, sender, tell, stop
         self._reach = StoreHealth(store, tell, monotonic=monotonic)
-        dump_trouble = Incident(tell, ev.UPLOAD_FAILED, ev.UPLOAD_RECOVERED, monotonic=monotonic)
+        dump_incident = Incident(tell, ev.UPLOAD_FAILED, ev.UPLOAD_RECOVERED, monotonic=monotonic)
         self._finder = Finder(
             root=root,
             backlog=self.backlog,
             ledger=ledger,
             judge=judge,
             claim=claim,
-            dump_trouble=dump_trouble,
+            dump_incident=dump_incident,
             tell=tell,
             retention_s=retention_days * _DAY_S,
             monotonic=monotonic,
@@ -84,7 +84,7 @@ class UploadLoop:
             sender=sender,
             judge=judge,
             reach=self._reach,
-            dump_trouble=dump_trouble,
+            dump_incident=dump_incident,
             tell=tell,
             stop=stop,
             progress=progress,
@@ -105,7 +105,7 @@ class UploadLoop:
         return self.backlog.counts()
 
     @property
-    def root_trouble(self) -> str | None:
+    def root_incident(self) -> str | None:
         """Say why the last scan could not look at the dump root; None if it could, or if there was none yet."""
         return self._finder.unreadable.get(self.root)
 

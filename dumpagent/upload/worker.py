@@ -39,7 +39,7 @@ def no_progress(_dump: DumpFile) -> Iterator[Progress]:
 
 
 class UploadWorker:
-    """Belongs to one thread. `dump_trouble` is told of what is wrong with one dump, `reach` with the store."""
+    """Belongs to one thread. `dump_incident` is told of what is wrong with one dump, `reach` with the store."""
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class UploadWorker:
         sender: Uploader,
         judge: Judge,
         reach: StoreHealth,
-        dump_trouble: Incident,
+        dump_incident: Incident,
         tell: Tell,
         stop: threading.Event,
         progress: ShowProgress,
         monotonic: Callable[[], float],
     ) -> None:
         self._backlog, self._sender, self._judge, self._reach = backlog, sender, judge, reach
-        self._dump_trouble, self._tell, self._stop = dump_trouble, tell, stop
+        self._dump_incident, self._tell, self._stop = dump_incident, tell, stop
         self._progress, self._monotonic = progress, monotonic
 
     def bring_next(self, *, timeout_s: float) -> Outcome:
@@ -102,7 +102,7 @@ class UploadWorker:
             delay_s = self._backlog.retry(entry)
             reason = f"cannot be read: {error.strerror}"
             self._tell(ev.ATTEMPT_FAILED, path=dump.path, fault="dump", error=reason)
-            self._dump_trouble.failed(
+            self._dump_incident.failed(
                 dump.identity.inode, reason, path=dump.path, hint=NOT_READABLE, next_try_seconds=delay_s
             )
             return error
@@ -115,7 +115,7 @@ class UploadWorker:
         self._backlog.has_stored(entry)
         self._judge.forget(dump)
         self._reach.has_stored()
-        self._dump_trouble.ended_for(dump.identity.inode, path=dump.path)
+        self._dump_incident.ended_for(dump.identity.inode, path=dump.path)
         seconds = self._monotonic() - began
         self._tell_stored(entry, verdict, brought, seconds=seconds)
         return brought
@@ -153,7 +153,7 @@ class UploadWorker:
             return
         delay_s = self._backlog.retry(entry)
         self._tell(ev.ATTEMPT_FAILED, path=entry.dump.path, fault="dump", error=str(error))
-        self._dump_trouble.failed(
+        self._dump_incident.failed(
             entry.dump.identity.inode,
             str(error),
             path=entry.dump.path,

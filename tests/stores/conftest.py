@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pytest
 
 from dumpagent.settings import S3
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Limits, Store
 from dumpagent.store.s3.store import S3Store
 from tests.harness.fixtures import STORES
+from tests.harness.stores.memory import MemoryStore
 from tests.harness.stores.server import Quirks, StoreServer
 
 Connect = Callable[..., S3Store]

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Corrupted, NoSuchUpload, Occupied, Store
 from dumpagent.store.s3.profile import Digest
 from dumpagent.store.s3.store import S3Store
+from tests.harness.stores.memory import MemoryStore
 from tests.stores.conftest import UnderTest
 
 MIB = 1 << 20

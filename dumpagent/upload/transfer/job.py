@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dumpagent.dumps import model
 from dumpagent.dumps.model import DumpFile, Verdict
 from dumpagent.dumps.names import original_name
 from dumpagent.upload.transfer import metadata
@@ -21,7 +22,7 @@ class Job:
 
     @property
     def dump_time_ms(self) -> int:
-        return metadata.dump_time_ms(self.dump, self.verdict.facts)
+        return model.dump_time_ms(self.dump, self.verdict.facts)
 
     @property
     def original(self) -> str:

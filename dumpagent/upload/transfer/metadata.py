@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dumpagent import __version__
-from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, State, Verdict
-from dumpagent.dumps.names import is_possible
+from dumpagent.dumps.model import Cause, DumpFile, State, Verdict, dump_time_ms
 from dumpagent.settings import Place
 
 # Source: S3 User Guide, "User-defined object metadata": 2 KB over all names and values. Ours leave room for more names.
@@ -23,13 +22,6 @@ class Contents:
 
     size_bytes: int
     crc32: int
-
-
-def dump_time_ms(dump: DumpFile, facts: DumpFacts | None) -> int:
-    """Give when the dump was made: the time in its header if that can be, else that of its last change."""
-    if facts and facts.dump_time_ms and is_possible(facts.dump_time_ms):
-        return facts.dump_time_ms
-    return max(0, dump.identity.mtime_ns // 1_000_000)
 
 
 def describe(

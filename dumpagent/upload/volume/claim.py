@@ -7,14 +7,13 @@ import errno
 import os
 from collections.abc import Callable
 
-from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
+from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, dump_time_ms
 from dumpagent.dumps.names import claimed_name, companion_base
 from dumpagent.dumps.segment_files import companions_of
 from dumpagent.errors import DumpagentError
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
 from dumpagent.kernel.reading import open_regular
 from dumpagent.kernel.rename import rename_noreplace
-from dumpagent.upload.transfer.metadata import dump_time_ms
 
 _SAME_SECOND_MOST = 1000
 

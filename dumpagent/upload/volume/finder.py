@@ -23,7 +23,7 @@ Claim = Callable[[DumpFile, DumpFacts | None], DumpFile]
 
 
 class Finder:
-    """Belongs to one thread. `claim` is None where dumps keep their names; `dump_trouble` is told what one dump has.
+    """Belongs to one thread. `claim` is None where dumps keep their names; `dump_incident` is told what one dump has.
 
     `unreadable` says of the last scan what it could not look at, and why, by path.
     """
@@ -36,16 +36,16 @@ class Finder:
         ledger: Ledger,
         judge: Judge,
         claim: Claim | None,
-        dump_trouble: Incident,
+        dump_incident: Incident,
         tell: Tell,
         retention_s: float,
         monotonic: Callable[[], float],
     ) -> None:
         self._root, self._backlog, self._ledger, self._judge = root, backlog, ledger, judge
-        self._claim, self._dump_trouble, self._tell = claim, dump_trouble, tell
+        self._claim, self._dump_incident, self._tell = claim, dump_incident, tell
         self._retention_s, self._monotonic = retention_s, monotonic
-        self._scan_trouble = Incident(tell, ev.SCAN_FAILED, ev.SCAN_RECOVERED, monotonic=monotonic)
-        self._claim_trouble = Incident(tell, ev.CLAIM_FAILED, ev.CLAIM_RECOVERED, monotonic=monotonic)
+        self._scan_incident = Incident(tell, ev.SCAN_FAILED, ev.SCAN_RECOVERED, monotonic=monotonic)
+        self._claim_incident = Incident(tell, ev.CLAIM_FAILED, ev.CLAIM_RECOVERED, monotonic=monotonic)
         self.unreadable: dict[str, str] = {}
 
     def look(self) -> float | None:
@@ -56,10 +56,10 @@ class Finder:
         began = self._monotonic()
         found = scan(self._root, skip=frozenset({self._ledger.directory}))
         for path in self.unreadable.keys() - found.unreadable.keys():
-            self._scan_trouble.ended_for(path, path=path)
+            self._scan_incident.ended_for(path, path=path)
         self.unreadable = dict(found.unreadable)
         for path, reason in found.unreadable.items():
-            self._scan_trouble.failed(path, reason, path=path, hint=scan_hint(reason))
+            self._scan_incident.failed(path, reason, path=path, hint=scan_hint(reason))
         self._tell(
             ev.SCAN_FINISHED,
             path=self._root,
@@ -100,7 +100,7 @@ class Finder:
             self._tell(ev.DUMP_FOUND, path=dump.path, size_bytes=dump.size_bytes)
         for dump in changes.lost:
             self._judge.forget(dump)
-            self._dump_trouble.forget(dump.identity.inode)
+            self._dump_incident.forget(dump.identity.inode)
             self._tell(ev.DUMP_GONE, path=dump.path, size_bytes=dump.size_bytes)
 
     def _orphans(self, found: Scan) -> Iterator[DumpFile]:
@@ -146,7 +146,7 @@ class Finder:
         except FileNotFoundError:
             return None  # gone or renamed since the scan: the next scan tells
         except OSError as error:
-            self._dump_trouble.failed(
+            self._dump_incident.failed(
                 dump.identity.inode, f"cannot be read: {error.strerror}", path=dump.path, hint=NOT_READABLE
             )
             return None
@@ -165,10 +165,10 @@ class Finder:
             claimed = self._claim(dump, verdict.facts)
         except CannotClaim as error:
             # One trouble of the volume, not one of each dump.
-            self._claim_trouble.failed("volume", str(error), path=dump.path, hint=error.hint)
+            self._claim_incident.failed("volume", str(error), path=dump.path, hint=error.hint)
             return dump
         if claimed.relpath != dump.relpath:
-            self._claim_trouble.ended_for("volume", path=dump.path)
+            self._claim_incident.ended_for("volume", path=dump.path)
             self._tell(
                 ev.DUMP_CLAIMED, path=dump.path, claimed_path=claimed.path, verdict=verdict.state.value
             )

@@ -24,12 +24,12 @@ from dumpagent.dumps.model import Identity
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.probes.heartbeat import Heartbeat
 from dumpagent.settings import GIB, Place
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import LookRefused
 from dumpagent.store.s3.credentials import Credentials, find_credentials
 from dumpagent.upload.ledger import Ledger, Receipt
 from tests.harness.hprof import Maker
 from tests.harness.stores.certificates import Certificates, make_certificates
+from tests.harness.stores.memory import MemoryStore
 
 
 class _Store(BaseHTTPRequestHandler):

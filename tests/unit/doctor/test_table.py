@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from dumpagent.doctor.finding import Finding, Result
-from dumpagent.terminal.table import collect, show
+from dumpagent.doctor.table import collect, show
 
 FINDINGS = [
     Finding("volume", Result.OK, "/mnt/dump can be listed"),

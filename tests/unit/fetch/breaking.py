@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from dumpagent.errors import Unreachable
-from dumpagent.store.memory import MemoryStore
+from tests.harness.stores.memory import MemoryStore
 
 
 class BreakingStore(MemoryStore):

@@ -13,9 +13,9 @@ import pytest
 
 from dumpagent.fetch.download import Fetch, Fetched, fetch
 from dumpagent.fetch.stored import StoredDump
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Store
 from tests.harness.hprof import Maker
+from tests.harness.stores.memory import MemoryStore
 
 DUMP = Maker().dump(segments=40, segment_bytes=3000)
 NOON = 1_767_268_800

@@ -13,8 +13,8 @@ from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.fetch.choice import Ambiguous, NoSuchDump, choose, key_in, newest
 from dumpagent.fetch.listing import WORKERS, find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import LookRefused, StoredObject
+from tests.harness.stores.memory import MemoryStore
 from tests.unit.fetch.conftest import NOON, Bucket, iso
 
 

@@ -41,7 +41,7 @@ def _troubles() -> set[tuple[Event, Event]]:
     pairs = set()
     for _, tree in _sources():
         for call in ast.walk(tree):
-            if isinstance(call, ast.Call) and "trouble" in _name_of(call.func).lower():
+            if isinstance(call, ast.Call) and "incident" in _name_of(call.func).lower():
                 named = [
                     getattr(ev, argument.attr)
                     for argument in call.args

@@ -12,12 +12,12 @@ import pytest
 from dumpagent.dumps.model import DumpFacts, State, Verdict
 from dumpagent.observe.events import Event
 from dumpagent.settings import Place
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Limits, Store
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.scan import scan
+from tests.harness.stores.memory import MemoryStore
 
 PART = 1024
 DUMP_TIME_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.settings import Place
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Store, StoredObject
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import CompletenessJudge
+from tests.harness.stores.memory import MemoryStore
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
 
 

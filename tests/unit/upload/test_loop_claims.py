@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from dumpagent.dumps.model import DumpFacts, DumpFile
 from dumpagent.settings import Place
-from dumpagent.store.memory import MemoryStore
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten, claim
 from dumpagent.upload.volume.judge import CompletenessJudge
 from tests.harness.hprof import Maker
+from tests.harness.stores.memory import MemoryStore
 from tests.unit.upload.conftest import PART, Told, Volume, contents
 
 CLAIMED = "java_pid1.20260101T120000Z"

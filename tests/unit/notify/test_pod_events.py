@@ -161,7 +161,7 @@ def test_a_path_that_names_no_pod_asks_nobody(world: World) -> None:
     assert world.told.names() == ["pod_event_skipped"]
 
 
-def test_a_pod_that_is_gone_is_no_trouble(world: World) -> None:
+def test_a_pod_that_is_gone_is_no_incident(world: World) -> None:
     world.cluster.answer = lambda *_: status(404, "NotFound")
     world.store()
     assert world.told.names() == ["pod_event_skipped"]

@@ -15,7 +15,6 @@ import pytest
 from dumpagent.errors import Unreachable
 from dumpagent.hprof.chunked import DENSE, FAST, announced_block_bytes, last_member
 from dumpagent.settings import Place
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Limits, Store, StoredObject
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer import gzip_parts
@@ -24,6 +23,7 @@ from dumpagent.upload.transfer.gzip_parts import Cuts, Pace, Piece, packed_piece
 from dumpagent.upload.transfer.multipart import workers_for
 from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore
+from tests.harness.stores.memory import MemoryStore
 from tests.harness.sweeping import sweep_leftovers
 from tests.unit.upload.conftest import PART, Volume, contents
 
@@ -137,7 +137,7 @@ def test_an_object_that_is_not_whole_is_replaced(
     volume: Volume, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that lost the end of an object, or put something behind it; the state is lost as well."""
-    monkeypatch.setattr(pack, "Pace", lambda: Pace(lambda: 0.0))  # no line, so the same bytes each time
+    monkeypatch.setattr(gzip_parts, "Pace", lambda: Pace(lambda: 0.0))  # no line, so the same bytes each time
     content = dump_bytes(LARGE)
     errand = volume.errand(volume.dump("java_pid1.hprof", content))
     packing(store, volume).bring(errand)

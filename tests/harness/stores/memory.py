@@ -90,7 +90,7 @@ class MemoryStore:
         parts: list[Part],
         *,
         crc32: int,
-        over_reservation: bool = False,  # noqa: ARG002 - this store never needs one
+        over_reservation: bool = False,
     ) -> None:
         with self._lock:
             upload = self._upload(key, upload_id)

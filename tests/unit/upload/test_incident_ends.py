@@ -11,13 +11,13 @@ from dumpagent.dumps.model import DumpFacts, DumpFile
 from dumpagent.errors import Refused
 from dumpagent.probes.heartbeat import Health, Heartbeat, Pulse
 from dumpagent.settings import Keep
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body
 from dumpagent.upload.volume.claim import CannotClaim, claim
 from tests.harness.hprof import Maker
+from tests.harness.stores.memory import MemoryStore
 from tests.unit.upload import test_loop, test_loop_claims
 from tests.unit.upload.conftest import SMALL_LIMITS, Told, Volume, some_bytes
-from tests.unit.upload.test_retention import Scene
+from tests.unit.upload.keeping.test_retention import Scene
 
 
 class _Refusing(MemoryStore):

@@ -12,7 +12,6 @@ import pytest
 from dumpagent.dumps.model import Identity, State, Verdict
 from dumpagent.errors import Unreachable
 from dumpagent.settings import Keep, Keeping, Place
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, LookRefused, Store, StoredObject
 from dumpagent.upload.keeping.recheck import Recheck, Stored
 from dumpagent.upload.keeping.retention import Retention, Space, in_order_of_deletion, settle_all, space_of
@@ -20,6 +19,7 @@ from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.scan import dump_file
+from tests.harness.stores.memory import MemoryStore
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
 
 HOUR = 3600

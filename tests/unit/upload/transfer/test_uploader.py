@@ -12,7 +12,6 @@ import pytest
 
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.settings import Place
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, Limits, LookRefused, OpenUpload, Part, StoredObject
 from dumpagent.upload.ledger import Ledger, Unfinished
 from dumpagent.upload.transfer.confirm import NotAsSent
@@ -20,6 +19,7 @@ from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.transfer.multipart import PART_BYTES, large_part_size, part_size
 from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore
+from tests.harness.stores.memory import MemoryStore
 from tests.harness.sweeping import sweep_leftovers
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, SenderFor, Volume, contents, some_bytes
 

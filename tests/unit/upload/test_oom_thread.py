@@ -6,10 +6,10 @@ import threading
 
 from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, State, Verdict
 from dumpagent.hprof.thread import KeepOn
-from dumpagent.store.memory import MemoryStore
 from dumpagent.upload.oom_thread import OomThreadSearch
 from dumpagent.upload.volume.scan import scan
 from tests.harness.hprof import Maker
+from tests.harness.stores.memory import MemoryStore
 from tests.harness.threads import NamedThread
 from tests.unit.upload.conftest import Told, Volume
 from tests.unit.upload.test_loop import loop_on

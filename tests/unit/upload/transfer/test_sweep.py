@@ -10,13 +10,13 @@ import pytest
 from dumpagent.dumps.model import Identity
 from dumpagent.errors import Refused
 from dumpagent.settings import Place
-from dumpagent.store.memory import MemoryStore
 from dumpagent.store.protocol import Body, OpenUpload, StoredObject, trial_key
 from dumpagent.upload.ledger import Ledger, Unfinished
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.transfer.sweep import QUIET_S, Sweep
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import CompletenessJudge
+from tests.harness.stores.memory import MemoryStore
 from tests.unit.upload.conftest import PART, SenderFor, Told, Volume, contents, some_bytes
 
 LARGE = 5 * PART
