@@ -37,11 +37,12 @@ test-fast: $(STAMP)  ## the tests that take milliseconds
 e2e: $(STAMP)  ## the manifests on a real kubelet, following the guide; on any cluster with KUBECONFIG
 	$(BIN)/python -m pytest -m e2e tests/e2e -rP --durations=20
 
-lint: $(STAMP)  ## ruff, mypy, import contracts
+lint: $(STAMP)  ## ruff, mypy, import contracts, the layout's limits
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.house
 	$(BIN)/python tools/reference.py --check
 	$(BIN)/python -m tools.dashboard --check
 
