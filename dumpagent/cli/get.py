@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import time
 
 import click
 
@@ -61,7 +62,7 @@ def command(
     wanted = dataclasses.replace(wanted, part=key_in(part, s3.bucket))
     store = open_store_to_read(s3)
     with ending_at_once(said="run the same command again: it goes on from here"):
-        dump = (newest if latest else choose)(store, wanted, prefix=s3.prefix)
+        dump = (newest if latest else choose)(store, wanted, prefix=s3.prefix, now=time.time())
         warn_if_not_whole(dump)
         wish = Fetch(dump, target_of(dump, output, gunzip=gunzip), force=force, gunzip=gunzip)
         try:

@@ -11,10 +11,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -28,7 +28,6 @@ _C = TypeVar("_C", bound=Callable[..., Any])
 _DURATION = Setting("--since", Kind.DURATION, "", low=0, high=1e9)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _VERDICT_COLOURS = {"complete": "green", "truncated": "yellow", "unknown": "yellow"}
-_NODE_LEAST = 8
 
 
 class Since(click.ParamType[float]):
@@ -54,8 +53,28 @@ class Since(click.ParamType[float]):
         return (found if found.tzinfo else found.replace(tzinfo=dt.UTC)).timestamp()
 
 
+_FILTERS = {
+    "namespace": "only dumps of applications in this namespace",
+    "workload": "only dumps of this workload (Deployment, StatefulSet, Job ...): NAME or NAMESPACE/NAME",
+    "pod": "only dumps of this pod",
+    "node": "only dumps of this node",
+    "verdict": "only dumps with this verdict: complete, truncated, unknown",
+    "cause": "only dumps written for this cause: oom, request, unknown",
+}
+
+
 def filters(command: _C) -> _C:
-    """Give a command the options --app, --node and --since; it is called with a `Wanted` without a part."""
+    """Give a command the options that narrow a list of dumps; it is called with a `Wanted` without a part."""
+
+    for name, meaning in reversed(_FILTERS.items()):
+        command = click.option(
+            f"--{name}",
+            metavar=name.upper(),
+            default="",
+            help=f"{meaning}; * and ? stand for any text and any character"
+            if name == "namespace"
+            else meaning,
+        )(command)
 
     @click.option(
         "--app",
@@ -64,20 +83,15 @@ def filters(command: _C) -> _C:
         help="only dumps below this directory of the dump root: namespace/application",
     )
     @click.option(
-        "--node",
-        metavar="NODE",
-        default="",
-        help="only dumps of this node; * and ? stand for any text and any character",
-    )
-    @click.option(
         "--since",
         type=Since(),
         metavar="TIME",
         help="only dumps made since then: how long ago (2h, 7d) or a time in UTC (2026-01-31, 2026-01-31T12:00)",
     )
     @functools.wraps(command)
-    def with_filters(*args: Any, app: str, node: str, since: float | None, **more: Any) -> Any:
-        return command(*args, wanted=Wanted(app=app, node=node, since=since), **more)
+    def with_filters(*args: Any, app: str, since: float | None, **more: Any) -> Any:
+        patterns = {name: more.pop(name) for name in _FILTERS}
+        return command(*args, wanted=Wanted(app=app, since=since, **patterns), **more)
 
     result: Any = with_filters
     return result  # type: ignore[no-any-return]  # the same command with other options
@@ -145,48 +159,80 @@ def timestamp(seconds: float) -> str:
 
 
 def table(dumps: Sequence[StoredDump], *, width: int | None, colours: bool) -> list[str]:
-    """Give the lines that show the dumps; on a terminal `width` wide the node's name gives way, never the path."""
+    """Give the lines that show the dumps, one each; `width` is the terminal's, None where nothing is to be cut.
+
+    On a narrow terminal columns give way from the left of the path: the node, the cause, the workload. The path, which
+    one copies, is never cut; where it is too long for the line it stands on a line of its own.
+    """
 
     def style(text: str, **how: Any) -> str:
         return click.style(text, **how) if colours else text
 
-    rows = [("DUMPED (UTC)", "SIZE", "VERDICT", "CAUSE", "NODE", "DUMP")]
-    rows += [_row(dump) for dump in dumps]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    if width:
-        # The longest paths wrap anyway; most should not.
-        paths = sorted(len(row[5]) for row in rows)
-        usual = paths[min(len(paths) * 9 // 10, len(paths) - 1)]
-        widths[4] = max(_NODE_LEAST, min(widths[4], width - sum(widths[:4]) - 10 - usual))
-    lines = []
-    for number, row in enumerate(rows):
-        node = row[4] if len(row[4]) <= widths[4] else row[4][: widths[4] - 1] + "\N{HORIZONTAL ELLIPSIS}"
-        cells = [
-            row[0].ljust(widths[0]),
-            row[1].rjust(widths[1]),
-            style(row[2].ljust(widths[2]), fg=_VERDICT_COLOURS.get(row[2]))
-            if number
-            else row[2].ljust(widths[2]),
-            row[3].ljust(widths[3]),
-            node.ljust(widths[4]),
-        ]
-        if number:
-            directory, slash, name = row[5].rpartition("/")
-            lines.append("  ".join([*cells, directory + slash + style(name, bold=True)]))
-        else:
-            lines.append(style("  ".join([*cells, row[5]]), dim=True))
+    head = Row("DUMPED (UTC)", "SIZE", "VERDICT", "CAUSE", "WORKLOAD", "NODE", "DUMP")
+    rows = [_row(dump) for dump in dumps]
+    columns = _columns([head, *rows], width)
+    indent = width is not None and any(_length(row, columns) > width for row in rows)
+    lines = [style("  ".join(_cells(head, columns) + ([] if indent else [head.path])), dim=True)]
+    for row in rows:
+        cells = _cells(row, columns)
+        at = list(columns).index("verdict")
+        cells[at] = style(cells[at], fg=_VERDICT_COLOURS.get(row.verdict))
+        directory, slash, name = row.path.rpartition("/")
+        path = directory + slash + style(name, bold=True)
+        lines += ["  ".join(cells).rstrip(), f"  {path}"] if indent else ["  ".join([*cells, path])]
     return lines
 
 
-def _row(dump: StoredDump) -> tuple[str, str, str, str, str, str]:
+class Row(NamedTuple):
+    """One dump as a list shows it."""
+
+    when: str
+    size: str
+    verdict: str
+    cause: str
+    workload: str
+    node: str
+    path: str
+
+
+def _columns(rows: Sequence[Row], width: int | None) -> dict[str, int]:
+    """Give the columns before the path that fit into `width`, with the characters of each."""
+    widths = {name: max(len(getattr(row, name)) for row in rows) for name in Row._fields if name != "path"}
+    if width is None:
+        return widths
+    usual = sorted(len(row.path) for row in rows)[
+        len(rows) * 9 // 10 - 1
+    ]  # the longest paths stand alone anyway
+    for name in ("node", "cause", "workload"):
+        if sum(widths.values()) + 2 * len(widths) + usual <= width:
+            break
+        if name == "node" or sum(widths.values()) + 2 * len(widths) > width:
+            del widths[name]
+    return widths
+
+
+def _length(row: Row, columns: Mapping[str, int]) -> int:
+    return sum(columns.values()) + 2 * len(columns) + len(row.path)
+
+
+def _cells(row: Row, columns: Mapping[str, int]) -> list[str]:
+    return [
+        getattr(row, name).rjust(width) if name == "size" else getattr(row, name).ljust(width)
+        for name, width in columns.items()
+    ]
+
+
+def _row(dump: StoredDump) -> Row:
     when = timestamp(dump.when).replace("T", " ").removesuffix("Z")
-    verdict = "?" if dump.refused else shown(dump.verdict or "-")
     nothing = "?" if dump.refused else "-"
-    return (
+    owner = dump.owner
+    name = owner.workload or owner.pod or nothing
+    return Row(
         when if dump.dumped is not None else f"{when} *",
         size(dump.size_bytes),
-        verdict,
+        shown(dump.verdict or nothing),
         shown(dump.cause or nothing),
+        shown(f"{owner.namespace}/{name}" if owner.namespace else name),
         shown(dump.node or nothing),
         shown(dump.path),
     )

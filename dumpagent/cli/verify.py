@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
 from typing import Any
 
 import click
@@ -57,10 +58,10 @@ def _chosen(
     store: Store, s3: S3, parts: tuple[str, ...], wanted: Wanted, *, latest: bool
 ) -> list[StoredDump]:
     if latest:
-        return [newest(store, wanted, prefix=s3.prefix)]
+        return [newest(store, wanted, prefix=s3.prefix, now=time.time())]
     if parts:
         named = [dataclasses.replace(wanted, part=key_in(part, s3.bucket)) for part in parts]
-        return [choose(store, each, prefix=s3.prefix) for each in named]
+        return [choose(store, each, prefix=s3.prefix, now=time.time()) for each in named]
     objects = find_objects(store, wanted, prefix=s3.prefix)
     with progress.tally("reading metadata", len(objects)) as looked:
         found = look_at(store, objects, wanted, prefix=s3.prefix, looked=looked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from dumpagent.errors import DumpagentError
+from dumpagent.fetch.catalogue import list_dumps, newest_dumps
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted, below
 from dumpagent.store.protocol import LookRefused, Store
@@ -38,36 +39,56 @@ def key_in(text: str, bucket: str) -> str:
     return key
 
 
-def choose(store: Store, wanted: Wanted, *, prefix: str = "", candidates: int = 10) -> StoredDump:
+def choose(store: Store, wanted: Wanted, *, prefix: str = "", now: float, candidates: int = 10) -> StoredDump:
     """Give the one dump whose key, or path below the prefix, is `wanted.part`, or has it somewhere in it.
 
     Raises NoSuchDump, Ambiguous; Refused, Unreachable.
     """
     if exact := _exactly(store, wanted.part, prefix):
         return exact
-    objects = find_objects(store, wanted, prefix=prefix)
-    # Each must be asked if metadata decide; of too many only some, to show them.
-    sifted = bool(wanted.node or wanted.since is not None)
-    found = look_at(store, objects, wanted, prefix=prefix, limit=None if sifted else candidates)
+    found = list_dumps(store, wanted, prefix=prefix, now=now)
+    count = len(found or [])
+    if (
+        not found
+    ):  # not in the index; a dump of an older agent, or of another tool, can have the name all the same
+        objects = find_objects(store, wanted, prefix=prefix)
+        # Each must be asked if metadata decide; of too many only some, to show them.
+        sifted = wanted.by_metadata_alone or wanted.since is not None
+        found = look_at(store, objects, wanted, prefix=prefix, limit=None if sifted else candidates)
+        count = len(found) if sifted else len(objects)
     if not found:
         raise _none(store, wanted, prefix)
     if len(found) > 1:
-        count = len(found) if sifted else len(objects)
         raise Ambiguous(
             f"{count} dumps have {wanted.part!r} in their path",
             found[-candidates:],
             hint="give more of the path, or --latest for the newest of them",
         )
-    return found[0]
+    return _with_metadata(store, found[0])
 
 
-def newest(store: Store, wanted: Wanted, *, prefix: str = "") -> StoredDump:
+def newest(store: Store, wanted: Wanted, *, prefix: str = "", now: float) -> StoredDump:
     """Give the newest dump that is wanted. Raises NoSuchDump; Refused, Unreachable."""
-    objects = find_objects(store, wanted, prefix=prefix)
-    found = look_at(store, objects, wanted, prefix=prefix, limit=1)
+    found = newest_dumps(store, wanted, prefix=prefix, now=now)
+    if not found:
+        objects = find_objects(store, wanted, prefix=prefix)
+        found = look_at(store, objects, wanted, prefix=prefix, limit=1)
     if not found:
         raise _none(store, wanted, prefix)
-    return found[-1]
+    return _with_metadata(store, found[-1])
+
+
+def _with_metadata(store: Store, dump: StoredDump) -> StoredDump:
+    """Give the dump as its object tells of it. Raises NoSuchDump if only its index entry is left."""
+    if dump.entry is None:
+        return dump
+    found = store.look(dump.key)
+    if found is None:
+        raise NoSuchDump(
+            f"{dump.key} is in the index of {store.name}, and the object is gone",
+            hint="a lifecycle rule or a person deleted it; `dumpagent ls --all` shows what is there",
+        )
+    return StoredDump(found, dump.path)
 
 
 def _exactly(store: Store, text: str, prefix: str) -> StoredDump | None:
@@ -104,6 +125,11 @@ def _none(store: Store, wanted: Wanted, prefix: str) -> NoSuchDump:
         f"with {wanted.part!r} in its path" if wanted.part else "",
         f"below {wanted.app}" if wanted.app else "",
         f"from a node {wanted.node}" if wanted.node else "",
+        f"of the namespace {wanted.namespace}" if wanted.namespace else "",
+        f"of the workload {wanted.workload}" if wanted.workload else "",
+        f"of the pod {wanted.pod}" if wanted.pod else "",
+        f"with the verdict {wanted.verdict}" if wanted.verdict else "",
+        f"with the cause {wanted.cause}" if wanted.cause else "",
         "of that time" if wanted.since is not None else "",
     ]
     return NoSuchDump(f"{where} has no dump {', '.join(filter(None, asked))}".rstrip(), hint=hint)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from dumpagent.errors import Refused
-from dumpagent.fetch.stored import StoredDump, Wanted, below
+from dumpagent.fetch.stored import StoredDump, Wanted, below, is_dump_path
 from dumpagent.store.protocol import Store, StoredObject
 
 WORKERS = 16  # a question costs 2 ms of CPU here and a round trip; more threads only wait for each other
@@ -26,7 +26,8 @@ def find_objects(store: Store, wanted: Wanted, *, prefix: str = "") -> list[Stor
     found = [
         stored
         for stored in store.objects(f"{root}{app}/" if app else root)
-        if wanted.by_listing(stored.key.removeprefix(root), stored.modified)
+        if is_dump_path(stored.key.removeprefix(root))
+        and wanted.by_listing(stored.key.removeprefix(root), stored.modified)
     ]
     return sorted(found, key=lambda stored: (-stored.modified, stored.key))
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import fnmatch
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dumpagent.dumps.metadata import DumpMetadata, read_metadata
+from dumpagent.dumps.owner import Owner, owner_of
+from dumpagent.index.entry import IndexEntry, facts_in
 from dumpagent.store.protocol import StoredObject
+
+_OWN_FOLDERS = (".dumpagent/", ".dumpagent-trial")
+_REPORT_ENDINGS = (".report.json", ".report.html", ".analysis.json", ".analysis.html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +25,15 @@ class Checksum:
 
 @dataclass(frozen=True, slots=True)
 class StoredDump:
-    """One object. `path` is its key below S3_PREFIX; `refused` says why its metadata cannot be known, if they cannot."""
+    """One object. `path` is its key below S3_PREFIX; `refused` says why its metadata cannot be known, if they cannot.
+
+    `entry` is its entry in the index, where that is how it was found; `stored` then knows key and size alone.
+    """
 
     stored: StoredObject
     path: str
     refused: str | None = None
+    entry: IndexEntry | None = None
 
     @property
     def key(self) -> str:
@@ -43,34 +51,45 @@ class StoredDump:
     @property
     def labelled(self) -> bool:
         """Say whether the object carries the metadata of an agent; those of the first version do not tell a verdict."""
-        return "verdict" in self._labels
+        return bool(self._facts.verdict)
 
     @property
     def application(self) -> str:
         """Give the directory below the dump root that the JVM wrote to."""
-        original = self._labels.get("original-path", "")
-        return (self.path if not original or original.startswith("...") else original).rpartition("/")[0]
+        return (self._facts.original_path or self.path).rpartition("/")[0]
 
     @property
     def node(self) -> str | None:
-        return self._labels.get("node")
+        return self._facts.node or None
+
+    @property
+    def cluster(self) -> str | None:
+        return self._facts.cluster or None
+
+    @property
+    def owner(self) -> Owner:
+        """Give the namespace, pod and workload of the application, each None if it is not known."""
+        facts = self._facts
+        if facts.namespace or facts.pod or facts.workload:
+            return Owner(facts.namespace or None, facts.pod or None, facts.workload or None)
+        return owner_of(facts.original_path or self.path)
 
     @property
     def verdict(self) -> str | None:
-        return self._labels.get("verdict")
+        return self._facts.verdict or None
 
     @property
     def cause(self) -> str | None:
-        return self._labels.get("cause")
+        return self._facts.cause or None
 
     @property
     def jvm(self) -> str | None:
-        return self._labels.get("jvm")
+        return self._facts.jvm or None
 
     @property
     def dumped(self) -> float | None:
         """Give when the dump was made, seconds since the epoch; None if that is not told."""
-        return _seconds(self._labels.get("dump-time"))
+        return self._facts.dumped
 
     @property
     def when(self) -> float:
@@ -80,7 +99,7 @@ class StoredDump:
     @property
     def original_size_bytes(self) -> int | None:
         """Give the size of the uncompressed dump."""
-        return _number(self._labels.get("original-size"), 10)
+        return self._facts.original_size_bytes
 
     @property
     def checksum(self) -> Checksum | None:
@@ -88,7 +107,7 @@ class StoredDump:
 
         The agent's own says what the JVM wrote; where the agent compressed it on the way, what it unpacks to.
         """
-        crc32, size_bytes = _number(self._labels.get("crc32"), 16), self.original_size_bytes
+        crc32, size_bytes = self._facts.crc32, self.original_size_bytes
         if crc32 is not None and size_bytes is not None:
             return Checksum(crc32, size_bytes, unpacked=size_bytes != self.size_bytes)
         if self.stored.crc32 is not None:
@@ -96,22 +115,38 @@ class StoredDump:
         return None
 
     @property
-    def _labels(self) -> Mapping[str, str]:
-        return self.stored.metadata or {}
+    def _facts(self) -> DumpMetadata:
+        return read_metadata(self.stored.metadata) if self.entry is None else facts_in(self.entry)
+
+
+def indexed(entry: IndexEntry, *, prefix: str = "") -> StoredDump:
+    """Give the dump that an index entry is about, as far as the entry tells."""
+    stored = StoredObject(below(prefix) + entry.path, entry.stored_bytes, etag="", modified=float(entry.when))
+    return StoredDump(stored, entry.path, entry=entry)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which dumps are asked for; an empty field asks for nothing.
 
-    `part` stands somewhere in the path; `app` is the directory that it begins with; `node` may hold * and ?;
-    `since` is seconds since the epoch.
+    `part` stands somewhere in the path; `app` is the directory that it begins with; `since` is seconds since the
+    epoch. `node`, `namespace`, `workload` (or `namespace/workload`), `pod`, `verdict` and `cause` may hold * and ?.
     """
 
     part: str = ""
     app: str = ""
     node: str = ""
     since: float | None = None
+    namespace: str = ""
+    workload: str = ""
+    pod: str = ""
+    verdict: str = ""
+    cause: str = ""
+
+    @property
+    def by_metadata_alone(self) -> bool:
+        """Say whether anything is asked that the listing of a bucket without an index does not tell."""
+        return bool(self.node or self.verdict or self.cause)
 
     def by_listing(self, path: str, stored_at: float) -> bool:
         """Say whether the dump can be meant, as far as a listing tells.
@@ -125,29 +160,31 @@ class Wanted:
 
     def by_metadata(self, dump: StoredDump) -> bool:
         """Say whether the dump is meant; one whose metadata cannot be known may be, and is kept."""
-        if dump.refused:
-            return True
-        if self.since is not None and dump.when < self.since:
+        if self.since is not None and not dump.refused and dump.when < self.since:
             return False
-        return not self.node or fnmatch.fnmatchcase(dump.node or "", self.node)
+        owner = dump.owner
+        namespace, _, workload = self.workload.rpartition("/")
+        asked = [
+            (self.namespace, owner.namespace),
+            (namespace, owner.namespace),
+            (workload, owner.workload),
+            (self.pod, owner.pod),
+            (self.node, dump.node),
+            (self.verdict, dump.verdict),
+            (self.cause, dump.cause),
+        ]
+        return all(
+            not pattern or (told is None and bool(dump.refused)) or fnmatch.fnmatchcase(told or "", pattern)
+            for pattern, told in asked
+        )
+
+
+def is_dump_path(path: str) -> bool:
+    """Say whether an object with this path below S3_PREFIX can be a dump: no object of the agent's own, no report."""
+    return not path.startswith(_OWN_FOLDERS) and not path.endswith(_REPORT_ENDINGS)
 
 
 def below(prefix: str) -> str:
     """Give what the keys below S3_PREFIX begin with."""
     clean = prefix.strip("/")
     return f"{clean}/" if clean else ""
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return dt.datetime.strptime(text or "", "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC).timestamp()
-    except ValueError:
-        return None
-
-
-def _number(text: str | None, base: int) -> int | None:
-    try:
-        number = int(text or "", base)
-    except ValueError:
-        return None
-    return number if number >= 0 else None

@@ -28,14 +28,25 @@ def test_a_name_cannot_steer_the_terminal(text: str) -> None:
     assert shown("häuser/日本.hprof") == "häuser/日本.hprof"
 
 
-def test_a_narrow_terminal_cuts_the_node_and_never_the_path() -> None:
+def test_a_narrow_terminal_leaves_columns_out_and_never_cuts_the_path() -> None:
     path = "shop/checkout/java_pid1.hprof"
     dump = stored(path, node="ip-10-0-132-77.eu-central-1.compute.internal", verdict="complete")
-    for width in (200, 100, 80, 20):
-        _, line = table([dump], width=width, colours=False)
-        assert path in line
-        assert width < 90 or len(line) <= width
+    for width in (200, 120, 100, 80, 60):
+        lines = table([dump], width=width, colours=False)
+        assert any(line.endswith(path) for line in lines)
+        assert max(map(len, lines)) <= width
+        assert "complete" in lines[1]
+    assert any(path in line for line in table([dump], width=20, colours=False))
     assert "compute.internal" in table([dump], width=None, colours=False)[1]
+
+
+def test_the_workload_is_shown_for_every_layout_of_the_volume() -> None:
+    for path in (
+        "shop_cart-7d4f9c8b6-x2k9q/java_pid1.hprof",
+        "shop_cart-7d4f9c8b6-x2k9q.hprof",
+        "shop/cart/x.hprof",
+    ):
+        assert "shop/cart" in table([stored(path)], width=None, colours=False)[1].removesuffix(path)
 
 
 @pytest.mark.parametrize("since", ["yesterday", "7x", "2026-02-30", ""])

@@ -155,7 +155,7 @@ def test_a_dump_that_was_stored_long_after_it_was_made_is_not_the_newest(bucket:
         key = f"{number:02}.hprof"
         bucket.put(key, dump_time=iso(NOON + 60 * number))
         store.stored_at[key] = NOON + 86400 - number
-    assert newest(store, Wanted()).path == "39.hprof"
+    assert newest(store, Wanted(), now=NOON).path == "39.hprof"
 
 
 def test_a_store_that_cannot_be_asked_ends_the_listing(bucket: Bucket) -> None:
@@ -175,21 +175,24 @@ def test_a_store_that_cannot_be_asked_ends_the_listing(bucket: Bucket) -> None:
 def test_a_dump_is_named_by_its_key_its_path_or_a_part_of_it(bucket: Bucket, part: str) -> None:
     bucket.put("team/shop/cart/java_pid1.hprof")
     bucket.put("team/shop/pay/java_pid1.hprof")
-    assert choose(bucket.store, Wanted(part=part), prefix="team").key == "team/shop/cart/java_pid1.hprof"
+    assert (
+        choose(bucket.store, Wanted(part=part), prefix="team", now=NOON).key
+        == "team/shop/cart/java_pid1.hprof"
+    )
 
 
 def test_a_whole_path_is_never_ambiguous(bucket: Bucket) -> None:
     """Every dump's path begins that of the next dump of that JVM."""
     bucket.put("java_pid1.hprof")
     bucket.put("java_pid1.hprof.1")
-    assert choose(bucket.store, Wanted(part="java_pid1.hprof")).path == "java_pid1.hprof"
+    assert choose(bucket.store, Wanted(part="java_pid1.hprof"), now=NOON).path == "java_pid1.hprof"
 
 
 def test_an_ambiguous_part_names_the_candidates(bucket: Bucket) -> None:
     for number in range(30):
         bucket.put(f"shop/{number}/java_pid1.hprof", dump_time=iso(NOON + number))
     with pytest.raises(Ambiguous, match="30 dumps") as caught:
-        choose(bucket.store, Wanted(part="java"))
+        choose(bucket.store, Wanted(part="java"), now=NOON)
     assert paths(caught.value.candidates)[-1] == "shop/29/java_pid1.hprof"
     assert len(caught.value.candidates) == 10
 
@@ -201,14 +204,14 @@ def test_a_name_with_a_slip_gets_the_right_one_suggested(bucket: Bucket, typed: 
     bucket.put("shop/checkout/java_pid1.hprof")
     bucket.put("bank/ledger/heap.hprof")
     with pytest.raises(NoSuchDump) as caught:
-        choose(bucket.store, Wanted(part=typed))
+        choose(bucket.store, Wanted(part=typed), now=NOON)
     assert "did you mean shop/checkout/java_pid1.hprof?" in caught.value.hint
 
 
 def test_an_empty_bucket_points_at_the_settings(bucket: Bucket) -> None:
     bucket.put("elsewhere/x.hprof")
     with pytest.raises(NoSuchDump, match="empty") as caught:
-        newest(bucket.store, Wanted(), prefix="team")
+        newest(bucket.store, Wanted(), prefix="team", now=NOON)
     assert "S3_PREFIX" in caught.value.hint
 
 
@@ -220,10 +223,10 @@ def test_credentials_that_may_read_but_not_list_can_fetch_by_key(bucket: Bucket)
             raise LookRefused("listing: the store answered 403")
 
     store = Unlisted(bucket.store)
-    assert choose(store, Wanted(part="shop/x.hprof")).path == "shop/x.hprof"
+    assert choose(store, Wanted(part="shop/x.hprof"), now=NOON).path == "shop/x.hprof"
     store.refused = {"shop/y.hprof"}
     with pytest.raises(LookRefused, match="listing"):
-        choose(store, Wanted(part="shop/y.hprof"))
+        choose(store, Wanted(part="shop/y.hprof"), now=NOON)
 
 
 def test_an_s3_address_is_a_key() -> None:
