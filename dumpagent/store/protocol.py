@@ -7,12 +7,12 @@ answer may have been carried out all the same, so callers look before they try a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from dumpagent.errors import Refused
+from dumpagent.store.md5 import md5_of
 
 BLOCK_BYTES, TLS_BLOCK_BYTES = 256 << 10, 512 << 10
 
@@ -134,16 +134,15 @@ class Body:
         """Give the body for another attempt: of the one before nobody knows how far it was read."""
         return self if isinstance(self.data, bytes) else Body(self.data.anew(), self.crc32)
 
-    def md5(self) -> bytes:
-        """Give the MD5 of the bytes, which are read for it."""
+    def md5(self) -> bytes | None:
+        """Give the MD5 of the bytes, which are read for it; None where the machine has no MD5 (FIPS)."""
         if isinstance(self.data, bytes):
-            return hashlib.md5(self.data, usedforsecurity=False).digest()
-        md5 = hashlib.md5(usedforsecurity=False)
-        self.data.seek(0)
-        while chunk := self.data.read(1 << 20):
-            md5.update(chunk)
-        self.data.seek(0)
-        return md5.digest()
+            return md5_of([self.data])
+        span = self.data
+        span.seek(0)
+        md5 = md5_of(iter(lambda: span.read(1 << 20), b""))
+        span.seek(0)
+        return md5
 
     def in_memory(self) -> bytes:
         """Give the bytes."""
