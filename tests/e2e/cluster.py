@@ -23,7 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tests.harness.manifests import PROJECT, Object, cluster_scripts
+from tests.e2e import kubelet
+from tests.harness import schemas
+from tests.harness.manifests import PROJECT, Object
 from tests.harness.stores.server import StoreServer
 
 if TYPE_CHECKING:
@@ -142,8 +144,8 @@ class AnyCluster(Cluster):
         return StoreServer(
             "external",
             environ["E2E_S3_ENDPOINT"],
-            environ["AWS_ACCESS_KEY_ID"],
-            environ["AWS_SECRET_ACCESS_KEY"],
+            environ["E2E_S3_ACCESS_KEY"],
+            environ["E2E_S3_SECRET_KEY"],
         )
 
     @property
@@ -160,15 +162,16 @@ class AnyCluster(Cluster):
 
 
 class LocalCluster(Cluster):
-    """A real API server and kubelet in namespaces of this machine, by the scripts in CLUSTER_SCRIPTS; ended by `down`."""
+    """A real API server and kubelet in namespaces of this machine, by the scripts in kubelet/; ended by `down`."""
 
     bucket = "heap-dumps"
     _address, _port = "10.99.0.1", 5000
 
     def __init__(self, folder: Path) -> None:
-        self._scripts = cluster_scripts()
+        self._scripts = kubelet.SCRIPTS
         self._folder = folder
         self._hold_file = folder / "hold"
+        self._archives: Sequence[Path] = ()
         self.kubectl_argv = (self._scripts / "k",)
         # From here on every program started must be in the node's network, and one thread can be moved there alone.
         self._there = ThreadPoolExecutor(max_workers=1)
@@ -186,6 +189,8 @@ class LocalCluster(Cluster):
         """Start the node from nothing, with these images and an S3 server in its network. It must have been built."""
         self._script("down.sh")
         self._script("up.sh", timeout_s=300)
+        self._define_kinds()
+        self._archives = archives
         self._script("load", *map(str, archives), timeout_s=300)
         self._serve_s3()
         self._make_volume()
@@ -233,8 +238,7 @@ class LocalCluster(Cluster):
     def _enter_network(self) -> None:
         """Move the calling thread, and no other, into the node's network. Source: setns(2)."""
         libc = ctypes.CDLL(None, use_errno=True)
-        run = Path(os.environ.get("CLUSTER_DIR") or Path.home() / ".cache" / "dumpagent-cluster") / "run"
-        with open(f"/proc/{(run / 'node.pid').read_text().strip()}/ns/net") as network:
+        with open(f"/proc/{kubelet.process('node1')}/ns/net") as network:
             if libc.setns(network.fileno(), _CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
 
@@ -252,6 +256,18 @@ class LocalCluster(Cluster):
             yield
         finally:
             self._hold_file.unlink()
+
+    def _define_kinds(self) -> None:
+        """Let the API server know the kinds of OpenShift and of the Prometheus operator, by their schemas."""
+        kinds = [schemas.definition(schemas.kind(name)) for name in schemas.KINDS]
+        listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": kinds})
+        self.kubectl("apply", "--server-side", "--validate=false", "-f", "-", stdin=listed)
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+
+    def join(self) -> None:
+        """Start the second node, with the images that the first one was loaded with."""
+        self._script("up.sh", "node2", timeout_s=300)
+        self._script("load", *map(str, self._archives), timeout_s=300)
 
     def _make_volume(self) -> None:
         """Make what a storage class would: the cluster here has none."""

@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.kubelet import SCRIPTS
 from tests.harness.cache import cache_root, cached_folder
-from tests.harness.manifests import PROJECT, cluster_scripts
+from tests.harness.manifests import PROJECT
 
 _STORE = cache_root() / "images"
 _MOST_IMAGES = 25
@@ -184,7 +185,7 @@ def _base(name: str, packages: Sequence[str]) -> None:
         return
     with tempfile.TemporaryDirectory(dir=_STORE) as temporary:
         root = Path(temporary) / "root"
-        run([cluster_scripts() / "rootfs.sh", root])
+        run([SCRIPTS / "rootfs.sh", root])
         _python_as_in_ubi(root)
         for package in packages:
             _unpack(package, root, Path(temporary))

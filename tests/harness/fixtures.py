@@ -28,17 +28,22 @@ STORES = {
     "ceph_ia": "ceph",
     "ceph_ia_tls": "ceph",
 }
-# Programs that some tests need and a developer's machine may lack -> the Debian packages that have them.
+# Program that a developer's machine may lack -> the Debian packages that have it, as tools/setup.sh installs them.
 DEBIAN_PACKAGES = {
-    "javac": "openjdk-17-jdk-headless",
-    **dict.fromkeys(("promtool", "prometheus"), "prometheus"),
-    **dict.fromkeys(PROGRAMS, "ceph-mon ceph-osd radosgw"),
+    program: package.partition("|")[0].replace(",", " ")
+    for purpose, program, package in (
+        line.split()[:3]
+        for line in (Path(__file__).parents[2] / "requirements" / "debian.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    if purpose == "test"
 }
 
 
 def need(*programs: str) -> None:
     """Skip the test that asks, and say why, if one of these programs is not on PATH."""
     for program in programs:
+        assert program in DEBIAN_PACKAGES, f"{program} is not in requirements/debian.txt"
         if shutil.which(program) is None:
             pytest.skip(f"no {program} on PATH: apt-get install {DEBIAN_PACKAGES[program]}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +27,6 @@ WORKLOADS = ("StatefulSet", "Deployment", "DaemonSet")
 SDK_PREFIX = "AWS_"
 
 Object = dict[str, Any]
-
-
-def cluster_scripts() -> Path:
-    """Give the folder of scripts that runs a kubelet on this machine: CLUSTER_SCRIPTS, else ../shared/cluster."""
-    return Path(os.environ.get("CLUSTER_SCRIPTS") or PROJECT.parent / "shared" / "cluster").resolve()
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from tests.harness.fixtures import need
 @pytest.mark.parametrize("store", ["swift", "ceph"])
 def test_nothing_is_lost_doubled_overwritten_or_left_open(store: str) -> None:
     """And each fault came at least once: the run goes on until it did."""
-    need("unshare", *(["ceph-mon", "ceph-osd", "radosgw"] if store == "ceph" else []))
+    need("nsenter", *(["ceph-mon", "ceph-osd", "radosgw"] if store == "ceph" else []))
     running = children.start(
         [sys.executable, "-m", "tests.torture", "--store", store, "--cycles", "15"],
         stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -20,7 +22,7 @@ from dumpagent.cli import cli
 from dumpagent.notify.api_server import ACCOUNT
 from dumpagent.settings import PLACEHOLDER, Setting, declared
 from tests.e2e.chain import GUIDE, SECTIONS
-from tests.harness import guide, manifests
+from tests.harness import guide, manifests, schemas
 from tests.harness.manifests import Container, Object
 
 CONTAINERS = [pytest.param(container, id=str(container)) for container in manifests.containers()]
@@ -448,18 +450,6 @@ def test_each_template_is_a_valid_pod(workload: Object, version: str) -> None:
     )
 
 
-def _schema(kind: str) -> Object:
-    folder = manifests.cluster_scripts() / "crds"
-    if not folder.is_dir():
-        pytest.skip(f"no OpenShift CRDs in {folder}: set CLUSTER_SCRIPTS")
-    for path in folder.glob("*.yaml"):
-        for crd in yaml.safe_load_all(path.read_text()):
-            if crd and crd.get("spec", {}).get("names", {}).get("kind") == kind:
-                schema: Object = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-                return schema
-    raise AssertionError(f"no CRD of kind {kind} in {folder}")
-
-
 def _strict(schema: Any) -> Any:
     """Give the schema refusing unknown fields, as `oc apply` warns of them; nullable as JSON Schema says it."""
     if isinstance(schema, list):
@@ -478,16 +468,7 @@ def _strict(schema: Any) -> Any:
 
 @pytest.mark.parametrize("kind", sorted(_EXTENSIONS))
 def test_openshift_accepts_its_objects(kind: str) -> None:
-    """Checked against OpenShift's own CRDs."""
-    import jsonschema
-
-    schema = _strict(_schema(kind))
-    # The API server puts these into every object's schema by itself.
-    schema["properties"] |= {
-        "metadata": {"type": "object"},
-        "kind": {"const": kind},
-        "apiVersion": {"type": "string"},
-    }
+    """No misspelt field, no wrong type, by the schemas that OpenShift publishes."""
     found = [
         document
         for document in (*manifests.objects(), *manifests.objects(*manifests.MONITORING_FILES))
@@ -495,7 +476,36 @@ def test_openshift_accepts_its_objects(kind: str) -> None:
     ]
     assert found
     for document in found:
-        jsonschema.validate(document, schema)
+        _check(document)
+
+
+def _check(document: Object) -> None:
+    known = schemas.kind(document["kind"])
+    schema = _strict(known.schema)
+    schema["properties"] |= {"kind": {"const": known.name}, "apiVersion": {"const": f"{known.group}/v1"}}
+    jsonschema.validate(document, schema)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "path"),
+    [
+        ("openshift-rbac.yaml", "SecurityContextConstraints", ()),
+        ("openshift-rbac.yaml", "SecurityContextConstraints", ("runAsUser",)),
+        ("openshift-route.yaml", "Route", ("spec", "to")),
+        ("openshift-route.yaml", "Route", ("spec", "tls")),
+        ("monitoring/podmonitor.yaml", "PodMonitor", ("spec", "podMetricsEndpoints", 0)),
+        ("monitoring/prometheusrule.yaml", "PrometheusRule", ("spec", "groups", 0, "rules", 0)),
+    ],
+)
+def test_openshift_refuses_a_misspelt_field(file: str, kind: str, path: tuple[str | int, ...]) -> None:
+    """Down to the fields that matter: the schemas are more than names of kinds."""
+    document = copy.deepcopy(next(o for o in manifests.objects(file) if o["kind"] == kind))
+    place: Any = document
+    for step in path:
+        place = place[step]
+    place["misspelt"] = "x"
+    with pytest.raises(jsonschema.ValidationError, match="misspelt"):
+        _check(document)
 
 
 def test_openshifts_prometheus_may_see_what_the_label_has_it_scrape() -> None:
