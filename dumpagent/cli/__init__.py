@@ -61,9 +61,11 @@ class LazyGroup(click.Group):
 
 def fail(error: DumpagentError) -> NoReturn:
     """Print what happened and what to do on stderr; leave with 2 for bad settings, else 1."""
-    click.echo(f"dumpagent: {error}", err=True)
+    from dumpagent.dumps.text import printable  # a store's answer may be in it
+
+    click.echo(f"dumpagent: {printable(str(error), lines=True)}", err=True)
     if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+        click.echo(f"  hint: {printable(error.hint, lines=True)}", err=True)
     sys.exit(2 if isinstance(error, BadSettings) else 1)
 
 

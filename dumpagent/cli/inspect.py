@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import json
 import math
 import os
@@ -15,7 +14,8 @@ from typing import Any
 import click
 
 from dumpagent.dumps.model import Cause, DumpFacts, State
-from dumpagent.dumps.names import companion_base
+from dumpagent.dumps.names import dump_of_segment
+from dumpagent.dumps.text import iso_time_ms, size_text
 from dumpagent.errors import DumpagentError
 from dumpagent.hprof.histogram import Histogram, count_objects
 from dumpagent.hprof.look import Look
@@ -87,7 +87,7 @@ def command(files: tuple[str, ...], histogram: int | None, quick: bool, as_json:
         try:
             inspected = inspect(path, classes=0 if histogram is None else histogram, quick=quick)
         except DumpagentError as error:
-            click.echo(f"dumpagent: {error}", err=True)
+            click.echo(f"dumpagent: {printable(str(error))}", err=True)
             click.echo(f"  hint: {error.hint}", err=True)
             worst = 2
             continue
@@ -130,7 +130,7 @@ def _inspect(opened: OpenFile, path: str, classes: int, quick: bool) -> Inspecte
     state = _state(walked, writer_state(opened.fd))
     facts = look.facts()
     reason = walked.reason
-    base = companion_base(os.path.basename(path))
+    base = dump_of_segment(os.path.basename(path))
     if base and state is State.NOT_A_DUMP:
         reason = (
             f"it is a part of {base}, which its JVM merges at the end of the dump; alone it cannot be read"
@@ -194,7 +194,7 @@ def as_dict(inspected: Inspected) -> dict[str, Any]:
         "reason": inspected.reason,
         "format": facts.format if facts else None,
         "id_size": facts.id_size if facts else None,
-        "dump_time": _time(facts.dump_time_ms) if facts else None,
+        "dump_time": iso_time_ms(facts.dump_time_ms) if facts else None,
         "jvm": facts.jvm if facts else None,
         "cause": facts.cause.value if facts else None,
         "oom_thread": printable(facts.oom_thread) if facts else None,
@@ -227,12 +227,12 @@ def describe(inspected: Inspected) -> str:
     facts, heap = inspected.facts, inspected.histogram
     title = click.style(_shown(inspected.path), bold=True)
     state = click.style(_worded(inspected.state), fg=_COLOURS.get(inspected.state, "red"), bold=True)
-    lines = [f"{title}  {_size(inspected.size_bytes)}", f"  {state}: {inspected.reason}"]
+    lines = [f"{title}  {size_text(inspected.size_bytes)}", f"  {state}: {inspected.reason}"]
     rows: list[tuple[str, str]] = []
     if facts:
         rows = [
             ("cause", _CAUSES[facts.cause]),
-            ("dump time", _time(facts.dump_time_ms) or "not a possible one"),
+            ("dump time", iso_time_ms(facts.dump_time_ms) or "not a possible one"),
             ("JVM", facts.jvm or "not named"),
             ("format", f"{facts.format}, {facts.id_size}-byte identifiers"),
             ("classes", f"{facts.classes or 0:,} loaded"),
@@ -241,7 +241,7 @@ def describe(inspected: Inspected) -> str:
     if heap:
         rows += [
             ("objects", f"{heap.objects:,}, {heap.arrays:,} of them arrays"),
-            ("heap", f"{_size(heap.shallow_bytes)} in objects ({heap.layout})"),
+            ("heap", f"{size_text(heap.shallow_bytes)} in objects ({heap.layout})"),
         ]
         if heap.damage:
             rows.append(("", f"not all is counted: {heap.damage}"))
@@ -278,21 +278,3 @@ def _worded(state: State) -> str:
 
 def _shown(path: str) -> str:
     return str(printable(path))
-
-
-def _time(time_ms: int | None) -> str | None:
-    try:
-        return (
-            dt.datetime.fromtimestamp((time_ms or 0) / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            if time_ms
-            else None
-        )
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _size(size_bytes: int) -> str:
-    amount, unit, *larger = float(size_bytes), "bytes", "KiB", "MiB", "GiB", "TiB"
-    while amount >= 1024 and larger:
-        amount, unit = amount / 1024, larger.pop(0)
-    return f"{amount:.1f} {unit}" if unit != "bytes" else f"{size_bytes} bytes"

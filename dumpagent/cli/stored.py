@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import os
-import re
 import shutil
 import signal
 import sys
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from dumpagent.cli import fail
+from dumpagent.dumps.text import iso_time, printable, size_text
 from dumpagent.errors import BadSettings
 from dumpagent.fetch.choice import Ambiguous
 from dumpagent.fetch.stored import StoredDump, Wanted
@@ -26,7 +26,6 @@ from dumpagent.settings import Kind, Setting
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 _DURATION = Setting("--since", Kind.DURATION, "", low=0, high=1e9)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _VERDICT_COLOURS = {"complete": "green", "truncated": "yellow", "unknown": "yellow"}
 
 
@@ -141,21 +140,18 @@ def say(line: str) -> None:
 
 
 def shown(text: str) -> str:
-    """Give `text` so that a terminal shows it as it is: what would steer it, or turn its text around, becomes \\xNN."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """Give `text` so that a terminal shows it as it is and is not steered by it."""
+    return printable(text)
 
 
 def size(size_bytes: int) -> str:
     """Give a size as people read it."""
-    amount, unit, *larger = float(size_bytes), "B", "KiB", "MiB", "GiB", "TiB"
-    while amount >= 1024 and larger:
-        amount, unit = amount / 1024, larger.pop(0)
-    return f"{amount:.1f} {unit}" if unit != "B" else f"{size_bytes} B"
+    return size_text(size_bytes)
 
 
 def timestamp(seconds: float) -> str:
     """Give a time as ISO 8601 in UTC."""
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return iso_time(seconds) or "?"
 
 
 def table(dumps: Sequence[StoredDump], *, width: int | None, colours: bool) -> list[str]:
@@ -252,7 +248,7 @@ def notes(dumps: Sequence[StoredDump]) -> list[str]:
     refused = [dump for dump in dumps if dump.refused]
     if refused:
         lines.append(
-            f"? {_many(len(refused), 'object')} whose metadata the store does not tell: {refused[0].refused}"
+            f"? {_many(len(refused), 'object')} whose metadata the store does not tell: {shown(refused[0].refused or '')}"
         )
         lines.append("  hint: these credentials need s3:GetObject on the objects")
     return lines

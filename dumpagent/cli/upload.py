@@ -18,6 +18,7 @@ from dumpagent.cli.listeners import Audience, notify, serve_metrics, tell_pods
 from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store
 from dumpagent.dumps.model import DumpFile
+from dumpagent.dumps.text import printable
 from dumpagent.errors import BadSettings
 from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.observe import events as ev
@@ -250,4 +251,4 @@ def _as_mounted(root: str) -> str:
 
 
 def _bar(dump: DumpFile) -> AbstractContextManager[Progress]:
-    return progress.bar(os.fsencode(os.path.basename(dump.relpath)).decode(errors="replace"), dump.size_bytes)
+    return progress.bar(printable(os.path.basename(dump.relpath)), dump.size_bytes)

@@ -80,7 +80,7 @@ def _verify(store: Store, dump: StoredDump, *, as_json: bool) -> bool:
             click.echo(json.dumps({**as_dict(dump), "finding": None, "reason": str(error)}))
         say(f"dumpagent: {shown(str(error))}")
         if error.hint:
-            say(f"  hint: {error.hint}")
+            say(f"  hint: {shown(error.hint)}")
         return False
     click.echo(json.dumps(_as_dict(verified)) if as_json else describe(verified, colours=sys.stdout.isatty()))
     return verified.finding is Finding.INTACT

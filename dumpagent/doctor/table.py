@@ -51,7 +51,7 @@ def show(findings: Sequence[Finding], console: Console | None = None) -> None:
 
 def _text(said: str) -> Text:
     """Give what may come from a file name or a store's answer, as no terminal takes it for a command."""
-    return Text("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(printable(said))))
+    return Text(str(printable(said)))
 
 
 def _summary(count: Counter[Result]) -> Text:

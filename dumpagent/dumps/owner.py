@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from dumpagent.dumps.names import parse
+
 # Source: Kubernetes, "Object Names and IDs": a namespace is an RFC 1123 label, a pod's name a subdomain. Neither can
 # have an underscore, or the capital letters of the time that a claimed dump carries.
 _NAMESPACE = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -16,10 +18,6 @@ _WRITER = re.compile(rf"(?P<namespace>{_NAMESPACE})_(?P<pod>{_POD})")
 _NAMESPACE_FOLDER, _WORKLOAD_FOLDER = re.compile(_NAMESPACE), re.compile(_POD)
 # Source: JDK heapDumper.cpp, HeapDumper::dump_heap: the name of a dump in a directory. No pod "pid1" in "java".
 _JVMS_OWN = re.compile(r"java_pid\d+")
-# What stands behind the stem of a dump: the time of a claimed one, its ending, the number of a later dump.
-_STEM = re.compile(
-    r"(?P<stem>.*?)(?:\.\d{8}T\d{6}Z(?:-\d+)?)?\.hprof(?:\.gz)?(?:\.\d{1,9})?(?:\.gz)?", re.DOTALL
-)
 # Source: Kubernetes apimachinery, util/rand, SafeEncodeString: the letters of generated names; a ReplicaSet's hash has
 # up to ten of them, a pod's suffix five. CronJob controller: the minutes since 1970, eight digits.
 _SAFE = "[bcdfghjklmnpqrstvwxz2456789]"
@@ -53,17 +51,17 @@ def owner_of(relpath: str, pattern: re.Pattern[str] | None = None) -> Owner:
     for folder in folders[:1]:
         if found := _WRITER.fullmatch(folder):
             return _of_pod(found["namespace"], found["pod"])
-    stem = _STEM.fullmatch(name)
-    if stem and not _JVMS_OWN.fullmatch(stem["stem"]) and (found := _WRITER.fullmatch(stem["stem"])):
+    dump = parse(name)
+    stem = dump.bare_stem if dump else ""
+    if not _JVMS_OWN.fullmatch(stem) and (found := _WRITER.fullmatch(stem)):
         return _of_pod(found["namespace"], found["pod"])
     if (
         len(folders) >= 2
         and _NAMESPACE_FOLDER.fullmatch(folders[0])
         and _WORKLOAD_FOLDER.fullmatch(folders[1])
     ):
-        workload = workload_of(folders[1])
-        if workload and _OF_DEPLOYMENT.fullmatch(folders[1]):
-            return Owner(folders[0], folders[1], workload)  # a subPathExpr of namespace and pod
+        if workload_of(folders[1]):
+            return _of_pod(folders[0], folders[1])  # a subPathExpr of namespace and pod
         return Owner(folders[0], None, folders[1])
     return Owner()
 

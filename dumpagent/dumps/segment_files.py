@@ -1,4 +1,4 @@
-"""The parts that a JVM writes beside a dump in the making: X.hprof.p0, .p1 ... of JDK 22 and later."""
+"""The segment files that a JVM writes beside a dump in the making: X.hprof.p0, .p1 ... of JDK 22 and later."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import stat
 
 from dumpagent.dumps.model import DumpFile, Identity
-from dumpagent.dumps.names import companion_base
+from dumpagent.dumps.names import dump_of_segment
 
 
-def companions_of(dump: DumpFile) -> list[DumpFile]:
-    """Give the parts that lie beside `dump` now, in the order of their numbers. Raises OSError.
+def segment_files_of(dump: DumpFile) -> list[DumpFile]:
+    """Give the segment files that lie beside `dump` now, in the order of their numbers. Raises OSError.
 
     While the JVM lives they are its own: whoever renames or deletes one breaks the dump. When it was killed they hold
     most of the heap, and stop the next dump of that name ("File exists").
@@ -19,7 +19,7 @@ def companions_of(dump: DumpFile) -> list[DumpFile]:
     below, _, _ = dump.relpath.rpartition("/")
     found = []
     with os.scandir(directory or "/") as entries:
-        names = [entry.name for entry in entries if companion_base(entry.name) == name]
+        names = [entry.name for entry in entries if dump_of_segment(entry.name) == name]
     for part in sorted(names, key=lambda part: int(part.rpartition(".p")[2])):
         try:
             status = os.lstat(f"{directory}/{part}")

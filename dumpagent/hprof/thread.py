@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from dumpagent.dumps.text import printable
 from dumpagent.hprof import records
 from dumpagent.hprof.source import ByteSource
 from dumpagent.hprof.walk import Walk
@@ -104,7 +105,7 @@ def thread_name(
     except _GivenUp:
         return None
     # A name is anything that a program made it: line ends and control characters have no place in a log or terminal.
-    return "".join(each if each.isprintable() else "\ufffd" for each in found or "") or None
+    return printable(found or "") or None
 
 
 class _Thread:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import enum
 import errno
 import os
-import re
 import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 
+from dumpagent.dumps.names import LATEST_MS, dump_of_segment, stamp, with_tag
 from dumpagent.kernel.lease import WriterState, release_lease, take_read_lease
 from dumpagent.kernel.open_tree import open_tree_clone
 from dumpagent.mount.backend import READY
@@ -35,10 +35,6 @@ from dumpagent.mount.move import (
 STATE = ".dumpagent"  # the agent's own directory: no dumps in it
 _DEEPEST = 32
 _MOST_NAMES = 1000
-# JDK 22 and later write X.hprof.p0, .p1 ... beside X.hprof and merge them at the end.
-_PART = re.compile(r"(.+\.hprof(?:\.gz)?(?:\.\d+)?)(\.p\d+)")
-_DUMP = re.compile(r"(.+?)(\.hprof(?:\.gz)?(?:\.\d+)?(?:\.p\d+)?)")
-_LONGEST_NAME_BYTES = 255
 
 
 class Outcome(enum.Enum):
@@ -124,8 +120,7 @@ class Pass:
                 elif stat.S_ISDIR(mode):
                     self._enter(hidden, volume, name, above)
                 elif stat.S_ISREG(mode):
-                    part = _PART.fullmatch(name)
-                    dumps.setdefault(part[1] if part else name, []).append(name)
+                    dumps.setdefault(dump_of_segment(name) or name, []).append(name)
                 # Links, pipes and devices are nothing that a JVM writes: they stay.
         for base, names in dumps.items():
             with self._one_failing(above + base):
@@ -221,13 +216,13 @@ def _free_names(originals: list[Original], volume: int, *, plain: bool) -> list[
 
     Raises FileExistsError when there are a thousand of them.
     """
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(originals[-1].seen.st_mtime))
-    tags = [f".rescued-{stamp}"] + [f".rescued-{stamp}-{n}" for n in range(2, _MOST_NAMES)]
+    when = stamp(min(max(0, originals[-1].seen.st_mtime_ns // 1_000_000), LATEST_MS))
+    tags = [f".rescued-{when}"] + [f".rescued-{when}-{n}" for n in range(2, _MOST_NAMES)]
     if plain:
         tags = ["", *tags]
 
     def named(tag: str) -> list[tuple[Original, str]]:
-        return [(original, _tagged(original.name, tag)) for original in originals]
+        return [(original, with_tag(original.name, tag)) for original in originals]
 
     # A pass that was killed after its link used one of the first two: a dump whose parts are gone looks plain now.
     for chosen in map(named, tags[:2]):
@@ -245,11 +240,3 @@ def _is_there(original: Original, volume: int, name: str) -> bool | None:
         return holds_same(volume, name, original)
     except FileNotFoundError:
         return None
-
-
-def _tagged(name: str, tag: str) -> str:
-    """Put `tag` before `.hprof`, or before the last dot of another name, so that it is still found as a dump."""
-    found = _DUMP.fullmatch(name)
-    stem, extension = (found[1], found[2]) if found else os.path.splitext(name)
-    room = _LONGEST_NAME_BYTES - len(os.fsencode(tag + extension))
-    return os.fsdecode(os.fsencode(stem)[:room]) + tag + extension

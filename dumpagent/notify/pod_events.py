@@ -7,10 +7,8 @@ From a thread for which nobody waits; what a restart cuts off is not told again,
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import queue
-import re
 import threading
 import time
 from collections import deque
@@ -18,6 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dumpagent.dumps.names import dump_of_segment
+from dumpagent.dumps.owner import owner_of
+from dumpagent.dumps.text import iso_time, size_text
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.notify.api_server import AlreadyThere, Forbidden, NotThere
 from dumpagent.notify.commands import fetch_command
@@ -25,7 +26,6 @@ from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.incident import Incident
 from dumpagent.observe.log import printable
-from dumpagent.settings import MIB
 
 Ask = Callable[[str, str, Mapping[str, Any] | None], Mapping[str, Any]]  # ApiServer.ask
 
@@ -34,16 +34,6 @@ _ATTEMPTS = 6  # over two minutes; an Event about something long ago helps nobod
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 4.0, 60.0
 _MESSAGE_BYTES = 1024  # Source: Kubernetes, pkg/apis/core/validation/events.go, NoteLengthLimit
 _AGENT_CHARACTERS = 128  # Source: the same, ReportingInstanceLengthLimit
-# Source: Kubernetes, "Object Names and IDs": a namespace is an RFC 1123 label, a pod's name a subdomain. Neither can
-# have an underscore, or the capital letters of the time that a claimed dump carries.
-_NAMESPACE = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_POD = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
-_WRITER = re.compile(rf"({_NAMESPACE})_({_POD})")
-# Source: JDK heapDumper.cpp, HeapDumper::dump_heap: the name of a dump in a directory. No pod "pid1" in "java".
-_JVMS_OWN = re.compile(r"java_pid\d+")
-_DUMP_NAME = re.compile(
-    r"(?P<stem>.*?)(?:\.\d{8}T\d{6}Z(?:-\d+)?)?\.hprof(?:\.gz)?(?:\.\d{1,9})?(?:\.gz)?", re.DOTALL
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +58,12 @@ class Uncertain(Exception):
 def writer_named_by(relpath: str) -> Pod | None:
     """Give the pod that a dump's path below DUMP_ROOT names, None if it names none.
 
-    `<namespace>_<pod>.hprof`, as the manifests set HeapDumpPath, or any dump in a directory `<namespace>_<pod>` or
-    `<namespace>/<pod>`, as a subPathExpr makes it.
+    The API server is asked whether there is such a pod: a path alone is a claim of whoever made it.
     """
-    *folders, name = relpath.split("/")
-    dump = _DUMP_NAME.fullmatch(name)
-    if dump is None:
-        return None  # a part of one
-    by_name = None if _JVMS_OWN.fullmatch(dump["stem"]) else _WRITER.fullmatch(dump["stem"])
-    by_folder = _WRITER.fullmatch(folders[-1]) if folders else None
-    by_folders = _WRITER.fullmatch("_".join(folders)) if len(folders) == 2 else None
-    named = by_name or by_folder or by_folders
-    return Pod(named[1], named[2]) if named else None
+    owner = owner_of(relpath)
+    if owner.namespace is None or owner.pod is None or dump_of_segment(relpath) or ".." in relpath.split("/"):
+        return None  # a segment file's dump has an Event of its own
+    return Pod(owner.namespace, owner.pod)
 
 
 class PodEvents:
@@ -192,11 +176,11 @@ class PodEvents:
         name = hashlib.sha256(f"{key}\0{dump.get('crc32')}".encode("utf-8", "surrogateescape")).hexdigest()[
             :16
         ]
-        size_mib = float(str(dump["size_bytes"])) / MIB
-        text = f"{'TRUNCATED heap' if cut else 'Heap'} dump of {size_mib:.1f} MiB, {dump.get('dump_time')}"
+        size = size_text(float(str(dump["size_bytes"])))
+        text = f"{'TRUNCATED heap' if cut else 'Heap'} dump of {size}, {dump.get('dump_time')}"
         text += f" ({dump.get('reason')})" if cut else ""
         text += f", is in the store: {fetch_command(key)}"
-        stamp = dt.datetime.fromtimestamp(self._now(), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        stamp = iso_time(self._now())
         return {
             "apiVersion": "v1",
             "kind": "Event",

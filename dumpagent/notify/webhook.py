@@ -16,13 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dumpagent.dumps.text import size_text
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.notify.commands import fetch_command
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.incident import Incident
 from dumpagent.observe.log import printable
-from dumpagent.settings import GIB, KIB, MIB, Notifying
+from dumpagent.settings import Notifying
 
 _VERSION = 1
 _MOST_WAITING = 500  # then the oldest go: a webhook that is away for weeks must not fill the volume
@@ -193,12 +194,13 @@ class Notifier:
         return Message(_name(what, since), f"The bucket {self._bucket} {text}", facts)
 
     def _of_dump(self, fields: dict[str, object]) -> Message:
+        fields = {name: printable(value) for name, value in fields.items()}
         path = str(fields["path"]).removeprefix(self._root + "/")
         size = float(str(fields["size_bytes"]))
         stack = [str(frame) for frame in _list(fields.get("oom_stack"))][:_STACK_LINES]
         key, verdict = str(fields["key"]), str(fields["verdict"])
         application = path.rpartition("/")[0] or path
-        text = f"Heap dump of {application} on {self._node}, {_human(size)}, {fields.get('dump_time') or 'time unknown'}, {verdict}"
+        text = f"Heap dump of {application} on {self._node}, {size_text(size)}, {fields.get('dump_time') or 'time unknown'}, {verdict}"
         if verdict == "truncated":
             text = f"TRUNCATED: {text} ({fields.get('reason')})"
         if fields.get("cause"):
@@ -283,7 +285,7 @@ class Notifier:
         self._trouble.failed("webhook", str(error), hint=error.hint or None, waiting=len(self._waiting))
 
     def _body(self, batch: list[Message]) -> bytes:
-        text = str(printable("\n\n".join(message.text for message in batch)))
+        text = str(printable("\n\n".join(message.text for message in batch), lines=True))
         if self._settings.notify_format == "json":
             events = [{"id": message.name, "text": message.text, **message.facts} for message in batch]
             return json.dumps(printable({"text": text, "events": events})).encode()
@@ -312,13 +314,6 @@ _OF_INTEREST = {
 def _name(*parts: object) -> str:
     """Give a file name that the same thing always gets, in order of time."""
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def _human(size_bytes: float) -> str:
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if size_bytes >= unit:
-            return f"{size_bytes / unit:.1f} {name}"
-    return f"{size_bytes:.0f} bytes"
 
 
 def _list(value: object) -> list[object]:

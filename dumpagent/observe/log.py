@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 import time
 import traceback
 from typing import TextIO
 
+from dumpagent.dumps import text
 from dumpagent.observe.events import Event, Tell
 from dumpagent.secrets import hide
 from dumpagent.settings import Logging
@@ -17,13 +17,13 @@ from dumpagent.settings import Logging
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def printable(value: object) -> object:
-    """Give `value` as text that any terminal and JSON reader takes: bytes that are not UTF-8 become \\xNN.
+def printable(value: object, *, lines: bool = False) -> object:
+    """Give `value` as text that any terminal and JSON reader takes and none is steered by; see `dumps.text`.
 
-    Secrets in it become ***.
+    Secrets in it become ***. `lines` keeps the line ends of text of our own.
     """
     if isinstance(value, str):
-        return hide(os.fsencode(value).decode("utf-8", "backslashreplace"))
+        return text.printable(hide(value), lines=lines)
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, (int, bool, type(None))):
@@ -72,7 +72,11 @@ def _json_lines(target: TextIO, least: int) -> Tell:
             "level": event.level,
             "event": event.name,
         }
-        line |= {name: printable(value) for name, value in fields.items() if value is not None}
+        line |= {
+            name: printable(value, lines=name == "trace")
+            for name, value in fields.items()
+            if value is not None
+        }
         target.write(json.dumps(line, ensure_ascii=False) + "\n")
         target.flush()
 

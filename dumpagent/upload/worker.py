@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from traceback import format_exc
 
 from dumpagent.dumps.model import DumpFile, State, Verdict
+from dumpagent.dumps.text import iso_time_ms
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
@@ -138,7 +138,7 @@ class UploadWorker:
             crc32=f"{receipt.crc32:08x}",
             jvm=facts.jvm if facts else None,
             cause=facts.cause.value if facts else None,
-            dump_time=_iso(facts.dump_time_ms) if facts and facts.dump_time_ms else None,
+            dump_time=iso_time_ms(facts.dump_time_ms) if facts else None,
             oom_thread=victim.name(wait_s=_VICTIM_WAIT_S if is_news else 0) if victim else None,
             oom_stack=list(facts.oom_stack[:_STACK_TOLD]) or None if facts else None,
             resumed=True if brought.resumed else None,
@@ -166,10 +166,3 @@ class UploadWorker:
         self._reach.leave_alone(delay_s)
         self._tell(ev.ATTEMPT_FAILED, path=entry.dump.path, fault="store", error=str(error))
         self._reach.failed(error, pending=self._backlog.counts().pending)
-
-
-def _iso(milliseconds: int) -> str | None:
-    try:
-        return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):
-        return None

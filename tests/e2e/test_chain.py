@@ -31,8 +31,8 @@ def _assert_whole(found: list[Stored], pod: str, *, namespace: str = NAMESPACE) 
     assert stored.key == f"{PREFIX}{namespace}_{pod}.hprof"
     assert stored.metadata["verdict"] == "complete"
     assert stored.metadata["cause"] == "oom"
-    assert stored.metadata["pod"] == UPLOADER
-    assert stored.metadata["namespace"] == NAMESPACE
+    assert (stored.metadata["namespace"], stored.metadata["pod"]) == (namespace, pod)
+    assert (stored.metadata["agent-namespace"], stored.metadata["agent-pod"]) == (NAMESPACE, UPLOADER)
     assert stored.metadata["original-path"] == f"{namespace}_{pod}.hprof"
     assert stored.size_bytes == int(stored.metadata["original-size"])
 

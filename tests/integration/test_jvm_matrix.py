@@ -15,7 +15,7 @@ import pytest
 
 from dumpagent.cli.inspect import as_dict, inspect
 from dumpagent.dumps.model import Cause, DumpFile, State, Verdict
-from dumpagent.dumps.segment_files import companions_of
+from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.kernel.lease import WriterState
 from dumpagent.upload.oom_thread import find_thread
 from dumpagent.upload.volume.judge import CompletenessJudge
@@ -218,7 +218,7 @@ def test_a_jvm_that_is_killed_in_mid_dump_leaves_a_truncated_dump(
     else:
         raise AssertionError("five dumps were over before the kill came")
     (stub,) = scan(str(tmp_path)).dumps
-    if jdk.major >= _WRITES_PARTS and companions_of(stub):
+    if jdk.major >= _WRITES_PARTS and segment_files_of(stub):
         assert "part(s)" in CompletenessJudge(quiet_s=0).judge(stub).reason
     assert CompletenessJudge(quiet_s=0).judge(stub).due
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dumpagent.dumps.model import Identity
-from dumpagent.dumps.names import companion_base
-from dumpagent.dumps.segment_files import companions_of
+from dumpagent.dumps.names import dump_of_segment
+from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
@@ -71,7 +71,7 @@ def with_parts(stored: Iterable[Stored]) -> dict[str, tuple[Stored, ...]]:
     by_path = {each.dump.relpath: each for each in stored}
     parts: dict[str, list[Stored]] = {}
     for each in by_path.values():
-        base = companion_base(each.dump.relpath)
+        base = dump_of_segment(each.dump.relpath)
         if base in by_path:
             parts.setdefault(base, []).append(each)
     belonging = {part.dump.relpath for group in parts.values() for part in group}
@@ -135,7 +135,7 @@ class Retention:
         """Say whether every part that lies beside the dump is in the store too."""
         there = {part.dump.relpath for part in unit}
         try:
-            return all(part.relpath in there for part in companions_of(unit[-1].dump))
+            return all(part.relpath in there for part in segment_files_of(unit[-1].dump))
         except OSError:
             return False  # unknown: nothing is deleted
 

@@ -7,14 +7,13 @@ import os
 import re
 from collections.abc import Iterator
 
-from dumpagent.dumps.names import claimed_name, stamp
+from dumpagent.dumps.names import claimed_name, parse, stamp
 
 # Source: S3 User Guide, "Naming Amazon S3 objects": at most 1,024 bytes of UTF-8.
 # S3 takes 1024; OpenStack Swift keeps each part under <key>/<upload id>/<number>, which must fit into 1024 itself.
 _KEY_BYTES = 960
 # Control characters cannot stand in the XML of a listing; a lone surrogate is a byte that was no UTF-8.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_HPROF = re.compile(r"\.hprof(\.gz)?(\.[0-9]{1,9})?(\.gz)?(\.p[0-9]{1,9})?\Z")
 
 
 def candidates(
@@ -44,9 +43,8 @@ def _possible(dump_time_ms: int) -> int:
 
 
 def _with(name: str, more: str) -> str:
-    found = _HPROF.search(name)
-    at = found.start() if found else len(name)
-    return f"{name[:at]}.{more}{name[at:]}"
+    found = parse(name)
+    return f"{found.stem}.{more}{found.suffix}{found.segment}" if found else f"{name}.{more}"
 
 
 def _key(prefix: str, directory: str, name: str) -> str:

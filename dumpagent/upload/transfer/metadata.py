@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dumpagent import __version__
 from dumpagent.dumps.model import Cause, DumpFile, State, Verdict, dump_time_ms
+from dumpagent.dumps.owner import owner_of
+from dumpagent.dumps.text import iso_time
 from dumpagent.settings import Place
 
 # Source: S3 User Guide, "User-defined object metadata": 2 KB over all names and values. Ours leave room for more names.
@@ -28,19 +29,23 @@ def describe(
     dump: DumpFile, verdict: Verdict, contents: Contents, *, original: str, place: Place, now: float
 ) -> dict[str, str]:
     """Give the object's metadata: ASCII, values cut and escaped, so that any file name is safe in a header."""
-    facts = verdict.facts
+    facts, owner = verdict.facts, owner_of(original)
     known = (State.COMPLETE, State.TRUNCATED)
     labels = {
         "node": place.node_name,
-        "upload-time": _iso(now),
-        "dump-time": _iso(dump_time_ms(dump, facts) / 1000),
+        "upload-time": iso_time(now) or "unknown",
+        "dump-time": iso_time(dump_time_ms(dump, facts) / 1000) or "unknown",
         "verdict": verdict.state.value if verdict.state in known else State.UNKNOWN.value,
         "original-size": str(contents.size_bytes),
         "crc32": f"{contents.crc32:08x}",
         "jvm": (facts.jvm if facts else None) or "",
         "cause": (facts.cause if facts else Cause.UNKNOWN).value,
-        "pod": place.pod_name,
-        "namespace": place.pod_namespace,
+        "namespace": owner.namespace or "",
+        "pod": owner.pod or "",
+        "workload": owner.workload or "",
+        "uid": str(dump.uid),
+        "agent-pod": place.pod_name,
+        "agent-namespace": place.pod_namespace,
         "agent-version": __version__,
     }
     kept = {name: _ascii(value)[:_VALUE_CHARACTERS] for name, value in labels.items() if value}
@@ -60,13 +65,6 @@ def holds(labels: Mapping[str, str] | None, contents: Contents) -> bool:
 def is_of_node(labels: Mapping[str, str] | None, node: str) -> bool:
     """Say whether an object with these metadata was made by the agent of this node."""
     return bool(node and labels and labels.get("node") == _ascii(node)[:_VALUE_CHARACTERS])
-
-
-def _iso(seconds: float) -> str:
-    try:
-        return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):
-        return "unknown"
 
 
 def _ascii(text: str) -> str:

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, dump_time_ms
-from dumpagent.dumps.names import claimed_name, companion_base
-from dumpagent.dumps.segment_files import companions_of
+from dumpagent.dumps.names import claimed_name, dump_of_segment
+from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.errors import DumpagentError
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
 from dumpagent.kernel.reading import open_regular
@@ -42,7 +42,7 @@ def claim(
     """
     directory, _, name = dump.path.rpartition("/")
     time_ms = dump_time_ms(dump, facts)
-    base = companion_base(dump.path)
+    base = dump_of_segment(dump.path)
     if claimed_name(name, time_ms) == name or (base and os.path.lexists(base)):
         return dump  # a part is renamed together with its dump
     try:
@@ -58,7 +58,7 @@ def claim(
                 raise StillWritten(f"{dump.path} is open for writing")
             try:
                 # Without the kernel's word the parts stay: taking one from a JVM that merely hangs breaks its dump.
-                parts = companions_of(dump) if writer is WriterState.NO_WRITER else []
+                parts = segment_files_of(dump) if writer is WriterState.NO_WRITER else []
                 _refuse_written(parts, take_lease)
                 if writer is WriterState.NO_WRITER and not lease_stands(opened.fd):
                     raise StillWritten(f"{dump.path} is opened for writing just now")

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from dumpagent.dumps.model import DumpFacts, DumpFile, State, Verdict
-from dumpagent.dumps.names import companion_base
-from dumpagent.dumps.segment_files import companions_of
+from dumpagent.dumps.names import dump_of_segment
+from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Incident
@@ -107,7 +107,7 @@ class Finder:
         """Give the parts (X.hprof.p0) that are dumps of their own to us: their dump is settled, or gone."""
         by_path = {dump.relpath: dump for dump in found.dumps}
         for part in found.parts:
-            dump = by_path.get(companion_base(part.relpath) or "")
+            dump = by_path.get(dump_of_segment(part.relpath) or "")
             settled = dump is not None and self._backlog.stage(dump) not in (None, Stage.WAITING)
             if settled or (dump is None and found.complete) or self._backlog.stage(part):
                 yield part
@@ -140,7 +140,7 @@ class Finder:
             if not verdict.due:
                 return verdict.recheck_s
             dump = self._claimed(dump, verdict)
-            parts = companions_of(dump) if verdict.state in (State.TRUNCATED, State.UNKNOWN) else []
+            parts = segment_files_of(dump) if verdict.state in (State.TRUNCATED, State.UNKNOWN) else []
         except StillWritten:
             return _CLAIM_RECHECK_S
         except FileNotFoundError:

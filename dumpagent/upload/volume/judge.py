@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict
-from dumpagent.dumps.names import companion_base
-from dumpagent.dumps.segment_files import companions_of
+from dumpagent.dumps.names import dump_of_segment
+from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.hprof.look import Look
 from dumpagent.hprof.walk import Shape, Walked
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
@@ -62,7 +62,7 @@ class _Now:
 
 
 class CompletenessJudge:
-    """Judges by lease, records, companions and, where these cannot know, by quiet time.
+    """Judges by lease, records, segment_files and, where these cannot know, by quiet time.
 
     Complete: due at once. Truncated, no dump at all, unknown: due once nothing has changed for `quiet_s`, and never
     while somebody writes. Quiet time runs by our own clock; a file's age only counts in addition, and with an
@@ -121,9 +121,9 @@ class CompletenessJudge:
             return Verdict(State.WRITING, reason, due=False, recheck_s=recheck_s, facts=seen.facts)
         if now.writer is WriterState.NO_WRITER:
             return self._judge_closed(now, seen)
-        companions = companions_of(now.dump)
+        segment_files = segment_files_of(now.dump)
         still_s = self._notice(
-            seen, (now.identity, *(part.identity for part in companions)), doubt_s=_CLOCK_LIE_S
+            seen, (now.identity, *(part.identity for part in segment_files)), doubt_s=_CLOCK_LIE_S
         )
         doubt = "nobody can say whether it is still being written"
         if still_s < self._quiet_s:
@@ -133,7 +133,7 @@ class CompletenessJudge:
             return Verdict(State.UNKNOWN, walked.reason, due=False, recheck_s=0.0, facts=seen.facts)
         if walked.shape is Shape.COMPLETE:
             return Verdict(State.COMPLETE, walked.reason, due=True, facts=seen.facts)
-        reason = f"{walked.reason}{_beside(companions)}; {doubt}"
+        reason = f"{walked.reason}{_beside(segment_files)}; {doubt}"
         return self._wait(
             State.UNKNOWN if walked.shape in _INCOMPLETE else State.NOT_A_DUMP, reason, still_s, seen
         )
@@ -145,14 +145,14 @@ class CompletenessJudge:
             return Verdict(State.UNKNOWN, walked.reason, due=False, recheck_s=0.0, facts=seen.facts)
         if walked.shape is Shape.COMPLETE:
             return Verdict(State.COMPLETE, walked.reason, due=True, facts=seen.facts)
-        companions = companions_of(now.dump)
-        still_s = self._notice(seen, (now.identity, *(part.identity for part in companions)))
-        if any(self._is_written(part) for part in companions):
+        segment_files = segment_files_of(now.dump)
+        still_s = self._notice(seen, (now.identity, *(part.identity for part in segment_files)))
+        if any(self._is_written(part) for part in segment_files):
             reason = "its JVM still writes the part beside it"
             return Verdict(State.WRITING, reason, due=False, recheck_s=_WRITER_RECHECK_S[0], facts=seen.facts)
-        cut = walked.shape in _INCOMPLETE or (walked.shape is Shape.EMPTY and bool(companions))
+        cut = walked.shape in _INCOMPLETE or (walked.shape is Shape.EMPTY and bool(segment_files))
         state = State.TRUNCATED if cut else State.NOT_A_DUMP
-        return self._wait(state, walked.reason + _beside(companions), still_s, seen)
+        return self._wait(state, walked.reason + _beside(segment_files), still_s, seen)
 
     def _notice(self, seen: _Seen, still: tuple[Identity, ...], *, doubt_s: float = 0.0) -> float:
         """Give for how many seconds nothing has changed, by our clock or by the files' age less `doubt_s`."""
@@ -175,7 +175,7 @@ class CompletenessJudge:
             seen.walked = seen.facts = None
         if seen.walked is not None:
             return seen.walked
-        base = companion_base(now.dump.path)
+        base = dump_of_segment(now.dump.path)
         if base is not None:
             seen.facts = _facts_of(base)
             seen.walked = Walked(Shape.OPEN, "it is a part of a dump that its JVM did not merge")
@@ -221,8 +221,8 @@ def _facts_of(path: str) -> DumpFacts | None:
         return None
 
 
-def _beside(companions: list[DumpFile]) -> str:
-    if not companions:
+def _beside(segment_files: list[DumpFile]) -> str:
+    if not segment_files:
         return ""
-    size_bytes = sum(part.size_bytes for part in companions)
-    return f"; beside it lie {len(companions)} part(s) of {size_bytes} bytes that its JVM did not merge"
+    size_bytes = sum(part.size_bytes for part in segment_files)
+    return f"; beside it lie {len(segment_files)} part(s) of {size_bytes} bytes that its JVM did not merge"

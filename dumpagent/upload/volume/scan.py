@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.model import DumpFile, Identity
-from dumpagent.dumps.names import companion_base, is_dump_name
+from dumpagent.dumps.names import dump_of_segment, is_dump_name
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ def scan(root: str, *, skip: frozenset[str] = frozenset()) -> Scan:
         try:
             for entry in _entries(path):
                 relpath = f"{below}/{entry.name}" if below else entry.name
-                is_part = companion_base(entry.name) is not None
+                is_part = dump_of_segment(entry.name) is not None
                 if is_part or is_dump_name(entry.name):
                     dump = _dump_of(entry, root, relpath, found)
                     if dump and (dump.device, dump.identity.inode) not in seen:

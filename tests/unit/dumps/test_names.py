@@ -40,7 +40,7 @@ def test_every_name_that_a_jvm_gives_its_dumps_is_a_dump(stem: str, suffix: str)
         ".ready",
     ],
 )
-def test_companions_temporaries_and_strangers_are_no_dumps(name: str) -> None:
+def test_segment_files_temporaries_and_strangers_are_no_dumps(name: str) -> None:
     assert not names.is_dump_name(name)
 
 
@@ -112,5 +112,33 @@ def test_any_name_survives_claiming_and_back(stem: str, suffix: str, dump_time_m
         ("java_pid1.hprof.px", None),
     ],
 )
-def test_a_companion_names_its_dump(name: str, base: str | None) -> None:
-    assert names.companion_base(name) == base
+def test_a_segment_file_names_its_dump(name: str, base: str | None) -> None:
+    assert names.dump_of_segment(name) == base
+
+
+@pytest.mark.parametrize("segment", ["", ".p0", ".p17"])
+@pytest.mark.parametrize("suffix", _SUFFIXES)
+def test_a_tag_keeps_a_dump_a_dump_and_a_segment_file_its_own(suffix: str, segment: str) -> None:
+    """A rescued `x.hprof.1.gz` got a name that no scan found."""
+    tagged = names.with_tag(f"heap{suffix}{segment}", ".rescued-20260101T120000Z")
+    assert tagged == f"heap.rescued-20260101T120000Z{suffix}{segment}"
+    found = names.parse(tagged)
+    assert found == names.DumpName("heap.rescued-20260101T120000Z", suffix, segment)
+    assert found.bare_stem == "heap"
+
+
+def test_another_files_tag_goes_before_its_last_dot() -> None:
+    assert names.with_tag("hs_err.log", ".x") == "hs_err.x.log"
+    assert names.with_tag("core", ".x") == "core.x"
+
+
+@given(
+    st.binary(max_size=255).filter(lambda s: b"/" not in s and b"\0" not in s),
+    st.sampled_from(["", *_SUFFIXES]),
+)
+def test_a_tagged_name_fits_and_differs(stem: bytes, suffix: str) -> None:
+    name = os.fsdecode(stem[: 255 - len(suffix)]) + suffix
+    tagged = names.with_tag(name, ".rescued-20260101T120000Z")
+    assert len(os.fsencode(tagged)) <= 255
+    assert ".rescued-20260101T120000Z" in tagged
+    assert names.is_dump_name(tagged) == names.is_dump_name(name)

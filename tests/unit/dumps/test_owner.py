@@ -17,6 +17,11 @@ from dumpagent.dumps.owner import Owner, owner_of, workload_of
         ("shop_db-0.hprof", Owner("shop", "db-0", "db")),
         ("shop_db-0.20261128T120301Z.hprof.gz", Owner("shop", "db-0", "db")),
         ("shop_db-0.hprof.1", Owner("shop", "db-0", "db")),
+        ("shop_db-0.rescued-20260101T120000Z.hprof.1", Owner("shop", "db-0", "db")),
+        ("shop_db-0.rescued-20260101T120000Z-ab12.20260101T120000Z.hprof", Owner("shop", "db-0", "db")),
+        ("shop/db-0/java_pid1.hprof", Owner("shop", "db-0", "db")),
+        # The directory is its user's alone, a file in it can have any name.
+        ("shop_db-0/bank_vault-0.hprof", Owner("shop", "db-0", "db")),
         ("shop/checkout/java_pid1.hprof", Owner("shop", None, "checkout")),
         ("shop/cart-7d4f9c8b6-x2k9q/java_pid1.hprof", Owner("shop", "cart-7d4f9c8b6-x2k9q", "cart")),
         ("java_pid1.hprof", Owner()),

@@ -11,13 +11,13 @@ from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, Identity, State, V
 from dumpagent.settings import Place
 from dumpagent.upload.transfer import metadata
 
-DUMP = DumpFile("/mnt/dump", "shop/java_pid1.hprof", Identity(7, 1000, 1_767_225_600_000_000_000))
+DUMP = DumpFile("/mnt/dump", "shop/java_pid1.hprof", Identity(7, 1000, 1_767_225_600_000_000_000), uid=10001)
 CONTENTS = metadata.Contents(1000, 0xDEADBEEF)
 
 
 def described(
     *,
-    original: str = "shop/java_pid1.hprof",
+    original: str = "shop_checkout-0/java_pid1.hprof",
     state: State = State.COMPLETE,
     facts: DumpFacts | None = None,
     node: str = "worker-1",
@@ -43,14 +43,25 @@ def test_everything_that_identifies_a_dump_is_there() -> None:
         "upload-time": "2026-01-01T00:01:00Z",
         "dump-time": "2025-12-31T23:59:59Z",
         "verdict": "complete",
-        "original-path": "shop/java_pid1.hprof",
+        "original-path": "shop_checkout-0/java_pid1.hprof",
         "original-size": "1000",
         "crc32": "deadbeef",
         "jvm": 'openjdk version "17.0.15" 2025-04-15',
         "cause": "oom",
-        "pod": "agent-0",
-        "namespace": "dumps",
+        "namespace": "shop",
+        "pod": "checkout-0",
+        "workload": "checkout",
+        "uid": "10001",
+        "agent-pod": "agent-0",
+        "agent-namespace": "dumps",
     }
+
+
+def test_an_application_that_the_path_does_not_name_is_left_out() -> None:
+    """The agent's own pod and namespace must not be taken for the application's."""
+    found = described(original="java_pid1.hprof")
+    assert not {"namespace", "pod", "workload"} & found.keys()
+    assert (found["agent-pod"], found["agent-namespace"]) == ("agent-0", "dumps")
 
 
 def test_what_is_neither_complete_nor_truncated_is_called_unknown() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
-from dumpagent.dumps.segment_files import companions_of
+from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.kernel.lease import WriterState
 from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten, claim
@@ -90,7 +90,7 @@ def test_orphaned_parts_go_with_their_stub_so_that_the_next_dump_finds_every_nam
     claimed = claim(dump_at(stub, tmp_path), FACTS)
     stem = "java_pid1.20260101T120000Z.hprof"
     assert names_beside(stub) == [stem, f"{stem}.p0", f"{stem}.p1", f"{stem}.p10"]
-    assert [part.relpath for part in companions_of(claimed)] == [f"app/{stem}.p{n}" for n in (0, 1, 10)]
+    assert [part.relpath for part in segment_files_of(claimed)] == [f"app/{stem}.p{n}" for n in (0, 1, 10)]
 
 
 def test_a_part_that_somebody_writes_keeps_everything_in_place(stub: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_crash_between_part_and_stub_is_mended_by_the_next_claim(stub: Path, t
     claimed_part = stub.parent / "java_pid1.20260101T120000Z.hprof.p0"
     claimed_part.write_bytes(b"0")
     claimed = claim(dump_at(stub, tmp_path), FACTS)
-    assert [part.path for part in companions_of(claimed)] == [str(claimed_part)]
+    assert [part.path for part in segment_files_of(claimed)] == [str(claimed_part)]
 
 
 def test_a_name_without_room_says_what_to_do(tmp_path: Path) -> None:
