@@ -206,6 +206,26 @@ class S3:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """What `dumpagent prune` leaves in the bucket; the first dump of each workload always stays."""
+
+    keep_last: int = setting(
+        3, "PRUNE_KEEP_LAST", Kind.COUNT, "the last so many dumps of each workload stay", low=1, high=100_000
+    )
+    keep_largest: int = setting(
+        1,
+        "PRUNE_KEEP_LARGEST",
+        Kind.COUNT,
+        "the largest so many dumps of each workload stay",
+        low=0,
+        high=100_000,
+    )
+    keep_days: float = setting(
+        30.0, "PRUNE_KEEP_DAYS", Kind.DAYS, "dumps that are younger stay", low=0, high=36_500
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Volume:
     """Where the dumps lie, as `upload`, `check` and `wait` see them."""
 

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ls": ("ls", "List the dumps in the store."),
     "get": ("get", "Fetch a dump from the store: resumable, checked, never over another file."),
     "verify": ("verify", "Prove that dumps in the store are what was sent; keep nothing."),
+    "prune": ("prune", "Delete old dumps from the bucket, with credentials of its own."),
     "reindex": ("reindex", "Write the index entries that dumps in the store lack."),
     "doctor": ("doctor", "Say what keeps dumps from the store, and what to do."),
 }

@@ -36,6 +36,7 @@ from dumpagent.store.protocol import (
 )
 from dumpagent.store.s3.attempts import Attempts
 from dumpagent.store.s3.profile import Digest, Profile
+from dumpagent.store.s3.versions import erase
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -301,6 +302,10 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         self._call(f"deleting {key}", "delete_object", Key=key)
+
+    def erase(self, key: str) -> None:
+        """Delete the object with all its versions. No error if there is none. Raises Refused, Unreachable."""
+        erase(self._call, key)
 
     # -- one store's ways ---------------------------------------------------------------------------------------
 
