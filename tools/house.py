@@ -29,9 +29,7 @@ EXCEPTIONS: dict[str, str] = {
     "class Daemon": "2026-12-01",
     "class Damaged": "2026-12-01",
     "class Finding": "2026-12-01",
-    "class Pace": "2026-12-01",
     "class Pass": "2026-12-01",
-    "class Proof": "2026-12-01",
     "class Seen": "2026-12-01",
     "class StillWritten": "2026-12-01",
     "class Table": "2026-12-01",
@@ -41,7 +39,6 @@ EXCEPTIONS: dict[str, str] = {
     "hprof/histogram.py": "2026-12-01",
     "mount/keeper.py": "2026-12-01",
     "store/s3/store.py": "2026-12-01",
-    "upload/transfer/": "2026-12-01",
 }
 
 

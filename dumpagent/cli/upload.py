@@ -131,7 +131,6 @@ def command(
         ledger=ledger,
         sender=Uploader(
             store,
-            ledger,
             place,
             prefix=s3.prefix,
             packed=compressing.compression == "gzip",

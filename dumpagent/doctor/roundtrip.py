@@ -11,7 +11,7 @@ from dumpagent.doctor.canary import canary
 from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.dumps.model import State
 from dumpagent.errors import DumpagentError
-from dumpagent.store.protocol import Store
+from dumpagent.store.protocol import Store, own_key
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.uploader import Uploader
@@ -34,7 +34,7 @@ def round_trip(patient: Patient, store: Store, *, name: str, now: float) -> Iter
 
 def key_below(patient: Patient, name: str) -> str:
     """Give the prefix below which the doctor's objects `name` lie."""
-    return "/".join(part for part in (patient.prefix.strip("/"), ".dumpagent-doctor", name) if part)
+    return own_key(patient.prefix, f"doctor/{name}")
 
 
 def _sent(patient: Patient, store: Store, folder: str, now: float) -> Finding:
@@ -51,9 +51,9 @@ def _sent(patient: Patient, store: Store, folder: str, now: float) -> Finding:
     ledger = Ledger(f"{folder}/state", store=store.name)
     ledger.load()
     place = dataclasses.replace(patient.place, node_name=patient.place.node_name or "doctor")
-    sender = Uploader(store, ledger, place, prefix=key_below(patient, os.path.basename(folder)))
+    sender = Uploader(store, place, prefix=key_below(patient, os.path.basename(folder)))
     began = time.monotonic()
-    receipt = sender.bring(Job(dump, verdict)).receipt
+    receipt = sender.upload(Job(dump, verdict), ledger)
     took_s = time.monotonic() - began
     whole = b"".join(store.read(receipt.key)) == content
     try:

@@ -9,6 +9,7 @@ from dumpagent.fetch.catalogue import list_dumps, newest_dumps
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted, below
 from dumpagent.store.protocol import LookRefused, Store
+from dumpagent.store.reservation import with_metadata
 
 _NEAR_MOST = 5
 _NEAR = 0.6  # of 1; a typing error or two in a word
@@ -104,7 +105,7 @@ def _exactly(store: Store, text: str, prefix: str) -> StoredDump | None:
         except LookRefused:
             continue
         if found:
-            return StoredDump(found, key.removeprefix(root))
+            return StoredDump(with_metadata(store, found, prefix=prefix), key.removeprefix(root))
     return None
 
 

@@ -17,9 +17,25 @@ from dumpagent.store.md5 import md5_of
 BLOCK_BYTES, TLS_BLOCK_BYTES = 256 << 10, 512 << 10
 
 
+def own_key(prefix: str, name: str) -> str:
+    """Give the key of an object of the agent's own, which is no dump: below `.dumpagent/`."""
+    return "/".join(part for part in (prefix.strip("/"), ".dumpagent", name) if part)
+
+
+def is_own_key(key: str) -> bool:
+    """Say whether an object of the agent's own has this key, which readers do not show as a dump.
+
+    `.dumpagent-doctor/` and `.dumpagent-trial` are of version 0.1.
+    """
+    return any(part in _OWN for part in key.split("/"))
+
+
+_OWN = (".dumpagent", ".dumpagent-doctor", ".dumpagent-trial")
+
+
 def trial_key(prefix: str) -> str:
-    """Give the key under which agents try out what a store does; no object ever stands there."""
-    return "/".join(part for part in (prefix.strip("/"), ".dumpagent-trial") if part)
+    """Give the key under which agents try out what a store does."""
+    return own_key(prefix, "trial")
 
 
 class Occupied(Refused):
@@ -38,6 +54,10 @@ class Replaced(Refused):
     """The object under the key is not the one that was asked for: another was put in its place."""
 
 
+class TooLarge(Refused):
+    """The store, or a proxy before it, takes no body that large. From now on `limits` tell of smaller parts."""
+
+
 class Expired(Refused):
     """The credentials were good until a moment ago; where the SDK's chain gives new ones, sending again helps."""
 
@@ -51,8 +71,8 @@ class StoredObject:
     """What the store tells of one object. `crc32` is the store's own checksum of the whole object, where it keeps one.
 
     `metadata` is what was given at its upload, names in lower case; None where the call that made this answer
-    does not carry it (a listing). `reserved`: not an object yet, but the mark of somebody who is uploading it, on a
-    store that would let two uploads of one key overwrite each other.
+    does not carry it (a listing). `reserved`: not an object yet, but a reservation as version 0.1 made them: an empty
+    object under the dump's own key.
     """
 
     key: str
@@ -162,6 +182,12 @@ class Store(Protocol):
     @property
     def limits(self) -> Limits: ...
 
+    def must_reserve(self) -> bool:
+        """Say whether the store may let the later of two multipart uploads of one key overwrite the earlier one.
+
+        Tries it out, the first time. Raises Refused, Unreachable.
+        """
+
     def check(self) -> None:
         """Return if the bucket answers us. Raises Refused or Unreachable, with what to do."""
 
@@ -174,8 +200,7 @@ class Store(Protocol):
     def begin(self, key: str, metadata: Mapping[str, str]) -> str:
         """Begin a multipart upload and give its upload id.
 
-        Where the store cannot be relied on to refuse the later of two uploads of one key, the key is reserved first:
-        an empty object with these metadata marks it. Raises Occupied if another object or mark is there.
+        Raises Refused, Unreachable.
         """
 
     def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
@@ -188,11 +213,11 @@ class Store(Protocol):
         """Give the parts that the store holds, by number. Raises NoSuchUpload."""
 
     def complete(
-        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, over_reservation: bool = False
+        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, replace: bool = False
     ) -> None:
         """Make the object out of its parts, if the key is free; `crc32` is that of the whole object.
 
-        `over_reservation`: what stands under the key is the caller's own mark, to be replaced.
+        `replace`: what stands under the key is the caller's own reservation of version 0.1.
         Raises Occupied (the upload stays open), NoSuchUpload.
         """
 

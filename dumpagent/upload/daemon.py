@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Unreachable
 from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.observe import events as ev
@@ -18,7 +19,6 @@ from dumpagent.store.s3.probe import StoreProbe, Unanswered
 from dumpagent.upload.keeping.retention import settle_all, space_of
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
-from dumpagent.upload.transfer.uploader import Brought
 from dumpagent.upload.volume.watch import Woken, open_watch
 
 GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
@@ -190,7 +190,7 @@ class WorkerThread(threading.Thread):
         try:
             while not self._ending.stop.is_set():
                 brought = self._loop.bring_next(timeout_s=1.0)
-                if brought is None or isinstance(brought, Brought):
+                if brought is None or isinstance(brought, Receipt):
                     self._loop.reclaim()
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             self._died_of = error

@@ -11,62 +11,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from dumpagent.dumps.model import Identity
+from dumpagent.dumps.receipt import PackedPart, Receipt, Unfinished
 from dumpagent.errors import DumpagentError
 from dumpagent.kernel.files import replace_file
 
 _VERSION = 1
 _DAY_S = 86400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """One dump is in the store. `verified`: the store confirmed length and metadata when it was asked afterwards;
-    `rechecked`: and once more some time later.
-
-    `store` names the bucket; a receipt counts only there. `gone_since` is when the dump was first missed on disk.
-    """
-
-    identity: Identity
-    path: str
-    store: str
-    key: str
-    crc32: int
-    stored_bytes: int
-    uploaded_at: float
-    verified: bool
-    gone_since: float | None = None
-    rechecked: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PackedPart:
-    """A part of compressed bytes that the store has confirmed; `end` is the offset in the dump that it goes up to."""
-
-    etag: str
-    size_bytes: int
-    crc32: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A multipart upload that was begun. `etags` are those of the parts that the store has confirmed, by number.
-
-    `packed` has the same of an upload that is compressed on its way, where a part's number does not tell its bytes.
-    """
-
-    identity: Identity
-    store: str
-    key: str
-    upload_id: str
-    part_bytes: int
-    crc32: int
-    etags: dict[int, str] = field(default_factory=dict)
-    packed: dict[int, PackedPart] = field(default_factory=dict)
 
 
 class AnotherAgent(DumpagentError):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
@@ -20,7 +21,7 @@ from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.sweep import Sweep
-from dumpagent.upload.transfer.uploader import Brought, Uploader
+from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.worker import Outcome, ShowProgress, UploadWorker, no_progress
@@ -82,6 +83,7 @@ class UploadLoop:
         self._bringer = UploadWorker(
             backlog=self.backlog,
             sender=sender,
+            ledger=ledger,
             judge=judge,
             reach=self._reach,
             dump_incident=dump_incident,
@@ -143,7 +145,7 @@ class UploadLoop:
             self._reclaimer.reclaim()
         if self._sweep and not self._reach.pause_left_s():
             try:
-                self._sweep.look(
+                self._sweep.sweep(
                     present=self.backlog.identities(),
                     settled=self.counts.pending == 0,
                     stopped=self._stop.is_set,
@@ -153,7 +155,7 @@ class UploadLoop:
                 self._reach.note(error)
 
     def _expect_leftovers(self, outcome: Outcome) -> None:
-        if self._sweep and isinstance(outcome, Brought):
+        if self._sweep and isinstance(outcome, Receipt):
             self._sweep.expect()
 
     def run_once(self, *, dry_run: bool = False) -> Pass:
@@ -169,8 +171,8 @@ class UploadLoop:
                 continue
             outcome = self._bringer.bring(entry)
             self._expect_leftovers(outcome)
-            if isinstance(outcome, Brought):
-                if outcome.sent_bytes or not outcome.receipt.stored_bytes:
+            if isinstance(outcome, Receipt):
+                if outcome.is_news:
                     uploaded += 1
                 else:
                     already_stored += 1
@@ -189,12 +191,12 @@ class UploadLoop:
 
     def _foresee(self, entry: Entry) -> None:
         assert entry.verdict is not None  # noqa: S101 - READY entries have one
-        key, there = self._sender.foresee(Job(entry.dump, entry.verdict))
+        candidate = self._sender.foresee(Job(entry.dump, entry.verdict))
         self._tell(
             ev.DUMP_WOULD_UPLOAD,
             path=entry.dump.path,
-            key=key,
+            key=candidate.key,
             size_bytes=entry.dump.size_bytes,
             verdict=entry.verdict.state.value,
-            action="nothing: the store holds it already" if there else "upload",
+            action="nothing: the store holds it already" if candidate.is_stored else "upload",
         )

@@ -8,18 +8,20 @@ from contextlib import AbstractContextManager, contextmanager
 from traceback import format_exc
 
 from dumpagent.dumps.model import DumpFile, State, Verdict
+from dumpagent.dumps.receipt import Receipt
 from dumpagent.dumps.text import iso_time_ms
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry
+from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.oom_thread import OomThreadSearch
 from dumpagent.upload.store_health import StoreHealth
-from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.multipart import Progress
-from dumpagent.upload.transfer.uploader import Brought, Uploader
+from dumpagent.upload.transfer.source import DumpChanged, Stopped
+from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.unreadable import NOT_READABLE
 
@@ -29,7 +31,7 @@ _HOW_TO_KEEP_DUMPS_WHOLE = (
 )
 _VICTIM_WAIT_S = 2.0  # the next dump waits as long
 ShowProgress = Callable[[DumpFile], AbstractContextManager[Progress]]
-Outcome = Brought | DumpagentError | OSError | None
+Outcome = Receipt | DumpagentError | OSError | None
 
 
 @contextmanager
@@ -46,6 +48,7 @@ class UploadWorker:
         *,
         backlog: Backlog,
         sender: Uploader,
+        ledger: Ledger,
         judge: Judge,
         reach: StoreHealth,
         dump_incident: Incident,
@@ -55,6 +58,7 @@ class UploadWorker:
         monotonic: Callable[[], float],
     ) -> None:
         self._backlog, self._sender, self._judge, self._reach = backlog, sender, judge, reach
+        self._ledger = ledger
         self._dump_incident, self._tell, self._stop = dump_incident, tell, stop
         self._progress, self._monotonic = progress, monotonic
 
@@ -81,7 +85,8 @@ class UploadWorker:
             entry.victim = OomThreadSearch(dump, verdict)
         try:
             with self._progress(dump) as advance:
-                brought = self._sender.bring(Job(dump, verdict), progress=advance)
+                receipt = self._sender.upload(Job(dump, verdict), self._ledger, progress=advance)
+            self._ledger.record(receipt)
         except Stopped:
             self._backlog.judge_again(entry)
             return None
@@ -117,19 +122,18 @@ class UploadWorker:
         self._reach.has_stored()
         self._dump_incident.ended_for(dump.identity.inode, path=dump.path)
         seconds = self._monotonic() - began
-        self._tell_stored(entry, verdict, brought, seconds=seconds)
-        return brought
+        self._tell_stored(entry, verdict, receipt, seconds=seconds)
+        return receipt
 
-    def _tell_stored(self, entry: Entry, verdict: Verdict, brought: Brought, *, seconds: float) -> None:
-        dump, receipt, facts = entry.dump, brought.receipt, verdict.facts
-        is_news = bool(brought.sent_bytes or not receipt.stored_bytes)
+    def _tell_stored(self, entry: Entry, verdict: Verdict, receipt: Receipt, *, seconds: float) -> None:
+        dump, facts = entry.dump, verdict.facts
         victim, entry.victim = entry.victim, None
         self._tell(
-            ev.DUMP_UPLOADED if is_news else ev.DUMP_ALREADY_STORED,
+            ev.DUMP_UPLOADED if receipt.is_news else ev.DUMP_ALREADY_STORED,
             path=dump.path,
             key=receipt.key,
             size_bytes=dump.size_bytes,
-            sent_bytes=brought.sent_bytes,
+            sent_bytes=receipt.sent_bytes,
             seconds=seconds,
             delay_seconds=receipt.uploaded_at - dump.mtime,
             verdict=verdict.state.value,
@@ -139,9 +143,9 @@ class UploadWorker:
             jvm=facts.jvm if facts else None,
             cause=facts.cause.value if facts else None,
             dump_time=iso_time_ms(facts.dump_time_ms) if facts else None,
-            oom_thread=victim.name(wait_s=_VICTIM_WAIT_S if is_news else 0) if victim else None,
+            oom_thread=victim.name(wait_s=_VICTIM_WAIT_S if receipt.is_news else 0) if victim else None,
             oom_stack=list(facts.oom_stack[:_STACK_TOLD]) or None if facts else None,
-            resumed=True if brought.resumed else None,
+            resumed=True if receipt.resumed else None,
             verified=receipt.verified,
         )
 

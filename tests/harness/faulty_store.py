@@ -43,6 +43,9 @@ class FaultyStore:
     def check(self) -> None:
         self._pass_on("check")
 
+    def must_reserve(self) -> bool:
+        return bool(self._pass_on("must_reserve"))
+
     def look(self, key: str) -> StoredObject | None:
         found: StoredObject | None = self._pass_on("look", key)
         return found
@@ -61,9 +64,9 @@ class FaultyStore:
         return list(self._pass_on("parts", key, upload_id))
 
     def complete(
-        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, over_reservation: bool = False
+        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, replace: bool = False
     ) -> None:
-        self._pass_on("complete", key, upload_id, parts, crc32=crc32, over_reservation=over_reservation)
+        self._pass_on("complete", key, upload_id, parts, crc32=crc32, replace=replace)
 
     def abort(self, key: str, upload_id: str) -> None:
         self._pass_on("abort", key, upload_id)

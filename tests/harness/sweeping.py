@@ -27,6 +27,6 @@ def sweep_leftovers(store: Store, *, node: str, prefix: str = "") -> int:
             monotonic=lambda: now,
         )
         sweep.expect()
-        first = sweep.look(present=(), settled=True)
+        first = sweep.sweep(present=(), settled=True)
         now += QUIET_S
-        return first + sweep.look(present=(), settled=True)
+        return first + sweep.sweep(present=(), settled=True)

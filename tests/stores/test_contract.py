@@ -193,7 +193,7 @@ def test_an_upload_goes_on_from_the_parts_that_the_store_holds(under_test: Under
         upload_id,
         [held, last],
         crc32=zlib.crc32(WHOLE),
-        over_reservation=mark is not None and mark.reserved,
+        replace=mark is not None and mark.reserved,
     )
     assert content(store, "k") == WHOLE
 

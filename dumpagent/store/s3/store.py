@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -52,7 +53,6 @@ _ALWAYS_ANSWERED = {
 }
 _CONNECTIONS = 16  # kept open for the threads that ask at once
 _RESERVED = "reserved"
-_TELLS_APART = ("crc32", "original-size")  # metadata by which a mark of ours is known again
 
 
 class S3Store:
@@ -81,7 +81,6 @@ class S3Store:
         self._reads_only = reads_only
         self._lock = threading.RLock()
         self._client: S3Client | None = None
-        self._marks: dict[str, tuple[str | None, ...]] = {}  # by upload id: what our mark under its key says
 
     @property
     def name(self) -> str:
@@ -195,12 +194,14 @@ class S3Store:
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> str:
         self._digest()
-        if not self._must_reserve():
-            return self._begin(key, metadata)
-        self._reserve(key, metadata)
-        upload_id = self._begin(key, metadata)
-        self._marks[upload_id] = _apart(metadata)
-        return upload_id
+        return self._begin(key, metadata)
+
+    def must_reserve(self) -> bool:
+        if not self._settings.endpoint_url:
+            return False
+        if self.profile.conditional_complete is None:
+            self._learn(conditional_complete=self._try_completion())
+        return self.profile.conditional_complete is not True
 
     def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         answer = self._call(
@@ -240,7 +241,7 @@ class S3Store:
             more = {"PartNumberMarker": answer["NextPartNumberMarker"]}
 
     def complete(
-        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, over_reservation: bool = False
+        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, replace: bool = False
     ) -> None:
         listed: list[dict[str, Any]] = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
         whole: dict[str, Any] = {}
@@ -250,23 +251,8 @@ class S3Store:
                     entry["ChecksumCRC32"] = _base64_of(part.crc32)
             whole = {"ChecksumCRC32": _base64_of(crc32), "ChecksumType": "FULL_OBJECT"}
         request = {"Key": key, "UploadId": upload_id, "MultipartUpload": {"Parts": listed}, **whole}
-        doing, operation = f"completing {key}", "complete_multipart_upload"
-        over_reservation = over_reservation or upload_id in self._marks
-        if over_reservation and self.profile.conditional_complete is not None:
-            self._call(doing, operation, **request)
-            self._marks.pop(upload_id, None)
-            return
-        try:
-            self._conditionally(doing, operation, **request)
-        except Occupied:
-            self._learn(conditional_complete=True)
-            if not over_reservation:
-                raise
-            self._call(doing, operation, **request)
-        else:
-            if over_reservation:  # there was our mark under the key, and the condition did not stop us
-                self._learn(conditional_complete=False)
-        self._marks.pop(upload_id, None)
+        send = self._call if replace else self._conditionally
+        send(f"completing {key}", "complete_multipart_upload", **request)
 
     def abort(self, key: str, upload_id: str) -> None:
         try:
@@ -276,14 +262,6 @@ class S3Store:
         except Refused as error:
             if _code(error) not in ("404", "NoSuchKey"):
                 raise
-        mark = self._marks.pop(upload_id, None)
-        if mark is not None:
-            try:
-                there = self.look(key)
-            except LookRefused:
-                return  # the mark stays: an empty object, whose key nobody uses
-            if there and there.reserved and _apart(there.metadata) == mark:
-                self.delete(key)
 
     def open_uploads(self, prefix: str) -> list[OpenUpload]:
         found: list[OpenUpload] = []
@@ -327,26 +305,6 @@ class S3Store:
                 self._learn(digest=found)
             return self.profile.digest or Digest.NONE
 
-    def _must_reserve(self) -> bool:
-        return bool(self._settings.endpoint_url) and self.profile.conditional_complete is not True
-
-    def _reserve(self, key: str, metadata: Mapping[str, str]) -> None:
-        """Mark the key as ours by an empty object, which the upload will replace. Raises Occupied if it is another's.
-
-        Stores that ignore the condition on completing heed it on a single PUT (Ceph RGW 16 does), so of two agents
-        one gets the mark. On a store of which nothing is known yet, the first completion tells whether that was needed.
-        """
-        mark = {**metadata, _RESERVED: "an upload of this object is under way"}
-        try:
-            self._create(f"reserving {key}", "put_object", body=Body(b"", 0), Key=key, Metadata=mark)
-        except Occupied:
-            try:
-                found = self.look(key)
-            except LookRefused:
-                found = None  # whose mark it is is not for us to see: as if it were another's
-            if not (found and found.reserved and _apart(found.metadata) == _apart(metadata)):
-                raise
-
     def _try_digests(self) -> Digest:
         key = trial_key(self._settings.prefix)
         upload_id = self._begin(key, {})
@@ -383,6 +341,24 @@ class S3Store:
                 self.abort(key, upload_id)
             except Refused:
                 pass  # credentials that may only write: an upload without parts stays open, which costs nothing
+
+    def _try_completion(self) -> bool:
+        """Say whether the store heeds the condition when it completes an upload of a key that is taken."""
+        key = trial_key(self._settings.prefix)
+        data = b"does this store keep what is there?"
+        body = Body(data, zlib.crc32(data))
+        try:
+            self.put(key, body, {})
+        except Occupied:
+            pass  # tried before
+        upload_id = self._begin(key, {})
+        part = self.send_part(key, upload_id, 1, body)
+        try:
+            self.complete(key, upload_id, [part], crc32=body.crc32)
+        except Occupied:
+            self.abort(key, upload_id)
+            return True
+        return False
 
     def _begin(self, key: str, metadata: Mapping[str, str]) -> str:
         parameters: dict[str, Any] = {"Key": key, "Metadata": dict(metadata)}
@@ -550,10 +526,6 @@ def _learn_secrets(found: Any) -> None:
 
 def _send_at_once(params: dict[str, Any], **_more: object) -> None:
     params["headers"].pop("Expect", None)
-
-
-def _apart(metadata: Mapping[str, str] | None) -> tuple[str | None, ...]:
-    return tuple((metadata or {}).get(name) for name in _TELLS_APART)
 
 
 def _code(error: DumpagentError) -> str:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from dumpagent.dumps.model import DumpFile, Identity
+from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
 from dumpagent.store.protocol import Store
-from dumpagent.upload.ledger import Ledger, Receipt
+from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer import metadata
 
 # Longer than the writes that can still be under way when ours was confirmed.
@@ -40,11 +41,11 @@ def is_there(store: Store, receipt: Receipt) -> bool | None:
     except Refused:
         return None
     contents = metadata.Contents(receipt.identity.size_bytes, receipt.crc32)
-    return (
-        found is not None
-        and metadata.holds(found.metadata, contents)
-        and found.size_bytes == receipt.stored_bytes
-    )
+    if found is None or found.size_bytes != receipt.stored_bytes:
+        return False
+    if not receipt.described and not metadata.is_ours(found.metadata):
+        return True  # a store that drops metadata, and dropped these
+    return metadata.holds(found.metadata, contents)
 
 
 class Recheck:

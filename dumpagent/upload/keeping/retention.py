@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dumpagent.dumps.model import Identity
 from dumpagent.dumps.names import dump_of_segment
+from dumpagent.dumps.receipt import Receipt
 from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.observe import events as ev
@@ -16,7 +17,7 @@ from dumpagent.observe.incident import Incident
 from dumpagent.settings import Keep, Keeping
 from dumpagent.store.protocol import Store
 from dumpagent.upload.keeping.recheck import Stored, is_there
-from dumpagent.upload.ledger import Ledger, Receipt
+from dumpagent.upload.ledger import Ledger
 
 # Dumps of one name that follow each other within this time are one crash loop.
 _CRASH_LOOP_S = 3600.0

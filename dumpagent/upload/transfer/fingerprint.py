@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from isal import isal_zlib
 
-from dumpagent.dumps.model import Identity
-from dumpagent.errors import DumpagentError
-from dumpagent.settings import KIB, MIB
-
-# Small enough for the processor's cache: what is read is summed and encrypted before it falls out of it.
-_READ_BYTES = 256 * KIB
-# Dropping pages one by one finds them still in the kernel's per-CPU batches, and they stay. Measured: 8 MiB holds.
-_DROP_BYTES = 8 * MIB
-_SAMPLES = 32
-
-
-class DumpChanged(DumpagentError):
-    """The file is no longer the one that was judged: it was written to, cut or replaced meanwhile."""
-
-
-class Stopped(Exception):
-    """The agent is ending; what was under way goes on at its next start."""
+from dumpagent.upload.transfer.source import (
+    DROP_BYTES,
+    READ_BYTES,
+    Stopped,
+    drop_behind,
+    file_shrank,
+    is_cached,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,167 +42,6 @@ class Fingerprint:
         return combined
 
 
-def open_dump(path: str, identity: Identity) -> int:
-    """Give a descriptor of the dump, which the caller closes. Raises DumpChanged if another file stands there.
-
-    O_NONBLOCK: should a FIFO have taken the name meanwhile, opening it must not wait for a writer.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        confirm_unchanged(fd, identity)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def confirm_unchanged(fd: int, identity: Identity) -> None:
-    """Return if the open file is still the one that was judged. Raises DumpChanged."""
-    status = os.fstat(fd)
-    now = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
-    if now != identity:
-        raise DumpChanged(
-            f"the file changed while it was read: {identity.size_bytes} bytes before, {now.size_bytes} bytes now",
-            hint="it is judged again, and uploaded when nobody writes it any more",
-        )
-
-
-def read_span(fd: int, start: int, length: int) -> bytes:
-    """Give exactly these bytes. Raises DumpChanged if the file ends before."""
-    data = os.pread(fd, length, start)
-    while len(data) < length:
-        more = os.pread(fd, length - len(data), start + len(data))
-        if not more:
-            raise _cut(start + len(data))
-        data += more
-    return data
-
-
-def _other_bytes() -> DumpChanged:
-    return DumpChanged(
-        "the file's bytes changed while it was read, its size and time did not",
-        hint="if this comes again, the volume or the memory of the node is failing: nothing was stored",
-    )
-
-
-class FileSpan(io.RawIOBase):
-    """A span of an open file, read when it is sent. Raises DumpChanged at its end if the CRC32 is another, and Stopped
-    in the middle if `stopped()`: a large part on a slow line takes longer than an ending agent is given.
-
-    The descriptor stays the caller's. One reader at a time. What was read is dropped from the page cache: nobody
-    reads a dump again soon, and the node has better use for the memory.
-    """
-
-    def __init__(
-        self,
-        fd: int,
-        start: int,
-        length: int,
-        crc32: int,
-        *,
-        stopped: Callable[[], bool] = lambda: False,
-        read_bytes: int = _READ_BYTES,
-    ) -> None:
-        self._stopped = stopped
-        self._read_bytes = read_bytes
-        self._fd, self._start, self._length, self._expected = fd, start, length, crc32
-        self._at = self._dropped = 0
-        self._crc32: int | None = 0  # of what was read from the start on without a jump
-        self._buffer: memoryview | None = None
-        self.failure: Exception | None = None
-
-    def anew(self) -> FileSpan:
-        return FileSpan(
-            *(self._fd, self._start, self._length, self._expected),
-            stopped=self._stopped,
-            read_bytes=self._read_bytes,
-        )
-
-    def __len__(self) -> int:
-        return self._length
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        self._at = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence] + offset
-        self._crc32 = 0 if self._at == 0 else None
-        self._dropped = self._at
-        return self._at
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Give the next bytes: more than `size` if that is small, for HTTP libraries ask for 16 KiB at a time.
-
-        They pass on whatever they get. What is given is good until the next call.
-        """
-        try:
-            return self._read(size)
-        except (DumpagentError, OSError, Stopped) as error:
-            self.failure = error
-            raise
-
-    def _read(self, size: int) -> bytes:
-        if self._stopped():
-            raise Stopped
-        left = self._length - self._at
-        if size < 0:
-            data: bytes | memoryview = read_span(self._fd, self._start + self._at, left)
-        else:
-            if self._buffer is None:
-                self._buffer = memoryview(bytearray(min(self._read_bytes, self._length)))
-            got = os.preadv(self._fd, [self._buffer[:left]], self._start + self._at)
-            if left and not got:
-                raise _cut(self._start + self._at)
-            data = self._buffer[:got]
-        self._at += len(data)
-        if data and self._crc32 is not None:
-            self._crc32 = isal_zlib.crc32(data, self._crc32)
-            if self._at == self._length and self._crc32 != self._expected:
-                raise _other_bytes()
-        if self._at - self._dropped >= _DROP_BYTES or self._at == self._length:
-            drop_behind(self._fd, self._start + self._dropped, self._at - self._dropped)
-            self._dropped = self._at
-        return data  # type: ignore[return-value]  # a view: whoever sends it takes any buffer
-
-
-def drop_behind(fd: int, start: int, length: int) -> None:
-    """Let the kernel forget these pages, if nobody has yet to write them. Source: posix_fadvise(2), DONTNEED."""
-    try:
-        os.posix_fadvise(fd, start, length, os.POSIX_FADV_DONTNEED)
-    except OSError:
-        pass  # some file systems know no advice: then the kernel forgets them when it needs the memory
-
-
-def is_cached(fd: int, size_bytes: int) -> bool:
-    """Say whether most of the file is in the page cache, by looking at a few pages of it.
-
-    Source: preadv2(2), RWF_NOWAIT: EAGAIN where it would have to wait for the disk. Where that is not known, no.
-    """
-    page = bytearray(1)
-    found = 0
-    _advise(fd, os.POSIX_FADV_RANDOM)  # or each look would make the kernel read ahead
-    for number in range(_SAMPLES):
-        try:
-            found += os.preadv(fd, [page], size_bytes * number // _SAMPLES, os.RWF_NOWAIT)
-        except OSError:
-            continue
-    _advise(fd, os.POSIX_FADV_NORMAL)
-    return found >= _SAMPLES * 3 // 4
-
-
-def _advise(fd: int, advice: int) -> None:
-    try:
-        os.posix_fadvise(fd, 0, 0, advice)
-    except OSError:
-        pass  # a file system that knows no advice
-
-
 def take_fingerprint(
     fd: int, size_bytes: int, *, block_bytes: int, stopped: Callable[[], bool] = lambda: False
 ) -> Fingerprint:
@@ -221,11 +50,11 @@ def take_fingerprint(
     A dump that was in the page cache stays there, for it is read once more when it is sent; one that was not is
     dropped behind, or it would push out what other programs of the node need.
     """
-    keep = size_bytes <= _DROP_BYTES or is_cached(fd, size_bytes)
+    keep = size_bytes <= DROP_BYTES or is_cached(fd, size_bytes)
     if not keep:
-        drop_behind(fd, 0, size_bytes)  # what the looks have brought in would make the next ones lie
+        drop_behind(fd, 0, size_bytes)  # the samples have filled pages, which would be taken for cached ones
     blocks: list[int] = []
-    buffer = memoryview(bytearray(min(_READ_BYTES, block_bytes)))
+    buffer = memoryview(bytearray(min(READ_BYTES, block_bytes)))
     dropped = 0
     for start in range(0, size_bytes, block_bytes):
         crc32, at, end = 0, start, min(start + block_bytes, size_bytes)
@@ -235,10 +64,10 @@ def take_fingerprint(
             view = buffer[: end - at]
             got = os.preadv(fd, [view], at)
             if not got:
-                raise _cut(at)
+                raise file_shrank(at)
             crc32 = isal_zlib.crc32(view[:got], crc32)
             at += got
-            if not keep and (at - dropped >= _DROP_BYTES or at == size_bytes):
+            if not keep and (at - dropped >= DROP_BYTES or at == size_bytes):
                 drop_behind(fd, dropped, at - dropped)
                 dropped = at
         blocks.append(crc32)
@@ -247,7 +76,3 @@ def take_fingerprint(
         combined = isal_zlib.crc32_combine(combined, crc32, min(block_bytes, left))
         left -= block_bytes
     return Fingerprint(size_bytes, combined, block_bytes, tuple(blocks))
-
-
-def _cut(left_bytes: int) -> DumpChanged:
-    return DumpChanged(f"the file was cut while it was read: {left_bytes} bytes are left of it")

@@ -1,17 +1,19 @@
-"""Cuts a dump into the parts of a compressed object: runs of whole gzip members, made while earlier ones are sent."""
+"""Cuts a dump into the parts of a compressed object, all of one length; each is made while earlier ones are sent."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isal import isal_zlib
 
+from dumpagent.dumps.receipt import PackedPart
 from dumpagent.hprof import chunked
-from dumpagent.store.protocol import Body, Limits
-from dumpagent.upload.transfer.fingerprint import DumpChanged, Fingerprint, Stopped, drop_behind, read_span
+from dumpagent.store.protocol import Body
+from dumpagent.upload.transfer.fingerprint import Fingerprint
+from dumpagent.upload.transfer.source import Stopped, drop_behind, file_shrank, other_bytes, read_span
 
 _MAGIC = b"JAVA PROFILE "
 _READ_BYTES = 1 << 20
@@ -20,35 +22,23 @@ _DROP_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What goes into one part: `body` is the dump's bytes from `start` to `end`, compressed or as they are."""
+    """What goes into one part: `body` is the dump's bytes from `start` to `end`, compressed or as they are.
+
+    Of a compressed one, the gzip member of the block at `end` may have begun: its first `carried_bytes`, made at
+    `level`, are in this part.
+    """
 
     number: int
     body: Body
     start: int
     end: int
+    carried_bytes: int = 0
+    carried_crc32: int = 0
+    level: int = 0
 
-
-@dataclass(frozen=True, slots=True)
-class Cuts:
-    """How large the parts are. Nobody knows how many there will be, so the size grows with the number.
-
-    The first `early_parts`, which every store takes, hold 20 GiB of gzip where `least_bytes` are 8 MiB.
-    """
-
-    least_bytes: int
-    limits: Limits
-    early_parts: int = 1000
-
-    def part_bytes(self, number: int) -> int:
-        """Give the least size of part `number`: `least_bytes`, twice, and from half of the early parts on four times."""
-        return self.least_bytes << min(2, (number - 1) * 4 // self.early_parts)
-
-    @property
-    def most_bytes(self) -> int:
-        """Give the largest dump whose parts suffice even if it does not compress at all."""
-        quarter = self.early_parts // 4
-        units = 3 * quarter + 4 * (self.limits.parts - 2 * quarter)
-        return units * self.least_bytes // 64 * 63
+    def without_body(self) -> Piece:
+        """Give the same without its bytes."""
+        return replace(self, body=Body(b"", 0))
 
 
 def can_pack(fd: int) -> bool:
@@ -56,7 +46,7 @@ def can_pack(fd: int) -> bool:
     return os.pread(fd, len(_MAGIC), 0) == _MAGIC
 
 
-class Pace:
+class CompressionLevel:
     """How much CPU to spend on a piece: more while the line is slower than the packing, for it would idle anyway.
 
     Between two pieces the sender waits until the line takes one.
@@ -87,50 +77,70 @@ class Pace:
 def packed_pieces(
     fd: int,
     fingerprint: Fingerprint,
-    cuts: Cuts,
+    part_bytes: int,
     *,
     number: int = 1,
-    start: int = 0,
+    after: PackedPart | None = None,
     block_bytes: int = chunked.BLOCK_BYTES,
     stopped: Callable[[], bool] = lambda: False,
-    pace: Pace | None = None,
+    level: CompressionLevel | None = None,
 ) -> Iterator[Piece]:
-    """Give the parts from `number` on, which begins at the dump's byte `start`.
+    """Give the parts from `number` on, all but the last of `part_bytes`; `after` is the part before that.
 
-    Raises DumpChanged if the bytes are not those of the fingerprint, at the latest when there are no more; Stopped.
+    Raises DumpChanged if the bytes are not those of the fingerprint, at the latest when there are no more; Stopped;
+    CannotGoOn if the part before ends in a member that does not come out as it did then.
     """
-    if start == fingerprint.size_bytes:
-        return  # all parts were sent, and only the completion was cut off
-    if fingerprint.block_bytes % block_bytes or start % block_bytes:
+    start = after.end if after else 0
+    if fingerprint.block_bytes % block_bytes or (start % block_bytes and start != fingerprint.size_bytes):
         raise ValueError(f"blocks of {block_bytes} do not tile {fingerprint.block_bytes} from {start}")
-    pace = pace or Pace()
-    proof = _Proof(fd, fingerprint, start)
-    members: list[bytes] = []
-    packed_bytes, at = 0, start
+    chosen = level or CompressionLevel()
+    proof = _BytesProof(fd, fingerprint, start)
+    packed = bytearray()
+    carried_bytes = after.carried_bytes if after else 0
+    at = start
     for block in _blocks(fd, start, fingerprint.size_bytes, block_bytes):
         if stopped():
             raise Stopped
-        member = chunked.pack(block, first=at == 0, block_bytes=block_bytes, level=pace.level)
+        made_at = after.level if after and carried_bytes else chosen.level
+        member = chunked.pack(block, first=at == 0, block_bytes=block_bytes, level=made_at)
         proof.add(member.crc32, len(block))
-        members.append(member.packed)
-        packed_bytes += len(member.packed)
+        member_start, before_bytes = at, len(packed)
         at += len(block)
-        if packed_bytes >= cuts.part_bytes(number):
-            yield pace.hand_over(_piece(number, members, start, at))
-            pace.go_on()
-            packed_bytes, start, number = 0, at, number + 1
-    if members:
-        yield _piece(number, members, start, at)
+        if carried_bytes and after:
+            if isal_zlib.crc32(member.packed[:carried_bytes]) != after.carried_crc32:
+                raise CannotGoOn
+            packed += member.packed[carried_bytes:]
+            before_bytes, carried_bytes = -carried_bytes, 0
+        else:
+            packed += member.packed
+        while len(packed) >= part_bytes:
+            data = bytes(packed[:part_bytes])
+            del packed[:part_bytes]
+            in_member = part_bytes - before_bytes
+            before_bytes -= part_bytes
+            ended = not packed
+            yield chosen.hand_over(
+                Piece(
+                    number,
+                    Body(data, isal_zlib.crc32(data)),
+                    start,
+                    at if ended else member_start,
+                    0 if ended else in_member,
+                    0 if ended else isal_zlib.crc32(member.packed[:in_member]),
+                    made_at,
+                )
+            )
+            chosen.go_on()
+            start, number = at if ended else member_start, number + 1
+    if packed:
+        yield Piece(number, Body(bytes(packed), isal_zlib.crc32(packed)), start, at)
 
 
-def _piece(number: int, members: list[bytes], start: int, end: int) -> Piece:
-    """Give the part that the members make, and empty the list of them: their memory is wanted."""
-    data = b"".join(members)
-    members.clear()
-    return Piece(number, Body(data, isal_zlib.crc32(data)), start, end)
+class CannotGoOn(Exception):
+    """Compressing gives other bytes than it did when the upload began: another version of the library."""
 
 
-class _Proof:
+class _BytesProof:
     """Proves that the blocks that are added, one after the other from `start` on, are those of the fingerprint."""
 
     def __init__(self, fd: int, fingerprint: Fingerprint, start: int) -> None:
@@ -146,10 +156,7 @@ class _Proof:
         self._at += length
         if self._at % whole.block_bytes == 0 or self._at == whole.size_bytes:
             if self._crc32 != whole.block_crc32s[(self._at - 1) // whole.block_bytes]:
-                raise DumpChanged(
-                    "the file's bytes changed while it was read, its size and time did not",
-                    hint="if this comes again, the volume or the memory of the node is failing: nothing was stored",
-                )
+                raise other_bytes()
             self._crc32 = 0
 
 
@@ -173,6 +180,6 @@ def _fill(fd: int, buffer: memoryview, at: int, size_bytes: int) -> int:
     while held < wanted:
         got = os.preadv(fd, [buffer[held:wanted]], at + held)
         if not got:
-            raise DumpChanged(f"the file was cut while it was read: {at + held} bytes are left of it")
+            raise file_shrank(at + held)
         held += got
     return held

@@ -1,21 +1,19 @@
-"""One dump on its way to the store: the open file, what is in it, and in which form it goes."""
+"""One dump that is to be uploaded: before its file is read, and after."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from dumpagent.dumps import model
-from dumpagent.dumps.model import DumpFile, Verdict
+from dumpagent.dumps.model import DumpFile, Identity, Verdict
 from dumpagent.dumps.names import original_name
 from dumpagent.upload.transfer import metadata
-from dumpagent.upload.transfer.fingerprint import Fingerprint, take_fingerprint
-from dumpagent.upload.transfer.gzip_parts import can_pack
+from dumpagent.upload.transfer.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One dump that is to be brought, with all that is known of it before the store is asked."""
+    """One dump that is to be uploaded, with all that is known of it before its file is read."""
 
     dump: DumpFile
     verdict: Verdict
@@ -33,46 +31,23 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class PreparedJob:
-    """An errand whose file was read once.
+    """A job whose file was read once.
 
     `part_bytes`: the smallest parts it may go in; `large_part_bytes`: those in which it is cheapest to send.
+    `packed_part_bytes`: the length of its parts if it goes as gzip.
     `packed`: it goes as gzip. `packable`: it could, so the store may hold it in that form.
     """
 
-    errand: Job
+    job: Job
     fd: int
     fingerprint: Fingerprint
     contents: metadata.Contents
     part_bytes: int
     large_part_bytes: int
+    packed_part_bytes: int
     packed: bool
     packable: bool
 
-
-def prepare(
-    errand: Job,
-    fd: int,
-    *,
-    part_bytes: int,
-    large_part_bytes: int,
-    block_bytes: int,
-    packed_most_bytes: int,
-    stopped: Callable[[], bool],
-) -> PreparedJob:
-    """Read the whole dump once and give what there is to know before it goes.
-
-    Dumps of up to `packed_most_bytes` go as gzip, if they can. Raises Stopped, DumpChanged, OSError.
-    """
-    size_bytes = errand.dump.size_bytes
-    packable = can_pack(fd)
-    fingerprint = take_fingerprint(fd, size_bytes, block_bytes=block_bytes, stopped=stopped)
-    return PreparedJob(
-        errand,
-        fd,
-        fingerprint,
-        metadata.Contents(size_bytes, fingerprint.crc32),
-        part_bytes,
-        large_part_bytes,
-        packed=packable and size_bytes <= packed_most_bytes,
-        packable=packable,
-    )
+    @property
+    def identity(self) -> Identity:
+        return self.job.dump.identity

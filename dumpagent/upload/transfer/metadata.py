@@ -31,7 +31,7 @@ def describe(
     """Give the object's metadata: ASCII, values cut and escaped, so that any file name is safe in a header."""
     facts, owner = verdict.facts, owner_of(original)
     known = (State.COMPLETE, State.TRUNCATED)
-    labels = {
+    told = {
         "node": place.node_name,
         "upload-time": iso_time(now) or "unknown",
         "dump-time": iso_time(dump_time_ms(dump, facts) / 1000) or "unknown",
@@ -48,23 +48,29 @@ def describe(
         "agent-namespace": place.pod_namespace,
         "agent-version": __version__,
     }
-    kept = {name: _ascii(value)[:_VALUE_CHARACTERS] for name, value in labels.items() if value}
+    kept = {name: _ascii(value)[:_VALUE_CHARACTERS] for name, value in told.items() if value}
     kept["original-path"] = _cut_path(_ascii(original))
     return kept
 
 
-def holds(labels: Mapping[str, str] | None, contents: Contents) -> bool:
+def holds(told: Mapping[str, str] | None, contents: Contents) -> bool:
     """Say whether an object with these metadata was made from these contents."""
-    if not labels:
-        return False
-    return labels.get("crc32") == f"{contents.crc32:08x}" and labels.get("original-size") == str(
-        contents.size_bytes
-    )
+    return told is not None and told.items() >= proof_of(contents).items()
 
 
-def is_of_node(labels: Mapping[str, str] | None, node: str) -> bool:
+def proof_of(contents: Contents) -> dict[str, str]:
+    """Give the metadata that tell one dump from any other."""
+    return {"crc32": f"{contents.crc32:08x}", "original-size": str(contents.size_bytes)}
+
+
+def is_ours(told: Mapping[str, str] | None) -> bool:
+    """Say whether these are the metadata of a dump, whichever."""
+    return bool(told and ("crc32" in told or "node" in told))
+
+
+def is_of_node(told: Mapping[str, str] | None, node: str) -> bool:
     """Say whether an object with these metadata was made by the agent of this node."""
-    return bool(node and labels and labels.get("node") == _ascii(node)[:_VALUE_CHARACTERS])
+    return bool(node and told and told.get("node") == _ascii(node)[:_VALUE_CHARACTERS])
 
 
 def _ascii(text: str) -> str:

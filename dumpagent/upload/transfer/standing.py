@@ -1,95 +1,181 @@
-"""Which keys a dump may get, and what stands under one: nothing, the dump itself, its mark, or something else."""
+"""What stands under a key of the store, seen from one dump: nothing, the dump itself, or something else."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+import enum
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from dumpagent.errors import Refused, Unreachable
+from isal import isal_zlib
+
+from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.hprof import chunked
 from dumpagent.store.protocol import LookRefused, Store, StoredObject
+from dumpagent.store.reservation import reserved_for
 from dumpagent.upload.transfer import metadata
-from dumpagent.upload.transfer.fingerprint import read_span
-from dumpagent.upload.transfer.job import Job, PreparedJob
-from dumpagent.upload.transfer.keys import candidates
+from dumpagent.upload.transfer.job import PreparedJob
+from dumpagent.upload.transfer.source import read_span
 
 _TAIL_BYTES = 512 << 10  # more than any last gzip member has
+# A store that answers from several servers shows a new object to all of them only after a while.
+SEEN_AFTER_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+_HINT = "the dump stays here and is sent again; if this goes on, the store or a proxy before it changes what it is sent"
 
 
-class Lookup:
-    """Asks `store` about keys; `round_trip_s` is how long it took to answer last."""
+class NotAsSent(DumpagentError):
+    """The store answered with success and holds something else."""
 
-    def __init__(
-        self, store: Store, *, prefix: str, node: str, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.round_trip_s = 0.0
-        self._store = store
-        self._prefix = prefix
-        self._node = node
-        self._monotonic = monotonic
 
-    def keys(self, load: PreparedJob) -> Iterator[tuple[str, str | None]]:
-        """Give the keys that the dump may get, each with the one it would have in the other form, if there is one."""
-        plain = self._candidates(load, load.errand.original)
-        if not load.packable:
-            return ((key, None) for key in plain)
-        packed = self._candidates(load, f"{load.errand.original}.gz")
-        return zip(packed, plain, strict=True) if load.packed else zip(plain, packed, strict=True)
+class Standing(enum.Enum):
+    """What stands under a key."""
 
-    def look(self, key: str) -> StoredObject | None:
-        """Look at the key; where the store does not let us, the conditional write has to find out."""
-        began = self._monotonic()
-        try:
-            return self._store.look(key)
-        except LookRefused:
-            return None
-        finally:
-            # The last one before the upload counts: by then the connection stands.
-            self.round_trip_s = self._monotonic() - began
+    FREE = "free"
+    RESERVED_BY_US = "reserved by us"  # an empty object of version 0.1, which the upload replaces
+    WHOLE = "whole"  # this dump, from end to end
+    BROKEN = "broken"  # ours by its metadata, and not whole: of no use to anybody
+    FOREIGN = "foreign"  # another object, which nobody touches
+    UNKNOWN = "unknown"  # the store does not let us look: the conditional write has to find out
 
-    def is_foreign(self, key: str, contents: metadata.Contents) -> bool:
-        """Look again before believing that another object has the key: an answer whose headers were cut off on the
-        way says so too, and the dump would be stored twice. Raises Unreachable if the two answers differ.
-        """
-        again = self.look(key)
-        if again is None or metadata.holds(again.metadata, contents):
-            raise Unreachable(f"{self._store.name} gave two answers about {key}", hint="it is asked again")
-        return True
 
-    def is_whole(self, found: StoredObject | None, load: PreparedJob, *, packed: bool) -> bool:
-        """Say whether an object is this dump from end to end. Raises as the store does, where it must be asked."""
-        if found is None or found.reserved or not metadata.holds(found.metadata, load.contents):
-            return False
-        if not packed:
-            return found.size_bytes == load.contents.size_bytes
-        # How long it has to be is known to nobody, but it has to end with what the dump ends with.
-        start = max(0, found.size_bytes - _TAIL_BYTES)
-        if not found.size_bytes:
-            return False
-        tail = b"".join(self._store.read(found.key, start=start, length=found.size_bytes - start))
-        content = chunked.last_member(tail)
-        if not content or len(content) > load.contents.size_bytes:
-            return False
-        return content == read_span(load.fd, load.contents.size_bytes - len(content), len(content))
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer about one key. `stored_bytes` is the size of a WHOLE object, which may lack its metadata."""
 
-    def _candidates(self, load: PreparedJob, original: str) -> Iterable[str]:
-        return candidates(
-            prefix=self._prefix,
-            original=original,
-            dump_time_ms=load.errand.dump_time_ms,
-            node=self._node,
-            crc32=load.contents.crc32,
+    standing: Standing
+    stored_bytes: int = 0
+    described: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An object as the store must hold it now, and what it took. `upload_id`: of the upload that made it, if one did."""
+
+    stored_bytes: int
+    crc32: int
+    sent_bytes: int
+    resumed: bool = False
+    upload_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """What the store told of an object that was just sent. `looked`: it told; `described`: its metadata are there."""
+
+    looked: bool
+    described: bool
+
+
+def standing_of(store: Store, key: str, job: PreparedJob, *, packed: bool, prefix: str = "") -> Found:
+    """Say what stands under `key`, which would hold the dump in that form. Raises Unreachable, Refused, OSError."""
+    try:
+        found = store.look(key)
+        if found is None:
+            return Found(Standing.FREE)
+        answer = _compare(store, found, job, packed=packed, prefix=prefix)
+        if answer.standing is Standing.FOREIGN:
+            # An answer whose headers were cut off on the way says so too, and the dump would be stored twice.
+            again = store.look(key)
+            if again is None or metadata.holds(again.metadata, job.contents):
+                raise Unreachable(f"{store.name} gave two answers about {key}", hint="it is asked again")
+        return answer
+    except LookRefused:
+        return Found(Standing.UNKNOWN)
+
+
+def _compare(store: Store, found: StoredObject, job: PreparedJob, *, packed: bool, prefix: str) -> Found:
+    if metadata.holds(found.metadata, job.contents):
+        if found.reserved:
+            return Found(Standing.RESERVED_BY_US)
+        is_whole = _ends_alike(store, found, job) if packed else found.size_bytes == job.contents.size_bytes
+        return Found(Standing.WHOLE, found.size_bytes) if is_whole else Found(Standing.BROKEN)
+    if metadata.is_ours(found.metadata) or found.reserved or not found.size_bytes:
+        return Found(Standing.FOREIGN)
+    # Without metadata, or with none that we know: a store that drops them, or somebody else's object.
+    if not packed and found.size_bytes != job.contents.size_bytes:
+        return Found(Standing.FOREIGN)
+    kept = reserved_for(store, found.key, prefix=prefix)
+    if kept is not None:
+        is_ours = metadata.holds(kept, job.contents) and _ends_alike(store, found, job, packed=packed)
+    else:
+        is_ours = _is_same(store, found, job, packed=packed)
+    return Found(Standing.WHOLE, found.size_bytes, described=False) if is_ours else Found(Standing.FOREIGN)
+
+
+def _ends_alike(store: Store, found: StoredObject, job: PreparedJob, *, packed: bool = True) -> bool:
+    """Say whether the object ends with what the dump ends with; how long a packed one has to be is known to nobody."""
+    if not found.size_bytes:
+        return False
+    start = max(0, found.size_bytes - _TAIL_BYTES)
+    tail = b"".join(store.read(found.key, start=start, length=found.size_bytes - start))
+    content = chunked.last_member(tail) if packed else tail
+    if not content or len(content) > job.contents.size_bytes:
+        return False
+    return content == read_span(job.fd, job.contents.size_bytes - len(content), len(content))
+
+
+def _is_same(store: Store, found: StoredObject, job: PreparedJob, *, packed: bool) -> bool:
+    """Read the whole object and say whether it is the dump. Only where the store dropped what would tell."""
+    chunks = store.read(found.key)
+    size_bytes = crc32 = 0
+    try:
+        for chunk in _unpacked(chunks) if packed else chunks:
+            size_bytes += len(chunk)
+            crc32 = isal_zlib.crc32(chunk, crc32)
+            if size_bytes > job.contents.size_bytes:
+                return False
+    except zlib.error:
+        return False
+    return (size_bytes, crc32) == (job.contents.size_bytes, job.contents.crc32)
+
+
+def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    member = zlib.decompressobj(wbits=31)
+    for chunk in chunks:
+        left = chunk
+        while left:
+            if member.eof:
+                member = zlib.decompressobj(wbits=31)
+            yield member.decompress(left)
+            left = member.unused_data
+
+
+def confirm(
+    store: Store,
+    key: str,
+    contents: metadata.Contents,
+    sent: Sent,
+    *,
+    wait: Callable[[float], object] = lambda _seconds: None,
+) -> Confirmed:
+    """Ask the store what it holds now; `wait` between the questions if it does not show the object yet.
+
+    Raises NotAsSent if it holds something else.
+    """
+    try:
+        found = store.look(key)
+        for pause_s in SEEN_AFTER_S:
+            if found is not None:
+                break
+            wait(pause_s)
+            found = store.look(key)
+    except LookRefused:
+        return Confirmed(looked=False, described=False)
+    if found is None:
+        raise NotAsSent(f"{store.name} said that {key} is stored, and has no such object", hint=_HINT)
+    if found.size_bytes != sent.stored_bytes:
+        raise NotAsSent(
+            f"{store.name} holds {found.size_bytes} bytes under {key}, sent were {sent.stored_bytes}",
+            hint=_HINT,
         )
-
-
-def is_our_mark(found: StoredObject, contents: metadata.Contents) -> bool:
-    """Say whether the key is only reserved, by an upload of this very dump."""
-    return found.reserved and metadata.holds(found.metadata, contents)
-
-
-def all_taken(errand: Job) -> Refused:
-    """Give the error for a dump none of whose keys is free."""
-    return Refused(
-        f"every key for {errand.original} is taken by other objects",
-        hint="nothing was overwritten; set S3_PREFIX to one of your own, or look who else writes to this bucket",
-    )
+    if found.crc32 is not None and found.crc32 != sent.crc32:
+        raise NotAsSent(
+            f"{store.name} has CRC32 {found.crc32:08x} for {key}, what was sent has {sent.crc32:08x}",
+            hint=_HINT,
+        )
+    described = metadata.holds(found.metadata, contents)
+    if not described and metadata.is_ours(found.metadata):
+        raise NotAsSent(
+            f"{store.name} holds {key} with other metadata than were sent: {found.metadata}", hint=_HINT
+        )
+    return Confirmed(looked=True, described=described)

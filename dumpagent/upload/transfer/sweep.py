@@ -1,8 +1,8 @@
 """Aborts multipart uploads that nobody will finish: their dump is gone, or a kill came before they were noted.
 
 Those that are noted are known to be ours. Of the others the store tells key and parts, and not who began them. So only
-those count as ours whose key has an object or mark with our node's name, or whose name says that an agent only tried
-something out; and another agent can be at work on them until they have not changed for `QUIET_S`, by our own clock.
+those count as ours whose key has an object or reservation with our node's name, or whose name says that an agent only
+tried something out; and another agent can be at work on them until they have not changed for `QUIET_S`, by our own clock.
 All others are left alone: that is what the bucket's lifecycle rule is for.
 """
 
@@ -13,14 +13,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from dumpagent.dumps.model import Identity
+from dumpagent.dumps.receipt import Journal
 from dumpagent.errors import Refused
 from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
-from dumpagent.store.protocol import OpenUpload, Store, trial_key
-from dumpagent.upload.ledger import Ledger
+from dumpagent.store.protocol import OpenUpload, Store, is_own_key
+from dumpagent.store.reservation import release, reserved_for, with_metadata
 from dumpagent.upload.transfer import metadata
-from dumpagent.upload.transfer.leftovers import Leftovers
-from dumpagent.upload.transfer.standing import Lookup
+from dumpagent.upload.transfer.multipart import give_up
 
 # Longer than one part of 5 GiB takes at 12 Mbit/s, and than a pause between two tries of one dump.
 QUIET_S = 3600.0
@@ -40,7 +40,7 @@ class Sweep:
     def __init__(
         self,
         store: Store,
-        ledger: Ledger,
+        journal: Journal,
         tell: Tell,
         *,
         prefix: str,
@@ -48,28 +48,26 @@ class Sweep:
         quiet_s: float = QUIET_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._ledger, self._tell = store, ledger, tell
-        self._trial_key = trial_key(prefix)
-        self._prefix = prefix.strip("/") and f"{prefix.strip('/')}/"
+        self._store, self._journal, self._tell = store, journal, tell
+        self._prefix, self._below = prefix, prefix.strip("/") and f"{prefix.strip('/')}/"
         self._node = node
         self._quiet_s, self._monotonic = quiet_s, monotonic
-        self._leftovers = Leftovers(store, Lookup(store, prefix=prefix, node=node, monotonic=monotonic))
         self._seen: dict[str, _Sight] = {}
         self._gone_since: dict[Identity, float] = {}
-        self._next: float | None = None  # None: nothing to look for
+        self._next: float | None = None  # None: nothing to sweep
 
     def expect(self) -> None:
-        """Look with the next `look`: a dump was sent, so one of its uploads may have been left open."""
+        """Sweep at the next call: a dump was sent, so one of its uploads may have been left open."""
         self._next = self._monotonic()
 
-    def look(
+    def sweep(
         self,
         *,
         present: Collection[Identity],
         settled: bool,
         stopped: Callable[[], bool] = lambda: False,
     ) -> int:
-        """Abort what has been left alone for long enough, if it is time to look; give how many that were.
+        """Abort what has been left alone for long enough, if it is time; give how many that were.
 
         `present` are the dumps on the volume. `settled`: none of them waits for its upload, so nobody of us will go on
         with one that is not noted. Raises Unreachable.
@@ -78,17 +76,17 @@ class Sweep:
 
     def _give_up_gone(self, present: Collection[Identity]) -> int:
         now = self._monotonic()
-        gone = [upload for upload in self._ledger.all_unfinished() if upload.identity not in present]
+        gone = [upload for upload in self._journal.all_unfinished() if upload.identity not in present]
         # A volume that is away for a while takes its dumps along and brings them back.
         self._gone_since = {upload.identity: self._gone_since.get(upload.identity, now) for upload in gone}
         given_up = 0
         for upload in gone:
             if now - self._gone_since[upload.identity] >= self._quiet_s:
                 try:
-                    self._leftovers.give_up(upload)
+                    give_up(self._store, upload, prefix=self._prefix)
                 except Refused:
                     continue  # not now: expired credentials, for one
-                self._ledger.forget_unfinished(upload.identity)
+                self._journal.forget_unfinished(upload.identity)
                 self._tell(ev.LEFTOVER_ABORTED, key=upload.key, store=self._store.name)
                 given_up += 1
         return given_up
@@ -97,11 +95,11 @@ class Sweep:
         if self._next is None or self._monotonic() < self._next:
             return 0
         try:
-            left_open = self._store.open_uploads(self._prefix)
+            left_open = self._store.open_uploads(self._below)
         except Refused:
             self._next = None  # not allowed to list, and that does not change from one dump to the next
             return 0
-        noted = {upload.upload_id for upload in self._ledger.all_unfinished()}
+        noted = {upload.upload_id for upload in self._journal.all_unfinished()}
         ours = {
             upload.upload_id: upload
             for upload in left_open
@@ -113,15 +111,19 @@ class Sweep:
         return aborted
 
     def _is_ours(self, upload: OpenUpload, *, settled: bool) -> bool:
-        if upload.key == self._trial_key:
+        if is_own_key(upload.key):
             return True
         try:
             there = self._store.look(upload.key)
+            if there is None:
+                kept = reserved_for(self._store, upload.key, prefix=self._prefix)
+                return settled and metadata.is_of_node(kept, self._node)
+            if there.reserved and not settled:
+                return False
+            described = with_metadata(self._store, there, prefix=self._prefix)
         except Refused:
             return False
-        if there is None or (there.reserved and not settled):
-            return False
-        return metadata.is_of_node(there.metadata, self._node)
+        return metadata.is_of_node(described.metadata, self._node)
 
     def _is_quiet(self, upload: OpenUpload) -> bool:
         try:
@@ -138,7 +140,11 @@ class Sweep:
         try:
             self._store.abort(upload.key, upload.upload_id)
             there = self._store.look(upload.key)
-            if there and there.reserved and metadata.is_of_node(there.metadata, self._node):
+            if there is None:
+                kept = reserved_for(self._store, upload.key, prefix=self._prefix)
+                if kept and metadata.is_of_node(kept, self._node):
+                    release(self._store, upload.key, kept, prefix=self._prefix)
+            elif there.reserved and metadata.is_of_node(there.metadata, self._node):
                 self._store.delete(upload.key)
         except Refused:
             return False  # may not abort: the lifecycle rule will

@@ -1,7 +1,7 @@
-"""Brings one dump into the store: never over another object, never twice, never half.
+"""Uploads one dump: never over another object, never twice, never half.
 
-The order: fingerprint the file, find its key, send what the store does not hold yet, look at the result, and only
-then give a receipt. Every step can be cut off; the next run begins at the first one and finds what is there.
+The order: fingerprint the file, find its key, send what the store does not hold yet, confirm the result, and only then
+give a receipt. Every step can be cut off; the next run begins at the first one and finds what is there.
 """
 
 from __future__ import annotations
@@ -13,254 +13,333 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from dumpagent.dumps.receipt import Journal, Receipt, Unfinished
+from dumpagent.errors import Refused
 from dumpagent.hprof import chunked
 from dumpagent.settings import Place
-from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, StoredObject
-from dumpagent.upload.ledger import Ledger, Receipt, Unfinished
-from dumpagent.upload.transfer import metadata
-from dumpagent.upload.transfer.confirm import Sent, confirm
-from dumpagent.upload.transfer.fingerprint import confirm_unchanged, open_dump
-from dumpagent.upload.transfer.gzip_parts import Cuts, Piece, packed_pieces
-from dumpagent.upload.transfer.job import Job, PreparedJob, prepare
-from dumpagent.upload.transfer.leftovers import Leftovers
+from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, TooLarge
+from dumpagent.store.reservation import release, reserve
+from dumpagent.upload.transfer import metadata, plan
+from dumpagent.upload.transfer.fingerprint import take_fingerprint
+from dumpagent.upload.transfer.gzip_parts import CannotGoOn, Piece, can_pack, packed_pieces
+from dumpagent.upload.transfer.job import Job, PreparedJob
+from dumpagent.upload.transfer.keys import candidates
 from dumpagent.upload.transfer.multipart import (
-    PART_BYTES,
     PartSender,
     Progress,
     Run,
     combined,
-    large_part_size,
-    part_size,
+    find_unfinished,
+    give_up,
     plain_pieces,
 )
-from dumpagent.upload.transfer.resume import Resume
-from dumpagent.upload.transfer.standing import Lookup, all_taken, is_our_mark
+from dumpagent.upload.transfer.source import confirm_unchanged, open_dump
+from dumpagent.upload.transfer.standing import Confirmed, Found, Sent, Standing, confirm, standing_of
+
+# A store, or a proxy before it, that takes less at once: each refusal halves the parts, down to 5 MiB.
+_SMALLER_PARTS_TIMES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
-    """How a dump came to be in the store. `sent_bytes` is 0 if it was there already."""
+class Candidate:
+    """A key that the dump may get or has, and what was found there."""
 
-    receipt: Receipt
-    sent_bytes: int
-    resumed: bool = False
+    key: str
+    found: Found
+
+    @property
+    def is_stored(self) -> bool:
+        """Say whether the store holds the dump there already."""
+        return self.found.standing is Standing.WHOLE
 
 
 class Uploader:
-    """Brings dumps into `store`, one call of `bring` at a time; parts go out on threads.
+    """Uploads dumps into `store`, one call of `upload` at a time; parts are sent by threads.
 
     `packed`: plain dumps become .hprof.gz on their way. `workers`: threads, by the round trip if not given.
+    `part_bytes`: the usual size of a part.
     """
 
     def __init__(
         self,
         store: Store,
-        ledger: Ledger,
         place: Place,
         *,
         prefix: str = "",
         packed: bool = False,
         stop: threading.Event | None = None,
-        part_bytes: int = PART_BYTES,
+        part_bytes: int = plan.PART_BYTES,
         block_bytes: int = chunked.BLOCK_BYTES,
         workers: int | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._place = place
-        self._packed = packed
+        self._store, self._place, self._prefix, self._packed = store, place, prefix, packed
         self._stop = stop or threading.Event()
-        self._part_bytes = part_bytes
-        self._block_bytes = block_bytes
-        # Packed parts lie in memory while they are sent, so they are smaller.
-        self._cuts = Cuts(max(part_bytes // 2, store.limits.part_min_bytes), store.limits)
-        self._now = now
-        self._lookup = Lookup(store, prefix=prefix, node=place.node_name, monotonic=monotonic)
-        self._leftovers = Leftovers(store, self._lookup)
-        self._resume = Resume(store, ledger, self._leftovers)
-        self._parts = PartSender(store, ledger, self._leftovers, stop=self._stop, workers=workers)
+        self._part_bytes, self._block_bytes = part_bytes, block_bytes
+        self._now, self._monotonic = now, monotonic
+        self._parts = PartSender(store, stop=self._stop, workers=workers, prefix=prefix)
+        self._round_trip_s = 0.0
 
-    def bring(self, errand: Job, *, progress: Progress = lambda _bytes: None) -> Brought:
+    def upload(self, job: Job, journal: Journal, *, progress: Progress = lambda _bytes: None) -> Receipt:
         """Give the receipt of the dump once the store holds it, whoever put it there.
 
         Raises DumpChanged if the file is not what was judged, Refused, Unreachable or NotAsSent by the store, OSError
-        by the volume, Stopped if the agent ends. After each the dump is to be brought again; nothing is half-stored.
+        by the volume, Stopped if the agent ends. After each the dump is to be uploaded again; nothing is half-stored.
         """
-        fd = open_dump(errand.dump.path, errand.dump.identity)
+        fd = open_dump(job.dump.path, job.dump.identity)
         try:
-            load = self._weigh(errand, fd)
-            confirm_unchanged(fd, errand.dump.identity)
-            return self._bring(load, progress)
+            for left in reversed(range(_SMALLER_PARTS_TIMES)):
+                prepared = self._prepare(job, fd)
+                confirm_unchanged(fd, job.dump.identity)
+                try:
+                    return self._upload(prepared, journal, progress)
+                except (TooLarge, CannotGoOn):
+                    self._begin_anew(prepared, journal)
+                    if not left:
+                        raise
+            raise AssertionError("unreachable")
         finally:
             os.close(fd)
 
-    def foresee(self, errand: Job) -> tuple[str, bool]:
-        """Give the key that the dump would get, and whether it is there already. Asks the store, changes nothing."""
-        fd = open_dump(errand.dump.path, errand.dump.identity)
+    def foresee(self, job: Job) -> Candidate:
+        """Give the key that the dump would get, and what stands there now. Asks the store, changes nothing."""
+        fd = open_dump(job.dump.path, job.dump.identity)
         try:
-            load = self._weigh(errand, fd)
-            for key, twin in self._lookup.keys(load):
-                if twin and self._lookup.is_whole(self._store.look(twin), load, packed=not load.packed):
-                    return twin, True
-                found = self._store.look(key)
-                if found is None or is_our_mark(found, load.contents):
-                    return key, False
-                if self._lookup.is_whole(found, load, packed=load.packed):
-                    return key, True
+            return next(self._candidates(self._prepare(job, fd)))
         finally:
             os.close(fd)
-        raise all_taken(errand)
 
-    def _weigh(self, errand: Job, fd: int) -> PreparedJob:
-        size_bytes, least_bytes = errand.dump.size_bytes, self._part_bytes
-        part_bytes = part_size(size_bytes, limits=self._store.limits, least_bytes=least_bytes)
-        return prepare(
-            errand,
+    def _prepare(self, job: Job, fd: int) -> PreparedJob:
+        """Read the whole dump once and choose the size of its parts. Raises Stopped, DumpChanged, Refused, OSError."""
+        size_bytes, limits = job.dump.size_bytes, self._store.limits
+        most_bytes = limits.part_max_bytes // plan.BLOCK_BYTES * plan.BLOCK_BYTES or limits.part_max_bytes
+        least_bytes = min(self._part_bytes, most_bytes)
+        packed_least_bytes = max(least_bytes // 2, limits.part_min_bytes)
+        block_bytes = min(plan.BLOCK_BYTES, least_bytes)
+        part_bytes = plan.part_size(size_bytes, limits=limits, least_bytes=least_bytes)
+        packable = can_pack(fd)
+        fingerprint = take_fingerprint(fd, size_bytes, block_bytes=block_bytes, stopped=self._stop.is_set)
+        return PreparedJob(
+            job,
             fd,
+            fingerprint,
+            metadata.Contents(size_bytes, fingerprint.crc32),
             part_bytes=part_bytes,
-            large_part_bytes=large_part_size(size_bytes, part_bytes, least_bytes=least_bytes),
-            block_bytes=self._part_bytes,
-            packed_most_bytes=self._cuts.most_bytes if self._packed else -1,
-            stopped=self._stop.is_set,
+            large_part_bytes=plan.large_part_size(
+                size_bytes, part_bytes, least_bytes=least_bytes, most_bytes=limits.part_max_bytes
+            ),
+            packed_part_bytes=plan.packed_part_size(
+                size_bytes, limits=limits, least_bytes=packed_least_bytes
+            ),
+            packed=self._packed
+            and packable
+            and plan.can_pack_size(size_bytes, limits=limits, least_bytes=packed_least_bytes),
+            packable=packable,
         )
 
     # -- the order of things ------------------------------------------------------------------------------------
 
-    def _bring(self, load: PreparedJob, progress: Progress) -> Brought:
-        lookup = self._lookup
-        for key, twin in lookup.keys(load):
-            if twin:
-                found = lookup.look(twin)
-                if found and is_our_mark(found, load.contents):
-                    self._store.delete(twin)  # COMPRESSION was changed in the middle of an upload
-                elif found and lookup.is_whole(found, load, packed=not load.packed):
-                    return self._already(load, twin, found)
-            found = lookup.look(key)
-            if found and is_our_mark(found, load.contents):
-                found = None  # our own mark: the upload goes on
-            if found and metadata.holds(found.metadata, load.contents):
-                if lookup.is_whole(found, load, packed=load.packed):
-                    return self._already(load, key, found)
-                # What an earlier run was told is stored, and is not: our own, and worth nothing to anybody.
-                self._store.delete(key)
-                found = None
-            if found and lookup.is_foreign(key, load.contents):
-                continue
-            try:
-                sent = self._send(load, key, progress)
-            except Occupied:
-                # Somebody was faster, or our own earlier request was carried out and its answer lost.
-                found = lookup.look(key)
-                if found and lookup.is_whole(found, load, packed=load.packed):
-                    return self._already(load, key, found)
-                continue
-            except NoSuchUpload:
-                # Completed by a request whose answer was lost, or aborted by somebody: the key tells which.
-                self._ledger.forget_unfinished(load.errand.dump.identity)
-                found = lookup.look(key)
-                if found and lookup.is_whole(found, load, packed=load.packed):
-                    return self._already(load, key, found)
-                raise
-            verified = confirm(self._store, key, load.contents, sent)
-            return self._receive(load, key, sent, verified=verified)
-        raise all_taken(load.errand)
+    def _candidates(self, job: PreparedJob) -> Iterator[Candidate]:
+        """Give the keys that this dump may get or has, best first. Raises Refused when there are no more."""
+        for key, other in self._keys(job):
+            if other:
+                found = standing_of(self._store, other, job, packed=not job.packed, prefix=self._prefix)
+                if found.standing in (Standing.WHOLE, Standing.RESERVED_BY_US):
+                    # The latter: COMPRESSION was changed in the middle of an upload of version 0.1.
+                    yield Candidate(other, found)
+            began = self._monotonic()
+            found = standing_of(self._store, key, job, packed=job.packed, prefix=self._prefix)
+            # The last one before the upload counts: by then the connection stands.
+            self._round_trip_s = self._monotonic() - began
+            if found.standing is not Standing.FOREIGN:
+                yield Candidate(key, found)
+        raise Refused(
+            f"every key for {job.job.original} is taken by other objects",
+            hint="nothing was overwritten; set S3_PREFIX to one of your own, or look who else writes to this bucket",
+        )
 
-    def _already(self, load: PreparedJob, key: str, found: StoredObject) -> Brought:
-        there = Sent(found.size_bytes, load.contents.crc32, sent_bytes=0)
-        return self._receive(load, found.key or key, there, verified=True)
+    def _keys(self, job: PreparedJob) -> Iterator[tuple[str, str | None]]:
+        """Give the keys that the dump may get, each with the one it would have in the other form, if there is one."""
+        plain = self._keys_of(job, job.job.original)
+        if not job.packable:
+            return ((key, None) for key in plain)
+        packed = self._keys_of(job, f"{job.job.original}.gz")
+        return zip(packed, plain, strict=True) if job.packed else zip(plain, packed, strict=True)
 
-    def _receive(self, load: PreparedJob, key: str, sent: Sent, *, verified: bool) -> Brought:
-        noted = self._ledger.unfinished(load.errand.dump.identity)
+    def _keys_of(self, job: PreparedJob, original: str) -> Iterator[str]:
+        return candidates(
+            prefix=self._prefix,
+            original=original,
+            dump_time_ms=job.job.dump_time_ms,
+            node=self._place.node_name,
+            crc32=job.contents.crc32,
+        )
+
+    def _upload(self, job: PreparedJob, journal: Journal, progress: Progress) -> Receipt:
+        wanted = {key for key, _ in self._keys(job)}
+        for candidate in self._candidates(job):
+            replace = False
+            match candidate.found.standing:
+                case Standing.WHOLE:
+                    return self._already(job, journal, candidate)
+                case Standing.BROKEN if not self._delete(candidate.key):
+                    continue  # an earlier run was told that it is stored; of no use to anybody, and not ours to delete
+                case Standing.RESERVED_BY_US:
+                    replace = not self._delete(candidate.key)
+                    if candidate.key not in wanted:
+                        continue
+            receipt = self._send(job, candidate.key, journal, progress, replace=replace)
+            if receipt:
+                return receipt
+        raise AssertionError("the candidates end with an error")
+
+    def _delete(self, key: str) -> bool:
+        try:
+            self._store.delete(key)
+        except Refused:
+            return False  # these credentials may only write: the next key will do
+        return True
+
+    def _begin_anew(self, job: PreparedJob, journal: Journal) -> None:
+        noted = journal.unfinished(job.identity)
+        if noted:
+            give_up(self._store, noted, prefix=self._prefix)
+            journal.forget_unfinished(job.identity)
+
+    def _already(self, job: PreparedJob, journal: Journal, candidate: Candidate) -> Receipt:
+        there = Sent(candidate.found.stored_bytes, job.contents.crc32, sent_bytes=0)
+        confirmed = Confirmed(looked=True, described=candidate.found.described)
+        return self._receipt(job, journal, candidate.key, there, confirmed)
+
+    def _receipt(
+        self, job: PreparedJob, journal: Journal, key: str, sent: Sent, confirmed: Confirmed
+    ) -> Receipt:
+        noted = journal.unfinished(job.identity)
         if noted and noted.upload_id != sent.upload_id:
-            self._leftovers.give_up(noted)
-        receipt = Receipt(
-            identity=load.errand.dump.identity,
-            path=load.errand.original,
+            give_up(self._store, noted, prefix=self._prefix)
+        return Receipt(
+            identity=job.identity,
+            path=job.job.original,
             store=self._store.name,
             key=key,
-            crc32=load.contents.crc32,
+            crc32=job.contents.crc32,
             stored_bytes=sent.stored_bytes,
             uploaded_at=self._now(),
-            verified=verified,
+            verified=confirmed.looked,
+            described=confirmed.described or not confirmed.looked,
+            sent_bytes=sent.sent_bytes,
+            resumed=sent.resumed,
         )
-        self._ledger.record(receipt)
-        return Brought(receipt, sent.sent_bytes, sent.resumed)
 
     # -- making the object --------------------------------------------------------------------------------------
 
-    def _send(self, load: PreparedJob, key: str, progress: Progress) -> Sent:
-        """Make the object. Raises Occupied."""
-        labels = metadata.describe(
-            load.errand.dump,
-            load.errand.verdict,
-            load.contents,
-            original=load.errand.original,
+    def _send(
+        self, job: PreparedJob, key: str, journal: Journal, progress: Progress, *, replace: bool = False
+    ) -> Receipt | None:
+        """Make the object and give its receipt; None if another object has the key by now."""
+        described = metadata.describe(
+            job.job.dump,
+            job.job.verdict,
+            job.contents,
+            original=job.job.original,
             place=self._place,
             now=self._now(),
         )
-        upload = self._resume.find(load, key)
-        resumed = upload is not None
-        held = self._resume.held(load, upload) if upload else {}
-        pieces = self._pieces(load, upload, held)
-        if upload is None:
-            first = next(pieces, None)
-            if first is None or first.end == load.contents.size_bytes:
-                return self._put(load, key, labels, first or _nothing(), progress)
-            pieces = itertools.chain([first], pieces)
-            upload = Unfinished(
-                load.errand.dump.identity,
-                self._store.name,
-                key,
-                self._store.begin(key, labels),
-                load.large_part_bytes,
-                load.contents.crc32,
-            )
-            self._ledger.note_unfinished(upload)
-        run = Run(upload, held)
-        progress(run.bytes_of_dump(packed=load.packed))
-        self._parts.send(load, run, pieces, progress, round_trip_s=self._lookup.round_trip_s)
-        confirm_unchanged(load.fd, load.errand.dump.identity)
-        parts = [part for _, part in sorted(run.held.items())]
-        crc32 = combined(parts) if load.packed else load.contents.crc32
         try:
-            there = self._lookup.look(key)
-            ours = there is not None and is_our_mark(there, load.contents)
-            if there and not ours:
-                raise Occupied(f"{key} in {self._store.name} was taken meanwhile")
-            self._store.complete(key, upload.upload_id, parts, crc32=crc32, over_reservation=ours)
+            sent = self._make(job, key, described, journal, progress, replace=replace)
         except Occupied:
-            self._store.abort(key, upload.upload_id)
-            self._ledger.forget_unfinished(load.errand.dump.identity)
-            raise
-        return Sent(sum(part.size_bytes for part in parts), crc32, run.sent_bytes, resumed, upload.upload_id)
+            # Somebody was faster, or our own earlier request was carried out and its answer lost.
+            journal.forget_unfinished(job.identity)
+            return self._whole(job, journal, key)
+        except NoSuchUpload:
+            # Completed by a request whose answer was lost, or aborted by somebody: the key tells which.
+            journal.forget_unfinished(job.identity)
+            receipt = self._whole(job, journal, key)
+            if receipt is None:
+                raise
+            return receipt
+        confirmed = confirm(self._store, key, job.contents, sent, wait=self._stop.wait)
+        if confirmed.looked and not confirmed.described:
+            # The store drops metadata: what tells whose object this is lies beside it from now on.
+            reserve(self._store, key, described, prefix=self._prefix)
+        elif sent.upload_id and self._store.must_reserve():
+            release(self._store, key, described, prefix=self._prefix)
+        return self._receipt(job, journal, key, sent, confirmed)
 
-    def _put(
-        self, load: PreparedJob, key: str, labels: dict[str, str], piece: Piece, progress: Progress
+    def _whole(self, job: PreparedJob, journal: Journal, key: str) -> Receipt | None:
+        found = standing_of(self._store, key, job, packed=job.packed, prefix=self._prefix)
+        if found.standing is not Standing.WHOLE:
+            return None
+        return self._already(job, journal, Candidate(key, found))
+
+    def _make(
+        self,
+        job: PreparedJob,
+        key: str,
+        described: dict[str, str],
+        journal: Journal,
+        progress: Progress,
+        *,
+        replace: bool,
     ) -> Sent:
-        confirm_unchanged(load.fd, load.errand.dump.identity)
-        self._store.put(key, piece.body, labels)
-        progress(piece.end)
-        return Sent(piece.body.size_bytes, piece.body.crc32, piece.body.size_bytes)
+        """Make the object in one request or in parts. Raises Occupied, NoSuchUpload."""
+        run = find_unfinished(self._store, journal, job, key, prefix=self._prefix)
+        resumed = run is not None
+        pieces = self._pieces(job, run)
+        if run is None:
+            first = next(pieces, None) or Piece(1, Body(b"", 0), 0, 0)
+            if first.end == job.contents.size_bytes and not first.carried_bytes:
+                confirm_unchanged(job.fd, job.identity)
+                self._store.put(key, first.body, described)
+                progress(first.end)
+                return Sent(first.body.size_bytes, first.body.crc32, first.body.size_bytes)
+            pieces = itertools.chain([first], pieces)
+            run = Run(self._begin(job, key, described, journal))
+        progress(run.bytes_of_dump(packed=job.packed))
+        self._parts.send(job, run, pieces, journal, progress, round_trip_s=self._round_trip_s)
+        confirm_unchanged(job.fd, job.identity)
+        parts = [part for _, part in sorted(run.held.items())]
+        crc32 = combined(parts) if job.packed else job.contents.crc32
+        self._complete(job, run.upload, parts, crc32, replace=replace)
+        size_bytes = sum(part.size_bytes for part in parts)
+        return Sent(size_bytes, crc32, run.sent_bytes, resumed, run.upload.upload_id)
 
-    def _pieces(self, load: PreparedJob, upload: Unfinished | None, held: dict[int, Part]) -> Iterator[Piece]:
+    def _begin(self, job: PreparedJob, key: str, described: dict[str, str], journal: Journal) -> Unfinished:
+        if self._store.must_reserve():
+            reserve(self._store, key, described, prefix=self._prefix)
+        upload_id = self._store.begin(key, described)
+        part_bytes = job.packed_part_bytes if job.packed else job.large_part_bytes
+        upload = Unfinished(job.identity, self._store.name, key, upload_id, part_bytes, job.contents.crc32)
+        journal.note_unfinished(upload)
+        return upload
+
+    def _complete(
+        self, job: PreparedJob, upload: Unfinished, parts: list[Part], crc32: int, *, replace: bool
+    ) -> None:
+        """Make the object of its parts, if nothing stands under the key by now. Raises Occupied, NoSuchUpload."""
+        try:
+            found = standing_of(self._store, upload.key, job, packed=job.packed, prefix=self._prefix)
+            if found.standing not in (Standing.FREE, Standing.UNKNOWN, Standing.RESERVED_BY_US):
+                raise Occupied(f"{upload.key} in {self._store.name} was taken meanwhile")
+            self._store.complete(upload.key, upload.upload_id, parts, crc32=crc32, replace=replace)
+        except Occupied:
+            give_up(self._store, upload, prefix=self._prefix)
+            raise
+
+    def _pieces(self, job: PreparedJob, run: Run | None) -> Iterator[Piece]:
         """Give what the store does not hold yet, each made when it is asked for."""
-        if not load.packed:
-            part_bytes = upload.part_bytes if upload else load.large_part_bytes
+        held = run.held if run else {}
+        if not job.packed:
+            part_bytes = run.upload.part_bytes if run else job.large_part_bytes
             block_bytes = self._store.limits.block_bytes
-            return plain_pieces(load, part_bytes, held, block_bytes=block_bytes, stopped=self._stop.is_set)
-        last = upload.packed[len(held)] if upload and held else None
+            return plain_pieces(job, part_bytes, held, block_bytes=block_bytes, stopped=self._stop.is_set)
         return packed_pieces(
-            load.fd,
-            load.fingerprint,
-            self._cuts,
+            job.fd,
+            job.fingerprint,
+            run.upload.part_bytes if run else job.packed_part_bytes,
             number=len(held) + 1,
-            start=last.end if last else 0,
+            after=run.upload.packed[len(held)] if run and held else None,
             block_bytes=self._block_bytes,
             stopped=self._stop.is_set,
         )
-
-
-def _nothing() -> Piece:
-    return Piece(1, Body(b"", 0), 0, 0)

@@ -54,6 +54,9 @@ class MemoryStore:
     def check(self) -> None:
         return
 
+    def must_reserve(self) -> bool:
+        return False
+
     def look(self, key: str) -> StoredObject | None:
         with self._lock:
             found = self._objects.get(key)
@@ -90,11 +93,12 @@ class MemoryStore:
         parts: list[Part],
         *,
         crc32: int,
-        over_reservation: bool = False,
+        replace: bool = False,
     ) -> None:
         with self._lock:
             upload = self._upload(key, upload_id)
-            self._refuse_occupied(key)
+            if not replace:
+                self._refuse_occupied(key)
             for part in parts:
                 if part.number not in upload.parts or upload.parts[part.number][0].etag != part.etag:
                     raise Refused(

@@ -21,12 +21,13 @@ from dumpagent.doctor.canary import canary
 from dumpagent.doctor.examination import Doctor
 from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.dumps.model import Identity
+from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.probes.heartbeat import Heartbeat
 from dumpagent.settings import GIB, Place
 from dumpagent.store.protocol import LookRefused
 from dumpagent.store.s3.credentials import Credentials, find_credentials
-from dumpagent.upload.ledger import Ledger, Receipt
+from dumpagent.upload.ledger import Ledger
 from tests.harness.hprof import Maker
 from tests.harness.stores.certificates import Certificates, make_certificates
 from tests.harness.stores.memory import MemoryStore

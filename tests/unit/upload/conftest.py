@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dumpagent.dumps.model import DumpFacts, State, Verdict
+from dumpagent.dumps.receipt import Receipt
 from dumpagent.observe.events import Event
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Limits, Store
@@ -53,7 +54,7 @@ class Volume:
         path.write_bytes(content)
         return relpath
 
-    def errand(self, relpath: str, *, dump_time_ms: int | None = DUMP_TIME_MS) -> Job:
+    def job(self, relpath: str, *, dump_time_ms: int | None = DUMP_TIME_MS) -> Job:
         dump = next(found for found in scan(str(self.root)).dumps if found.relpath == relpath)
         verdict = Verdict(
             State.COMPLETE, "a test says so", due=True, facts=DumpFacts(dump_time_ms=dump_time_ms)
@@ -78,17 +79,30 @@ def told() -> Told:
     return Told()
 
 
-SenderFor = Callable[..., Uploader]
+@dataclass
+class Agent:
+    """An uploader with its ledger, as the worker uses them."""
+
+    uploader: Uploader
+    ledger: Ledger
+
+    def upload(self, job: Job) -> Receipt:
+        receipt = self.uploader.upload(job, self.ledger)
+        self.ledger.record(receipt)
+        return receipt
+
+
+AgentFor = Callable[..., Agent]
 
 
 @pytest.fixture
-def sender_on(volume: Volume) -> SenderFor:
+def agent_on(volume: Volume) -> AgentFor:
     """Give the maker of an agent on a node: a fresh process each time, with the state directory of that name."""
 
-    def make(store: Store, *, node: str = "node-a", state: str = ".dumpagent") -> Uploader:
+    def make(store: Store, *, node: str = "node-a", state: str = ".dumpagent") -> Agent:
         ledger = Ledger(str(volume.root / state), store=store.name)
         ledger.load()
-        return Uploader(store, ledger, Place(node_name=node, pod_name="agent-0"), part_bytes=PART)
+        return Agent(Uploader(store, Place(node_name=node, pod_name="agent-0"), part_bytes=PART), ledger)
 
     return make
 

@@ -62,7 +62,7 @@ def test_a_volume_that_lets_us_rename_again(volume: Volume, store: MemoryStore, 
 
 def test_a_dump_that_can_be_deleted_again(volume: Volume, store: MemoryStore, told: Told) -> None:
     scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
-    scene.bring("a.hprof", some_bytes(10), at=1)
+    scene.upload("a.hprof", some_bytes(10), at=1)
     in_the_way = volume.root / ".dumpagent" / "deleting"
     in_the_way.touch()
     for _ in range(3):

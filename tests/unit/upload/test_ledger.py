@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dumpagent.dumps.model import Identity
-from dumpagent.upload.ledger import AnotherAgent, Ledger, Receipt, Unfinished
+from dumpagent.dumps.receipt import Receipt, Unfinished
+from dumpagent.upload.ledger import AnotherAgent, Ledger
 
 DAY = 86400.0
 STORE = "bucket dumps (AWS)"

@@ -43,7 +43,7 @@ def loop_on(
         root=str(volume.root),
         store=store,
         ledger=ledger,
-        sender=Uploader(store, ledger, Place(node_name="n"), part_bytes=PART),
+        sender=Uploader(store, Place(node_name="n"), part_bytes=PART),
         judge=judge,
         tell=told,
         stop=threading.Event(),

@@ -32,7 +32,7 @@ def loop_on(
         root=str(volume.root),
         store=store,
         ledger=ledger,
-        sender=Uploader(store, ledger, Place(node_name="n"), part_bytes=PART),
+        sender=Uploader(store, Place(node_name="n"), part_bytes=PART),
         judge=CompletenessJudge(quiet_s=0),
         tell=told,
         stop=threading.Event(),

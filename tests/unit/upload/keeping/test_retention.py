@@ -46,7 +46,7 @@ class Scene:
         self.volume, self.told = volume, told
         self.ledger = Ledger(f"{volume.root}/.dumpagent", store=store.name)
         self.ledger.load()
-        self.sender = Uploader(behind or store, self.ledger, Place(node_name="n"), part_bytes=PART)
+        self.sender = Uploader(behind or store, Place(node_name="n"), part_bytes=PART)
         self.retention = Retention(
             Keeping(local_keep=keep),
             root=str(volume.root),
@@ -57,12 +57,13 @@ class Scene:
         )
         self.stored: list[Stored] = []
 
-    def bring(self, relpath: str, content: bytes, *, at: float) -> None:
+    def upload(self, relpath: str, content: bytes, *, at: float) -> None:
         self.volume.dump(relpath, content)
         os.utime(self.volume.root / relpath, (at, at))
-        errand = self.volume.errand(relpath)
-        receipt = replace(self.sender.bring(errand).receipt, rechecked=True)
-        self.stored.append(Stored(errand.dump, receipt))
+        job = self.volume.job(relpath)
+        receipt = replace(self.sender.upload(job, self.ledger), rechecked=True)
+        self.ledger.record(receipt)
+        self.stored.append(Stored(job.dump, receipt))
 
     def reclaim(self) -> list[Identity]:
         return self.retention.reclaim(self.stored)
@@ -75,7 +76,7 @@ class Scene:
 
 def test_while_there_is_room_everything_stays(volume: Volume, store: MemoryStore, told: Told) -> None:
     scene = Scene(volume, store, told, Keep.WHILE_SPACE)
-    scene.bring("a.hprof", some_bytes(700), at=1)
+    scene.upload("a.hprof", some_bytes(700), at=1)
     scene.reclaim()
     assert scene.left() == ["a.hprof"]
     assert told.events == []
@@ -86,7 +87,7 @@ def test_the_oldest_go_until_there_is_room_enough_and_no_more(
 ) -> None:
     scene = Scene(volume, store, told, Keep.WHILE_SPACE)
     for number in range(9):
-        scene.bring(f"{number}.hprof", some_bytes(100), at=1000.0 * number)
+        scene.upload(f"{number}.hprof", some_bytes(100), at=1000.0 * number)
     scene.reclaim()
     assert scene.left() == [f"{number}.hprof" for number in range(2, 9)]
     assert len(contents(store)) == 9
@@ -98,7 +99,7 @@ def test_the_two_plain_policies(
     volume: Volume, store: MemoryStore, told: Told, keep: Keep, left: list[str]
 ) -> None:
     scene = Scene(volume, store, told, keep)
-    scene.bring("a.hprof", some_bytes(990 if keep is Keep.ALWAYS else 10), at=1)
+    scene.upload("a.hprof", some_bytes(990 if keep is Keep.ALWAYS else 10), at=1)
     scene.reclaim()
     assert scene.left() == left
 
@@ -109,7 +110,7 @@ def test_repeats_of_a_crash_loop_go_before_its_first_dump(
     scene = Scene(volume, store, told, Keep.WHILE_SPACE)
     for number, at in enumerate([0, 600, 1200, 50 * HOUR]):
         relpath = f"java_pid1.{number}.hprof"
-        scene.bring(relpath, some_bytes(10), at=float(at + 1))
+        scene.upload(relpath, some_bytes(10), at=float(at + 1))
         last = scene.stored[-1]
         scene.stored[-1] = Stored(last.dump, replace(last.receipt, path="java_pid1.hprof"))
     assert [each.dump.relpath.split(".")[1] for each in in_order_of_deletion(scene.stored)] == [
@@ -128,7 +129,7 @@ def test_a_full_disk_of_unconfirmed_dumps_is_an_alarm_and_no_deletion(
             raise LookRefused(f"looking at {key}: 403")
 
     scene = Scene(volume, Blind(limits=SMALL_LIMITS), told, Keep.WHILE_SPACE)
-    scene.bring("a.hprof", some_bytes(900), at=1)
+    scene.upload("a.hprof", some_bytes(900), at=1)
     for _ in range(3):
         scene.reclaim()
     assert scene.left() == ["a.hprof"]
@@ -142,7 +143,7 @@ def test_a_dump_whose_object_is_gone_stays_and_is_to_be_uploaded_again(
     volume: Volume, store: MemoryStore, told: Told
 ) -> None:
     scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
-    scene.bring("a.hprof", some_bytes(10), at=1)
+    scene.upload("a.hprof", some_bytes(10), at=1)
     store.delete("a.hprof")
     assert scene.reclaim() == [scene.stored[0].dump.identity]
     assert scene.left() == ["a.hprof"]
@@ -152,7 +153,7 @@ def test_a_dump_whose_object_is_gone_stays_and_is_to_be_uploaded_again(
 
 def test_a_dump_whose_object_was_replaced_stays(volume: Volume, store: MemoryStore, told: Told) -> None:
     scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
-    scene.bring("a.hprof", some_bytes(10), at=1)
+    scene.upload("a.hprof", some_bytes(10), at=1)
     store.delete("a.hprof")
     other = some_bytes(10)
     store.put("a.hprof", Body(other, zlib.crc32(other)), {})
@@ -166,7 +167,7 @@ def test_a_store_that_cannot_be_asked_deletes_nothing(volume: Volume, store: Mem
             raise Unreachable("no answer")
 
     scene = Scene(volume, Down(limits=SMALL_LIMITS), told, Keep.UNTIL_UPLOADED, behind=store)
-    scene.bring("a.hprof", some_bytes(10), at=1)
+    scene.upload("a.hprof", some_bytes(10), at=1)
     with pytest.raises(Unreachable):
         scene.reclaim()
     assert scene.left() == ["a.hprof"]
@@ -177,7 +178,7 @@ def test_another_file_that_took_the_name_is_not_deleted(
 ) -> None:
     """It comes back under a dump's name, and is uploaded like any other."""
     scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
-    scene.bring("a.hprof", some_bytes(10), at=1)
+    scene.upload("a.hprof", some_bytes(10), at=1)
     os.unlink(volume.root / "a.hprof")
     volume.dump("a.hprof", b"another dump")
     scene.reclaim()
@@ -190,7 +191,7 @@ def test_a_deletion_that_was_cut_off_is_finished_or_undone_at_the_next_start(vol
     aside = volume.root / ".dumpagent" / "deleting"
     volume.dump("a.hprof", b"confirmed")
     volume.dump("b.hprof", b"not the one")
-    dumps = {name: volume.errand(name).dump for name in ("a.hprof", "b.hprof")}
+    dumps = {name: volume.job(name).dump for name in ("a.hprof", "b.hprof")}
     aside.mkdir(parents=True)
     os.rename(volume.root / "a.hprof", aside / str(dumps["a.hprof"].identity))
     os.rename(volume.root / "b.hprof", aside / "1-2-3")
@@ -212,7 +213,7 @@ def test_what_another_agent_overwrote_right_after_our_look_is_uploaded_again(
     """Swift tells two agents at once that theirs is stored; the second look, later, tells whose it was."""
     now = 0.0
     scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
-    scene.bring("a.hprof", some_bytes(10), at=1)
+    scene.upload("a.hprof", some_bytes(10), at=1)
     fresh = [
         Stored(each.dump, replace(each.receipt, rechecked=False, uploaded_at=0)) for each in scene.stored
     ]
@@ -229,7 +230,7 @@ def test_what_another_agent_overwrote_right_after_our_look_is_uploaded_again(
     assert kept == []
     assert missing == [fresh[0].dump.identity]
     assert told.names() == ["object_missing"]
-    scene.bring("a.hprof", (volume.root / "a.hprof").read_bytes(), at=1)
+    scene.upload("a.hprof", (volume.root / "a.hprof").read_bytes(), at=1)
     assert len(contents(store)) == 2
 
 
@@ -237,7 +238,7 @@ def test_a_second_look_that_finds_the_dump_is_the_last_one(
     volume: Volume, store: MemoryStore, told: Told
 ) -> None:
     scene = Scene(volume, store, told, Keep.ALWAYS)
-    scene.bring("a.hprof", some_bytes(10), at=1)
+    scene.upload("a.hprof", some_bytes(10), at=1)
     fresh = [Stored(each.dump, replace(each.receipt, rechecked=False)) for each in scene.stored]
     (kept,), missing = Recheck(store, scene.ledger, told, settle_s=0).look(fresh)
     assert kept.receipt.rechecked
@@ -250,15 +251,15 @@ def test_a_second_look_that_finds_the_dump_is_the_last_one(
 def _killed_jvm(scene: Scene, *, also_store_the_part: bool) -> None:
     """A JDK 22+ JVM was killed in mid-dump, and nothing was claimed."""
     part = "java_pid1.hprof.p0"
-    scene.bring("java_pid1.hprof", some_bytes(20), at=1)
+    scene.upload("java_pid1.hprof", some_bytes(20), at=1)
     scene.volume.dump(part, some_bytes(30))
     if also_store_the_part:
-        errand = Job(
+        job = Job(
             dump_file(str(scene.volume.root), part, os.lstat(scene.volume.root / part))
             or scene.stored[0].dump,
             Verdict(State.TRUNCATED, "", due=True),
         )
-        scene.stored.append(Stored(errand.dump, replace(scene.sender.bring(errand).receipt, rechecked=True)))
+        scene.stored.append(Stored(job.dump, replace(scene.sender.upload(job, scene.ledger), rechecked=True)))
 
 
 def test_stub_and_parts_of_a_killed_jvm_are_cleared_together_so_that_the_next_dump_finds_both_names_free(
@@ -266,7 +267,7 @@ def test_stub_and_parts_of_a_killed_jvm_are_cleared_together_so_that_the_next_du
 ) -> None:
     scene = Scene(volume, store, told, Keep.WHILE_SPACE)
     _killed_jvm(scene, also_store_the_part=True)
-    scene.bring("other.hprof", some_bytes(20), at=1)
+    scene.upload("other.hprof", some_bytes(20), at=1)
     scene.reclaim()
     assert sorted(path.name for path in volume.root.iterdir() if path.is_file()) == ["other.hprof"]
     assert len(contents(store)) == 3

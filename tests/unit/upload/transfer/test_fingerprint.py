@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumpagent.upload.transfer.fingerprint import (
+from dumpagent.upload.transfer.fingerprint import take_fingerprint
+from dumpagent.upload.transfer.source import (
     DumpChanged,
     FileSpan,
     Stopped,
     confirm_unchanged,
     open_dump,
     read_span,
-    take_fingerprint,
 )
 from tests.unit.upload.conftest import Volume
 
@@ -56,37 +56,37 @@ def test_reading_ends_when_the_agent_does(tmp_path: Path) -> None:
 
 def test_another_file_under_the_name_is_not_opened(volume: Volume) -> None:
     volume.dump("x.hprof", b"first")
-    errand = volume.errand("x.hprof")
+    job = volume.job("x.hprof")
     os.unlink(volume.root / "x.hprof")
     volume.dump("x.hprof", b"other")
     with pytest.raises(DumpChanged):
-        os.close(open_dump(errand.dump.path, errand.dump.identity))
+        os.close(open_dump(job.dump.path, job.dump.identity))
 
 
 def test_a_link_or_a_fifo_under_the_name_is_not_followed_and_does_not_hang(
     volume: Volume, tmp_path: Path
 ) -> None:
     volume.dump("x.hprof", b"first")
-    errand = volume.errand("x.hprof")
+    job = volume.job("x.hprof")
     os.unlink(volume.root / "x.hprof")
     os.mkfifo(volume.root / "x.hprof")
     with pytest.raises(DumpChanged):
-        os.close(open_dump(errand.dump.path, errand.dump.identity))
+        os.close(open_dump(job.dump.path, job.dump.identity))
     os.unlink(volume.root / "x.hprof")
     os.symlink("/etc/passwd", volume.root / "x.hprof")
     with pytest.raises(OSError, match="symbolic links"):
-        os.close(open_dump(errand.dump.path, errand.dump.identity))
+        os.close(open_dump(job.dump.path, job.dump.identity))
 
 
 def test_a_write_during_the_upload_is_noticed(volume: Volume) -> None:
     volume.dump("x.hprof", b"first")
-    errand = volume.errand("x.hprof")
-    fd = open_dump(errand.dump.path, errand.dump.identity)
+    job = volume.job("x.hprof")
+    fd = open_dump(job.dump.path, job.dump.identity)
     try:
-        confirm_unchanged(fd, errand.dump.identity)
+        confirm_unchanged(fd, job.dump.identity)
         volume.dump("x.hprof", b"other")
         with pytest.raises(DumpChanged):
-            confirm_unchanged(fd, errand.dump.identity)
+            confirm_unchanged(fd, job.dump.identity)
     finally:
         os.close(fd)
 

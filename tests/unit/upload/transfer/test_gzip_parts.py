@@ -12,20 +12,22 @@ from pathlib import Path
 
 import pytest
 
+from dumpagent.dumps.receipt import PackedPart
 from dumpagent.errors import Unreachable
 from dumpagent.hprof.chunked import DENSE, FAST, announced_block_bytes, last_member
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, Limits, Store, StoredObject
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer import gzip_parts
-from dumpagent.upload.transfer.fingerprint import DumpChanged, take_fingerprint
-from dumpagent.upload.transfer.gzip_parts import Cuts, Pace, Piece, packed_pieces
-from dumpagent.upload.transfer.multipart import workers_for
+from dumpagent.upload.transfer.fingerprint import take_fingerprint
+from dumpagent.upload.transfer.gzip_parts import CompressionLevel, Piece, packed_pieces
+from dumpagent.upload.transfer.plan import can_pack_size, packed_part_size, workers_for
+from dumpagent.upload.transfer.source import DumpChanged
 from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.stores.memory import MemoryStore
 from tests.harness.sweeping import sweep_leftovers
-from tests.unit.upload.conftest import PART, Volume, contents
+from tests.unit.upload.conftest import PART, Agent, Volume, contents
 
 BLOCK = 256
 MAGIC = b"JAVA PROFILE 1.0.2\0"
@@ -38,11 +40,12 @@ def dump_bytes(size: int) -> bytes:
     return (MAGIC + b"".join(rng.randbytes(60) + bytes(60) for _ in range(size // 120 + 1)))[:size]
 
 
-def packing(store: Store, volume: Volume, *, state: str = ".dumpagent", packed: bool = True) -> Uploader:
+def packing(store: Store, volume: Volume, *, state: str = ".dumpagent", packed: bool = True) -> Agent:
     ledger = Ledger(str(volume.root / state), store=store.name)
     ledger.load()
     place = Place(node_name="node-a")
-    return Uploader(store, ledger, place, packed=packed, part_bytes=PART, block_bytes=BLOCK, workers=2)
+    uploader = Uploader(store, place, packed=packed, part_bytes=PART, block_bytes=BLOCK, workers=2)
+    return Agent(uploader, ledger)
 
 
 def unpacked(store: Store) -> dict[str, bytes]:
@@ -54,12 +57,12 @@ def test_the_object_unpacks_to_the_dump_and_has_the_form_that_mat_reads(
     volume: Volume, store: MemoryStore, size: int
 ) -> None:
     content = dump_bytes(size)
-    brought = packing(store, volume).bring(volume.errand(volume.dump("shop/java_pid1.hprof", content)))
+    receipt = packing(store, volume).upload(volume.job(volume.dump("shop/java_pid1.hprof", content)))
     assert unpacked(store) == {"shop/java_pid1.hprof.gz": content}
     (packed,) = contents(store).values()
     assert announced_block_bytes(packed[:64]) == BLOCK
-    assert brought.sent_bytes == brought.receipt.stored_bytes == len(packed)
-    assert brought.receipt.crc32 == zlib.crc32(content)
+    assert receipt.sent_bytes == receipt.stored_bytes == len(packed)
+    assert receipt.crc32 == zlib.crc32(content)
     found = store.look("shop/java_pid1.hprof.gz")
     assert found is not None
     assert found.metadata is not None
@@ -77,7 +80,7 @@ def test_the_object_unpacks_to_the_dump_and_has_the_form_that_mat_reads(
 def test_what_is_gzip_already_or_no_dump_is_sent_as_it_is(
     volume: Volume, store: MemoryStore, content: bytes
 ) -> None:
-    packing(store, volume).bring(volume.errand(volume.dump("java_pid1.hprof.gz", content)))
+    packing(store, volume).upload(volume.job(volume.dump("java_pid1.hprof.gz", content)))
     assert contents(store) == {"java_pid1.hprof.gz": content}
 
 
@@ -87,10 +90,10 @@ def test_a_dump_that_is_stored_in_one_form_is_not_stored_in_the_other_too(
     volume: Volume, store: MemoryStore, size: int, packed_first: bool
 ) -> None:
     """COMPRESSION was changed, and the state is lost."""
-    errand = volume.errand(volume.dump("java_pid1.hprof", dump_bytes(size)))
-    packing(store, volume, packed=packed_first).bring(errand)
+    job = volume.job(volume.dump("java_pid1.hprof", dump_bytes(size)))
+    packing(store, volume, packed=packed_first).upload(job)
     before = contents(store)
-    again = packing(store, volume, packed=not packed_first, state="lost").bring(errand)
+    again = packing(store, volume, packed=not packed_first, state="lost").upload(job)
     assert again.sent_bytes == 0
     assert contents(store) == before
 
@@ -103,20 +106,20 @@ def test_a_cut_at_any_request_loses_and_doubles_nothing(
 ) -> None:
     """kill -9 or a lost answer at each request in turn; then the agent starts again, with its state or without."""
     content = dump_bytes(size)
-    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    job = volume.job(volume.dump("java_pid1.hprof", content))
     calls = FaultyStore(MemoryStore(limits=store.limits), Unreachable("never"))
-    packing(calls, volume, state="counting").bring(errand)
+    packing(calls, volume, state="counting").upload(job)
     for at in range(len(calls.calls)):
         fresh = MemoryStore(limits=store.limits)
         state_dir = f"state-{at}"
         try:
             broken = FaultyStore(fresh, Unreachable("the cut"), at=at, after=after)
-            packing(broken, volume, state=state_dir).bring(errand)
+            packing(broken, volume, state=state_dir).upload(job)
         except Unreachable:
             pass  # some requests may fail without harm
         if state == "lost":
             shutil.rmtree(volume.root / state_dir, ignore_errors=True)
-        packing(fresh, volume, state=state_dir).bring(errand)
+        packing(fresh, volume, state=state_dir).upload(job)
         assert unpacked(fresh) == {"java_pid1.hprof.gz": content}
         sweep_leftovers(fresh, node="node-a")
         assert fresh.open_uploads("") == []
@@ -124,12 +127,12 @@ def test_a_cut_at_any_request_loses_and_doubles_nothing(
 
 def test_an_upload_goes_on_from_the_parts_that_the_store_holds(volume: Volume, store: MemoryStore) -> None:
     content = dump_bytes(40 * PART)
-    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    job = volume.job(volume.dump("java_pid1.hprof", content))
     with pytest.raises(Unreachable):
-        packing(FaultyStore(store, Unreachable("the cut"), at=20), volume).bring(errand)
-    brought = packing(store, volume).bring(errand)
-    assert brought.resumed
-    assert 0 < brought.sent_bytes < brought.receipt.stored_bytes - 5 * PART // 2
+        packing(FaultyStore(store, Unreachable("the cut"), at=20), volume).upload(job)
+    receipt = packing(store, volume).upload(job)
+    assert receipt.resumed
+    assert 0 < receipt.sent_bytes < receipt.stored_bytes - 5 * PART // 2
     assert unpacked(store) == {"java_pid1.hprof.gz": content}
 
 
@@ -137,10 +140,12 @@ def test_an_object_that_is_not_whole_is_replaced(
     volume: Volume, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that lost the end of an object, or put something behind it; the state is lost as well."""
-    monkeypatch.setattr(gzip_parts, "Pace", lambda: Pace(lambda: 0.0))  # no line, so the same bytes each time
+    monkeypatch.setattr(
+        gzip_parts, "CompressionLevel", lambda: CompressionLevel(lambda: 0.0)
+    )  # no line, so the same bytes each time
     content = dump_bytes(LARGE)
-    errand = volume.errand(volume.dump("java_pid1.hprof", content))
-    packing(store, volume).bring(errand)
+    job = volume.job(volume.dump("java_pid1.hprof", content))
+    packing(store, volume).upload(job)
     found = store.look("java_pid1.hprof.gz")
     assert found is not None
     assert found.metadata is not None
@@ -148,7 +153,7 @@ def test_an_object_that_is_not_whole_is_replaced(
     for damaged in (whole[:-100], whole + b"\r\n0\r\n", whole[: whole.rindex(b"\x1f\x8b\x08")], b""):
         store.delete(found.key)
         store.put(found.key, Body(damaged, zlib.crc32(damaged)), found.metadata)
-        packing(store, volume, state="lost").bring(errand)
+        packing(store, volume, state="lost").upload(job)
         assert contents(store) == {found.key: whole}
         shutil.rmtree(volume.root / "lost")
 
@@ -158,32 +163,37 @@ def test_bytes_that_change_behind_an_unchanged_size_and_time_are_not_stored(
 ) -> None:
     content = dump_bytes(LARGE)
     path = volume.root / volume.dump("java_pid1.hprof", content)
-    errand = volume.errand("java_pid1.hprof")
+    job = volume.job("java_pid1.hprof")
 
     class Rotting(MemoryStore):
         def look(self, key: str) -> StoredObject | None:
             with path.open("r+b") as file:
                 file.seek(9 * PART)
                 file.write(b"rot")
-            os.utime(path, ns=(0, errand.dump.identity.mtime_ns))
+            os.utime(path, ns=(0, job.dump.identity.mtime_ns))
             return super().look(key)
 
     rotting = Rotting(limits=store.limits)
     ledger = Ledger(str(volume.root / "state"), store=rotting.name)
-    sender = Uploader(rotting, ledger, Place(), packed=True, part_bytes=PART // 2, block_bytes=BLOCK)
+    uploader = Uploader(rotting, Place(), packed=True, part_bytes=PART // 2, block_bytes=BLOCK)
+    sender = Agent(uploader, ledger)
     with pytest.raises(DumpChanged):
-        sender.bring(errand)
+        sender.upload(job)
     assert contents(rotting) == {}
     assert rotting.open_uploads("") == []
 
 
 def test_parts_suffice_for_every_dump_that_is_compressed_and_stay_small() -> None:
-    cuts = Cuts(8 << 20, Limits())
-    sizes = [cuts.part_bytes(number) for number in range(1, 10_001)]
-    assert min(sizes) >= Limits().part_min_bytes
-    assert max(sizes) <= 32 << 20
-    assert sum(sizes) >= cuts.most_bytes * 1.01  # the bytes that do not compress grow a little
-    assert cuts.most_bytes > 190 << 30
+    """All parts of an object are equally long, and a dump that does not compress at all still fits."""
+    limits, gib = Limits(), 1 << 30
+    for size in (1, 8 * gib, 16 * gib, 60 * gib, 190 * gib, 300 * gib):
+        part = packed_part_size(size, limits=limits, least_bytes=8 << 20)
+        assert limits.part_min_bytes <= part <= 32 << 20
+        assert part * limits.parts >= size * 1.01
+        assert can_pack_size(size, limits=limits, least_bytes=8 << 20)
+    assert packed_part_size(8 * gib, limits=limits, least_bytes=8 << 20) == 8 << 20
+    assert packed_part_size(60 * gib, limits=limits, least_bytes=8 << 20) * 1000 >= 30 * gib
+    assert not can_pack_size(400 * gib, limits=limits, least_bytes=8 << 20)
 
 
 def _streams() -> Iterator[tuple[bytes, bytes | None]]:
@@ -215,11 +225,9 @@ def test_an_upload_that_was_cut_off_after_its_last_part_has_no_more_to_send(tmp_
     with path.open("rb") as file:
         size_bytes = path.stat().st_size
         fingerprint = take_fingerprint(file.fileno(), size_bytes, block_bytes=4096)
-        cuts = Cuts(1024, Limits())
+        after = PackedPart('"e"', 1024, 0, size_bytes)
         assert (
-            list(
-                packed_pieces(file.fileno(), fingerprint, cuts, number=9, start=size_bytes, block_bytes=1024)
-            )
+            list(packed_pieces(file.fileno(), fingerprint, 1024, number=9, after=after, block_bytes=1024))
             == []
         )
 
@@ -229,7 +237,7 @@ class Line:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.pace = Pace(lambda: self.now)
+        self.pace = CompressionLevel(lambda: self.now)
 
     def takes(self, *, made_s: float, waits_s: float) -> int:
         """Give the level of the next piece."""
@@ -261,9 +269,7 @@ def test_both_levels_are_of_one_stream(tmp_path: Path) -> None:
     with path.open("rb") as file:
         fingerprint = take_fingerprint(file.fileno(), len(content), block_bytes=4 * BLOCK)
         pieces, levels = list[Piece](), list[int]()
-        for piece in packed_pieces(
-            file.fileno(), fingerprint, Cuts(1024, Limits()), block_bytes=BLOCK, pace=line.pace
-        ):
+        for piece in packed_pieces(file.fileno(), fingerprint, 1024, block_bytes=BLOCK, level=line.pace):
             pieces.append(piece)
             levels.append(line.pace.level)
             line.now += len(pieces) % 2  # every second time the line is slow
@@ -271,3 +277,5 @@ def test_both_levels_are_of_one_stream(tmp_path: Path) -> None:
     packed = b"".join(piece.body.data for piece in pieces if isinstance(piece.body.data, bytes))
     assert gzip.decompress(packed) == content
     assert [piece.start for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
+    assert {piece.body.size_bytes for piece in pieces[:-1]} == {1024}, "all but the last are equally long"
+    assert pieces[-1].body.size_bytes <= 1024

@@ -8,16 +8,17 @@ import zlib
 import pytest
 
 from dumpagent.dumps.model import Identity
+from dumpagent.dumps.receipt import Unfinished
 from dumpagent.errors import Refused
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, OpenUpload, StoredObject, trial_key
-from dumpagent.upload.ledger import Ledger, Unfinished
+from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.transfer.sweep import QUIET_S, Sweep
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import CompletenessJudge
 from tests.harness.stores.memory import MemoryStore
-from tests.unit.upload.conftest import PART, SenderFor, Told, Volume, contents, some_bytes
+from tests.unit.upload.conftest import PART, AgentFor, Told, Volume, contents, some_bytes
 
 LARGE = 5 * PART
 KEY = "shop/java_pid1.hprof"
@@ -35,7 +36,7 @@ class Scene:
 
     def look(self, *, after_s: float = 0, settled: bool = True) -> int:
         self.now += after_s
-        return self.sweep.look(present=self.present, settled=settled)
+        return self.sweep.sweep(present=self.present, settled=settled)
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_what_the_agent_tried_the_store_out_with_is_aborted_after_a_kill(
     store.begin(trial_key("cluster-2"), {})
     scene.look()
     assert scene.look(after_s=QUIET_S) == 1
-    assert [upload.key for upload in store.open_uploads("")] == ["cluster-2/.dumpagent-trial"]
+    assert [upload.key for upload in store.open_uploads("")] == ["cluster-2/.dumpagent/trial"]
 
 
 class _Marked(MemoryStore):
@@ -193,13 +194,13 @@ def test_a_store_that_refuses_any_of_its_questions_does_not_end_the_agent(
 
 
 def test_the_upload_of_another_node_under_the_same_key_survives_the_end_of_ours(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor
+    volume: Volume, store: MemoryStore, agent_on: AgentFor
 ) -> None:
     """Two dumps of one name at the same moment: the slower agent learns by itself that the key is taken."""
-    errand = volume.errand(volume.dump(KEY, some_bytes(LARGE)))
+    job = volume.job(volume.dump(KEY, some_bytes(LARGE)))
     theirs = store.begin(KEY, {"node": "node-b"})
     store.send_part(KEY, theirs, 1, Body(b"part", zlib.crc32(b"part")))
-    sender_on(store).bring(errand)
+    agent_on(store).upload(job)
     assert ids(store) == [theirs]
 
 
@@ -210,7 +211,7 @@ def test_the_agent_sweeps_after_its_uploads(volume: Volume, store: MemoryStore, 
         root=str(volume.root),
         store=store,
         ledger=ledger,
-        sender=Uploader(store, ledger, Place(node_name="node-a"), part_bytes=PART),
+        sender=Uploader(store, Place(node_name="node-a"), part_bytes=PART),
         judge=CompletenessJudge(quiet_s=0, now=lambda: 0.0, monotonic=lambda: now),
         tell=told,
         stop=threading.Event(),

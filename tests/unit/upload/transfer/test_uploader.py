@@ -10,50 +10,51 @@ from pathlib import Path
 
 import pytest
 
+from dumpagent.dumps.receipt import Unfinished
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, Limits, LookRefused, OpenUpload, Part, StoredObject
-from dumpagent.upload.ledger import Ledger, Unfinished
-from dumpagent.upload.transfer.confirm import NotAsSent
-from dumpagent.upload.transfer.fingerprint import DumpChanged, Stopped
-from dumpagent.upload.transfer.multipart import PART_BYTES, large_part_size, part_size
+from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.transfer.plan import PART_BYTES, large_part_size, part_size
+from dumpagent.upload.transfer.source import DumpChanged, Stopped
+from dumpagent.upload.transfer.standing import NotAsSent
 from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.stores.memory import MemoryStore
 from tests.harness.sweeping import sweep_leftovers
-from tests.unit.upload.conftest import PART, SMALL_LIMITS, SenderFor, Volume, contents, some_bytes
+from tests.unit.upload.conftest import PART, SMALL_LIMITS, Agent, AgentFor, Volume, contents, some_bytes
 
 SMALL, LARGE = 100, 5 * PART + 17
 
 
 @pytest.mark.parametrize("size", [0, 1, PART, PART + 1, LARGE])
 def test_the_bucket_holds_exactly_the_dumps_bytes(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+    volume: Volume, store: MemoryStore, agent_on: AgentFor, size: int
 ) -> None:
     content = some_bytes(size)
-    brought = sender_on(store).bring(volume.errand(volume.dump("shop/java_pid1.hprof", content)))
+    receipt = agent_on(store).upload(volume.job(volume.dump("shop/java_pid1.hprof", content)))
     assert contents(store) == {"shop/java_pid1.hprof": content}
-    assert brought.sent_bytes == size
-    assert brought.receipt.verified
-    assert brought.receipt.crc32 == zlib.crc32(content)
+    assert receipt.sent_bytes == size
+    assert receipt.verified
+    assert receipt.crc32 == zlib.crc32(content)
     assert store.open_uploads("") == []
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_the_same_dump_is_not_stored_twice_when_the_state_is_lost(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+    volume: Volume, store: MemoryStore, agent_on: AgentFor, size: int
 ) -> None:
-    errand = volume.errand(volume.dump("java_pid1.hprof", some_bytes(size)))
-    sender_on(store).bring(errand)
+    job = volume.job(volume.dump("java_pid1.hprof", some_bytes(size)))
+    agent_on(store).upload(job)
     before = contents(store)
-    again = sender_on(store, state="lost", node="another-node").bring(errand)
+    again = agent_on(store, state="lost", node="another-node").upload(job)
     assert again.sent_bytes == 0
     assert contents(store) == before
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_another_dump_of_that_name_gets_its_own_key(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+    volume: Volume, store: MemoryStore, agent_on: AgentFor, size: int
 ) -> None:
     """Time, then node, then bytes; and nobody's object is touched."""
     wanted = {}
@@ -63,11 +64,11 @@ def test_another_dump_of_that_name_gets_its_own_key(
         "java_pid1.20260101T000000Z.node-a.hprof",
     ):
         content = some_bytes(size)
-        sender_on(store).bring(volume.errand(volume.dump("java_pid1.hprof", content)))
+        agent_on(store).upload(volume.job(volume.dump("java_pid1.hprof", content)))
         wanted[key] = content
         assert contents(store) == wanted
     last = some_bytes(size)
-    sender_on(store).bring(volume.errand(volume.dump("java_pid1.hprof", last)))
+    agent_on(store).upload(volume.job(volume.dump("java_pid1.hprof", last)))
     assert contents(store) == {
         **wanted,
         f"java_pid1.20260101T000000Z.node-a.{zlib.crc32(last):08x}.hprof": last,
@@ -75,12 +76,12 @@ def test_another_dump_of_that_name_gets_its_own_key(
 
 
 def test_an_object_of_somebody_else_is_never_overwritten(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor
+    volume: Volume, store: MemoryStore, agent_on: AgentFor
 ) -> None:
     theirs = b"a file of another tool with our name"
     store.put("java_pid1.hprof", Body(theirs, zlib.crc32(theirs)), {})
     content = some_bytes(len(theirs))
-    sender_on(store).bring(volume.errand(volume.dump("java_pid1.hprof", content)))
+    agent_on(store).upload(volume.job(volume.dump("java_pid1.hprof", content)))
     assert contents(store) == {"java_pid1.hprof": theirs, "java_pid1.20260101T000000Z.hprof": content}
 
 
@@ -88,24 +89,24 @@ def test_an_object_of_somebody_else_is_never_overwritten(
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("state", ["kept", "lost"])
 def test_a_cut_at_any_request_loses_and_doubles_nothing(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int, after: bool, state: str
+    volume: Volume, store: MemoryStore, agent_on: AgentFor, size: int, after: bool, state: str
 ) -> None:
     """kill -9 or a lost answer at each request in turn; then the agent starts again, with its state or without."""
     content = some_bytes(size)
-    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    job = volume.job(volume.dump("java_pid1.hprof", content))
     calls = FaultyStore(MemoryStore(limits=store.limits), Unreachable("never"))
-    sender_on(calls, state="counting").bring(errand)
+    agent_on(calls, state="counting").upload(job)
     for at in range(len(calls.calls)):
         fresh = MemoryStore(limits=store.limits)
         broken = FaultyStore(fresh, Unreachable("the cut"), at=at, after=after)
         state_dir = f"state-{at}"
         try:
-            sender_on(broken, state=state_dir).bring(errand)
+            agent_on(broken, state=state_dir).upload(job)
         except Unreachable:
             pass  # some requests may fail without harm
         if state == "lost":
             shutil.rmtree(volume.root / state_dir, ignore_errors=True)
-        sender_on(fresh, state=state_dir).bring(errand)
+        agent_on(fresh, state=state_dir).upload(job)
         assert contents(fresh) == {"java_pid1.hprof": content}, (
             f"cut {'after' if after else 'before'} {calls.calls[at]}"
         )
@@ -114,35 +115,35 @@ def test_a_cut_at_any_request_loses_and_doubles_nothing(
 
 
 def test_an_upload_goes_on_from_the_parts_that_the_store_holds(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor
+    volume: Volume, store: MemoryStore, agent_on: AgentFor
 ) -> None:
     content = some_bytes(40 * PART)
-    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    job = volume.job(volume.dump("java_pid1.hprof", content))
     broken = FaultyStore(store, Unreachable("the cut"), at=10)
     with pytest.raises(Unreachable):
-        sender_on(broken).bring(errand)
+        agent_on(broken).upload(job)
     held = sum(
         part.size_bytes
         for upload in store.open_uploads("")
         for part in store.parts(upload.key, upload.upload_id)
     )
     assert 20 * PART <= held < 40 * PART
-    brought = sender_on(store).bring(errand)
-    assert brought.resumed
-    assert brought.sent_bytes == len(content) - held
+    receipt = agent_on(store).upload(job)
+    assert receipt.resumed
+    assert receipt.sent_bytes == len(content) - held
     assert contents(store) == {"java_pid1.hprof": content}
 
 
 def test_an_upload_goes_on_even_without_the_state(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor
+    volume: Volume, store: MemoryStore, agent_on: AgentFor
 ) -> None:
     content = some_bytes(40 * PART)
-    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    job = volume.job(volume.dump("java_pid1.hprof", content))
     with pytest.raises(Unreachable):
-        sender_on(FaultyStore(store, Unreachable("the cut"), at=10)).bring(errand)
-    brought = sender_on(store, state="lost").bring(errand)
-    assert brought.resumed
-    assert brought.sent_bytes < len(content) - 10 * PART
+        agent_on(FaultyStore(store, Unreachable("the cut"), at=10)).upload(job)
+    receipt = agent_on(store, state="lost").upload(job)
+    assert receipt.resumed
+    assert receipt.sent_bytes < len(content) - 10 * PART
     assert contents(store) == {"java_pid1.hprof": content}
 
 
@@ -161,35 +162,33 @@ class _Parts(MemoryStore):
         return super().send_part(key, upload_id, number, body)
 
 
-def test_a_large_dump_goes_in_fewer_parts(volume: Volume, sender_on: SenderFor) -> None:
+def test_a_large_dump_goes_in_fewer_parts(volume: Volume, agent_on: AgentFor) -> None:
     store = _Parts()
-    sender_on(store).bring(volume.errand(volume.dump("java_pid1.hprof", some_bytes(33 * PART))))
+    agent_on(store).upload(volume.job(volume.dump("java_pid1.hprof", some_bytes(33 * PART))))
     assert sorted(store.sizes) == [PART] + [4 * PART] * 8
 
 
 def test_an_upload_that_broke_before_its_first_part_arrived_goes_on_in_smaller_ones(
-    volume: Volume, sender_on: SenderFor
+    volume: Volume, agent_on: AgentFor
 ) -> None:
     store, content = _Parts(), some_bytes(40 * PART)
-    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    job = volume.job(volume.dump("java_pid1.hprof", content))
     store.refuses = True
     with pytest.raises(Unreachable):
-        sender_on(store).bring(errand)
+        agent_on(store).upload(job)
     store.refuses = False
-    sender_on(store).bring(errand)
+    agent_on(store).upload(job)
     assert store.sizes == [PART] * 40
     assert contents(store) == {"java_pid1.hprof": content}
     assert store.open_uploads("") == []
 
 
 @pytest.mark.parametrize("state", ["kept", "lost"])
-def test_an_upload_in_smaller_parts_goes_on_in_those(
-    state: str, volume: Volume, sender_on: SenderFor
-) -> None:
+def test_an_upload_in_smaller_parts_goes_on_in_those(state: str, volume: Volume, agent_on: AgentFor) -> None:
     """An agent of an earlier version began it."""
     store, content = _Parts(), some_bytes(40 * PART)
-    errand = volume.errand(volume.dump("java_pid1.hprof", content))
-    identity = errand.dump.identity
+    job = volume.job(volume.dump("java_pid1.hprof", content))
+    identity = job.dump.identity
     labels = {"crc32": f"{zlib.crc32(content):08x}", "original-size": str(len(content))}
     upload_id = store.begin("java_pid1.hprof", labels)
     data = content[:PART]
@@ -200,7 +199,7 @@ def test_an_upload_in_smaller_parts_goes_on_in_those(
     if state == "kept":
         Ledger(f"{volume.root}/.dumpagent", store=store.name).note_unfinished(begun)
     store.sizes.clear()
-    assert sender_on(store).bring(errand).resumed
+    assert agent_on(store).upload(job).resumed
     assert store.sizes == [PART] * 39
     assert contents(store) == {"java_pid1.hprof": content}
 
@@ -221,23 +220,23 @@ def test_an_ending_agent_does_not_wait_for_the_part_that_is_sent(
 
     ledger = Ledger(str(tmp_path / "state"), store=store.name)
     slow = Slow(limits=SMALL_LIMITS)
-    sender = Uploader(slow, ledger, Place(), part_bytes=PART, stop=stop, workers=1)
+    sender = Agent(Uploader(slow, Place(), part_bytes=PART, stop=stop, workers=1), ledger)
     with pytest.raises(Stopped):
-        sender.bring(volume.errand(volume.dump("java_pid1.hprof", some_bytes(LARGE))))
+        sender.upload(volume.job(volume.dump("java_pid1.hprof", some_bytes(LARGE))))
     assert asked.is_set()
     (left,) = slow.open_uploads("")
     assert slow.parts(left.key, left.upload_id) == []  # the part was not read to its end
 
 
 def test_parts_of_another_dump_are_not_taken_over(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor
+    volume: Volume, store: MemoryStore, agent_on: AgentFor
 ) -> None:
     """Another node began a dump of that name; nothing of it may come into ours."""
     theirs = store.begin("java_pid1.hprof", {})
     data = some_bytes(PART)
     store.send_part("java_pid1.hprof", theirs, 1, Body(data, zlib.crc32(data)))
     content = some_bytes(LARGE)
-    sender_on(store).bring(volume.errand(volume.dump("java_pid1.hprof", content)))
+    agent_on(store).upload(volume.job(volume.dump("java_pid1.hprof", content)))
     assert contents(store) == {"java_pid1.hprof": content}
 
 
@@ -258,19 +257,19 @@ class _Overtaken(MemoryStore):
         super().put(key, body, metadata)  # type: ignore[arg-type]  # passed on as it came
 
     def complete(
-        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, over_reservation: bool = False
+        self, key: str, upload_id: str, parts: list[Part], *, crc32: int, replace: bool = False
     ) -> None:
         self._overtake(key)
-        super().complete(key, upload_id, parts, crc32=crc32, over_reservation=over_reservation)
+        super().complete(key, upload_id, parts, crc32=crc32, replace=replace)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_two_nodes_at_the_same_moment_both_keep_their_dump(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+    volume: Volume, store: MemoryStore, agent_on: AgentFor, size: int
 ) -> None:
     theirs, content = some_bytes(size), some_bytes(size)
     contested = _Overtaken(store.limits, theirs)
-    sender_on(contested).bring(volume.errand(volume.dump("java_pid1.hprof", content)))
+    agent_on(contested).upload(volume.job(volume.dump("java_pid1.hprof", content)))
     assert contents(contested) == {"java_pid1.hprof": theirs, "java_pid1.20260101T000000Z.hprof": content}
     assert contested.open_uploads("") == []
 
@@ -286,16 +285,16 @@ class _Framing(MemoryStore):
 
 
 def test_a_store_that_holds_something_else_is_caught_and_the_dump_is_stored_once_it_is_mended(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor
+    volume: Volume, store: MemoryStore, agent_on: AgentFor
 ) -> None:
     lying = _Framing(limits=store.limits)
     content = some_bytes(SMALL)
-    errand = volume.errand(volume.dump("java_pid1.hprof", content))
+    job = volume.job(volume.dump("java_pid1.hprof", content))
     with pytest.raises(NotAsSent, match=r"holds 105 bytes under java_pid1\.hprof, sent were 100"):
-        sender_on(lying).bring(errand)
-    assert sender_on(lying)._ledger.receipts() == []
+        agent_on(lying).upload(job)
+    assert agent_on(lying).ledger.receipts() == []
     lying.framing = False
-    sender_on(lying).bring(errand)
+    agent_on(lying).upload(job)
     assert contents(lying) == {"java_pid1.hprof": content}
 
 
@@ -311,21 +310,21 @@ class _WriteOnly(MemoryStore):
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_write_only_credentials_store_dumps_and_say_that_nothing_was_confirmed(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+    volume: Volume, store: MemoryStore, agent_on: AgentFor, size: int
 ) -> None:
     blind = _WriteOnly(limits=store.limits)
     content = some_bytes(size)
-    brought = sender_on(blind).bring(volume.errand(volume.dump("java_pid1.hprof", content)))
+    receipt = agent_on(blind).upload(volume.job(volume.dump("java_pid1.hprof", content)))
     assert contents(blind) == {"java_pid1.hprof": content}
-    assert not brought.receipt.verified
+    assert not receipt.verified
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_a_dump_that_is_written_to_during_its_upload_is_not_stored(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor, size: int
+    volume: Volume, store: MemoryStore, agent_on: AgentFor, size: int
 ) -> None:
     path = volume.root / volume.dump("java_pid1.hprof", some_bytes(size))
-    errand = volume.errand("java_pid1.hprof")
+    job = volume.job("java_pid1.hprof")
 
     class Writing(MemoryStore):
         def _write(self) -> None:
@@ -338,28 +337,28 @@ def test_a_dump_that_is_written_to_during_its_upload_is_not_stored(
 
     changing = Writing(limits=store.limits)
     with pytest.raises(DumpChanged):
-        sender_on(changing).bring(errand)
+        agent_on(changing).upload(job)
     assert contents(changing) == {}
     assert changing.open_uploads("") == []
 
 
 def test_bytes_that_change_behind_an_unchanged_size_and_time_are_not_stored(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor
+    volume: Volume, store: MemoryStore, agent_on: AgentFor
 ) -> None:
     path = volume.root / volume.dump("java_pid1.hprof", some_bytes(LARGE))
-    errand = volume.errand("java_pid1.hprof")
+    job = volume.job("java_pid1.hprof")
 
     class Rotting(MemoryStore):
         def begin(self, key: str, metadata: object) -> str:
             with path.open("r+b") as file:
                 file.seek(3 * PART)
                 file.write(b"rot")
-            os.utime(path, ns=(0, errand.dump.identity.mtime_ns))
+            os.utime(path, ns=(0, job.dump.identity.mtime_ns))
             return super().begin(key, metadata)  # type: ignore[arg-type]
 
     rotting = Rotting(limits=store.limits)
     with pytest.raises(DumpChanged, match="bytes changed"):
-        sender_on(rotting).bring(errand)
+        agent_on(rotting).upload(job)
     assert contents(rotting) == {}
     assert rotting.open_uploads("") == []
 
@@ -383,14 +382,14 @@ def test_every_size_up_to_5_tib_fits_into_10000_parts() -> None:
         part_size(5 * tib + 1, limits=limits)
 
 
-def test_a_receipt_is_on_disk_when_the_dump_is_brought(
-    volume: Volume, store: MemoryStore, sender_on: SenderFor
+def test_a_receipt_is_on_disk_when_the_dump_is_receipt(
+    volume: Volume, store: MemoryStore, agent_on: AgentFor
 ) -> None:
-    errand = volume.errand(volume.dump("java_pid1.hprof", some_bytes(SMALL)))
-    sender_on(store).bring(errand)
+    job = volume.job(volume.dump("java_pid1.hprof", some_bytes(SMALL)))
+    agent_on(store).upload(job)
     ledger = Ledger(f"{volume.root}/.dumpagent", store=store.name)
     ledger.load()
-    receipt = ledger.receipt(errand.dump.identity)
+    receipt = ledger.receipt(job.dump.identity)
     assert receipt is not None
     assert receipt.key == "java_pid1.hprof"
     assert ledger.all_unfinished() == []
