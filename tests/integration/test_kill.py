@@ -170,4 +170,4 @@ def test_a_stop_does_not_wait_for_a_store_that_hangs(tmp_path: Path, words: tupl
         running.communicate(timeout=30)
         took_s = time.monotonic() - began
     assert running.returncode == (1 if words else 0)
-    assert took_s < 5 + 10, "the promise is 5 s; 10 s more are this machine's to be slow in"
+    assert took_s < 5

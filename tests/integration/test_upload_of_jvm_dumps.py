@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import threading
@@ -163,8 +164,8 @@ def test_two_out_of_memory_errors_under_one_name_are_both_stored(
 def test_a_node_without_inotify_ships_at_the_next_scan(
     moto: StoreServer, bucket: str, stored: Callable[[], dict[str, int]], tmp_path: Path, limit: str
 ) -> None:
-    """The kernel refuses (EMFILE, ENOSPC): told once, and each dump is stored within WATCH_INTERVAL and a second."""
-    interval_s, generous_s = 3.0, 30.0
+    """The kernel refuses (EMFILE, ENOSPC): told once, and a dump waits for the next scan, not for the one after it."""
+    interval_s = 5.0
     with Agent(tmp_path, moto, bucket, without=limit, WATCH_INTERVAL=str(int(interval_s))) as agent:
         agent.wait_for("store_answered")
         delays = []
@@ -177,7 +178,10 @@ def test_a_node_without_inotify_ships_at_the_next_scan(
         agent.wait_for("dump_uploaded", 4)
     assert len(agent.of("watch_limited") + agent.of("watch_unavailable")) == 1
     assert len(stored()) == 4
-    assert max(delays) < interval_s + generous_s
+    # The claim starts each wait right after a scan, so a dump that missed one would wait for more than an interval, all four of
+    # them. A machine that stalls makes one or two late.
+    assert statistics.median_low(delays) < interval_s
+    assert max(delays) < 2 * interval_s + 20
 
 
 def test_ten_out_of_memory_errors_of_a_restarting_jvm_give_ten_dumps(

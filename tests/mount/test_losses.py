@@ -77,14 +77,23 @@ def test_a_dump_that_is_written_across_the_remount_is_rescued_when_it_is_finishe
     """Its JVM has the file open on the node's own disk, below the mount that has come back."""
     app = node.app()
     app.run(
+        "hidden = os.open(dumps, os.O_DIRECTORY)\n"  # from now on the volume is there
         "file = open(dumps + '/java_pid1.hprof', 'w'); file.write('first half, '); file.flush()",
         dumps=node.dumps,
     )
     manager = node.manager().ready()
-    time.sleep(1.5)
+    for number in (
+        1,
+        2,
+    ):  # when the second is rescued, the pass that rescued the first has gone over the open one too
+        app.run(
+            "os.close(os.open(f'closed-{number}.hprof', os.O_CREAT | os.O_WRONLY, dir_fd=hidden))",
+            number=number,
+        )
+        manager.told("file_rescued", number)
     assert not node.in_volume("java_pid1.hprof").exists()
     app.run("file.write('second half'); file.close()")
-    manager.told("file_rescued")
+    manager.told("file_rescued", 3)
     assert node.in_volume("java_pid1.hprof").read_text() == "first half, second half"
 
 
@@ -132,7 +141,13 @@ def test_a_rescue_that_fails_again_and_again_is_told_once_and_its_end_too(node: 
     manager = node.manager().ready()
     (failed,) = manager.told("rescue_failed")
     assert failed["error"]
-    time.sleep(2)
+    ticks = set()  # each of them tries the rescue again
+
+    def six_ticks() -> bool:
+        ticks.add(manager.heartbeat.stat().st_mtime_ns)
+        return len(ticks) > 6
+
+    eventually(six_ticks)
     assert len(manager.events("rescue_failed")) == 1
     in_the_way.unlink()
     manager.told("rescue_recovered")

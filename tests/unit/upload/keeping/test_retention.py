@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -200,11 +201,23 @@ def test_a_deletion_that_was_cut_off_is_finished_or_undone_at_the_next_start(vol
     assert list(aside.iterdir()) == []
 
 
+def test_what_only_root_may_fill_is_no_room() -> None:
+    """A quarter of the disk is reserved: of 1000 blocks 600 are full, and a writer gets 150 of the other 400."""
+    reserving = os.statvfs_result((4096, 4096, 1000, 400, 150, 0, 0, 0, 0, 255))
+    space = space_of("/volume", statvfs=lambda path: reserving)
+    assert space == Space(total_bytes=750 * 4096, free_bytes=150 * 4096)
+    assert space.free_percent == 20.0
+
+
 def test_room_is_counted_as_df_does(tmp_path: Path) -> None:
+    """The kernel's figures for this very disk, by df(1); others write to it meanwhile."""
+    said = subprocess.run(
+        ["df", "--block-size=1", "--output=used,avail", tmp_path], capture_output=True, text=True, check=True
+    )
+    used_bytes, free_bytes = map(int, said.stdout.splitlines()[1].split())
     space = space_of(str(tmp_path))
-    found = os.statvfs(tmp_path)
-    assert 0 <= space.free_percent <= 100
-    assert space.total_bytes <= found.f_blocks * found.f_frsize
+    assert space.total_bytes == pytest.approx(used_bytes + free_bytes, rel=0.01)
+    assert space.free_bytes == pytest.approx(free_bytes, rel=0.05, abs=1 << 30)
 
 
 def test_what_another_agent_overwrote_right_after_our_look_is_uploaded_again(
