@@ -27,6 +27,7 @@ from bench import daemon
 from bench.clients import Client, clients
 from bench.dumps import heap_dump, large_file, tiny_dump
 from bench.report import AGENT, GZIP, LIMIT, MIB, Row, as_json, demands, named, rows, text
+from bench.speed import speed
 from bench.stage import REPOSITORY, Conditions, Failed, Sample, Stage
 from bench.steps import Step, take_all
 from tests.harness.children import start
@@ -233,6 +234,7 @@ def about(quick: bool, began: float) -> dict[str, Any]:
         "kernel": platform.release(),
         "cpu": cpu.partition(": ")[2],
         "cores": os.cpu_count(),
+        "speed": speed(),
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bench.speed import told
 from bench.stage import Conditions, Sample
 
 GIB, MIB = 1 << 30, 1 << 20
@@ -82,93 +83,95 @@ class Demand:
         return None if self.value is None else self.value <= self.limit
 
 
-def demands(found: list[Row], daemons: dict[str, dict[str, float]], sizes: dict[str, float]) -> list[Demand]:
-    """Give the demands with what was measured for each."""
-    https = Conditions()
+@dataclass(frozen=True)
+class _Found:
+    """The rows of a run, and the questions that demands ask them; None where a row is missing."""
 
-    def of(client: str, where: Callable[[Row], bool]) -> Row | None:
-        return next((row for row in found if row.client == client and where(row) and not row.failed), None)
+    rows: list[Row]
+
+    def of(self, client: str, where: Callable[[Row], bool]) -> Row | None:
+        return next(
+            (row for row in self.rows if row.client == client and where(row) and not row.failed), None
+        )
 
     def ratio(
-        over: str, what: Callable[[Row], float], where: Callable[[Row], bool], mine: str = AGENT
+        self, mine: str, over: str, what: Callable[[Row], float], where: Callable[[Row], bool]
     ) -> float | None:
-        ours, theirs = of(mine, where), of(over, where)
+        ours, theirs = self.of(mine, where), self.of(over, where)
         return what(ours) / what(theirs) if ours and theirs and what(theirs) > 0 else None
 
-    def free(row: Row) -> bool:
-        return row.conditions == https
+    def ratio_to_best(self, mine: str, over: str) -> float | None:
+        """Compare net CPU over https with the cheapest of the settings of a client, whose names begin with `over`."""
+        ours = self.of(mine, _free)
+        best = min(
+            (row.net_cpu_s for row in self.rows if row.client.startswith(over) and _free(row)), default=None
+        )
+        return ours.net_cpu_s / best if ours and best else None
 
-    def limited(row: Row) -> bool:
-        return row.conditions.cold and not row.conditions.rtt_ms and not row.conditions.mbit
+    def peak_mib(self) -> float | None:
+        """Give the most that any of the agent's uploads inside limits took, with page cache."""
+        peaks = (row.peak_bytes / MIB for row in self.rows if row.client in (AGENT, GZIP) and row.peak_bytes)
+        return max(peaks, default=None)
 
-    def narrow(row: Row) -> bool:  # start-up is the larger part of a small dump's time
-        return row.conditions.mbit == 100 and row.conditions.rtt_ms == 0 and row.size_bytes > 900 * MIB
 
-    def net(row: Row) -> float:
-        return row.net_cpu_s
+def _free(row: Row) -> bool:
+    return row.conditions == Conditions()
 
-    def wall(row: Row) -> float:
-        return row.wall_s
 
-    best_rclone = min(
-        (row.net_cpu_s for row in found if row.client.startswith("rclone") and free(row)),
-        default=None,
-    )
-    best_s5cmd = min(
-        (row.net_cpu_s for row in found if row.client.startswith("s5cmd") and free(row)),
-        default=None,
-    )
-    agent, gzip = of(AGENT, free), of(GZIP, free)
-    inside = [row for row in found if row.client in (AGENT, GZIP) and limited(row)]
+def _narrow(row: Row) -> bool:  # start-up is the larger part of a small dump's time
+    return row.conditions.mbit == 100 and row.conditions.rtt_ms == 0 and row.size_bytes > 900 * MIB
+
+
+def demands(rows: list[Row], daemons: dict[str, dict[str, float]], sizes: dict[str, float]) -> list[Demand]:
+    """Give the demands with what was measured for each."""
+    found = _Found(rows)
+    gzip = found.of(GZIP, _free)
+    return [
+        Demand(
+            "https, start-up subtracted: CPU against the raw socket",
+            1.10,
+            found.ratio(AGENT, LIMIT, lambda row: row.net_cpu_s, _free),
+        ),
+        Demand("the same against s5cmd's better setting", 0.40, found.ratio_to_best(AGENT, "s5cmd")),
+        Demand("the same against rclone's better setting", 0.40, found.ratio_to_best(AGENT, "rclone")),
+        Demand(
+            "start-up of `upload --once`: CPU against aws-cli",
+            0.5,
+            found.ratio(AGENT, "aws-cli", lambda row: row.startup_cpu_s, _free),
+        ),
+        *_memory_demands(found, sizes),
+        Demand("gzip: CPU per GiB of dump, all in all", 2.6, gzip.cpu_s if gzip else None, "s"),
+        Demand("gzip: size against `gzip -1`", 1.05, sizes.get("gzip_ratio_against_gzip_1")),
+        Demand(
+            "gzip, 1 GiB at 200m and 100 Mbit/s: time against plain",
+            0.35,
+            found.ratio(GZIP, AGENT, lambda row: row.wall_s, _narrow),
+        ),
+        *_idle_demands(daemons.get("idle", {})),
+        Demand(
+            "scan of 100,000 files in 1,000 directories: CPU", 1.0, daemons.get("scan", {}).get("cpu_s"), "s"
+        ),
+    ]
+
+
+def _memory_demands(found: _Found, sizes: dict[str, float]) -> list[Demand]:
     large = {name: value / MIB for name, value in sizes.items() if name.startswith("rss_5_gib")}
-    rss = [row.rss_bytes / MIB for row in found if row.client == AGENT]
+    rss = [row.rss_bytes / MIB for row in found.rows if row.client == AGENT]
     rss += [value for name, value in large.items() if name == "rss_5_gib"]
-    idle = daemons.get("idle", {})
-    gzip_ratio = sizes.get("gzip_ratio_against_gzip_1")
+    killed = sum("memory" in row.failed for row in found.rows if row.client in (AGENT, GZIP))
+    return [
+        Demand("peak RSS of a plain upload, any size", 90, max(rss, default=None), "MiB"),
+        Demand("peak RSS of a 5 GiB upload, plain and gzip", 128, max(large.values(), default=None), "MiB"),
+        Demand("cgroup peak, in every row", 128, found.peak_mib(), "MiB"),
+        Demand("ends by the OOM killer", 0, float(killed)),
+    ]
 
+
+def _idle_demands(idle: dict[str, float]) -> list[Demand]:
     def mib(name: str) -> float | None:
         return idle[name] / MIB if name in idle else None
 
     return [
-        Demand("https, start-up subtracted: CPU against aws-cli", 0.35, ratio("aws-cli", net, free)),
-        Demand("the same against boto3 upload_file", 0.40, ratio("boto3 upload_file", net, free)),
-        Demand(
-            "the same against s5cmd's better setting",
-            0.40,
-            agent.net_cpu_s / best_s5cmd if agent and best_s5cmd else None,
-        ),
-        Demand(
-            "the same against rclone's better setting",
-            0.40,
-            agent.net_cpu_s / best_rclone if agent and best_rclone else None,
-        ),
-        Demand("the same against the raw socket", 1.3, ratio(LIMIT, net, free)),
-        Demand("peak RSS of a plain upload, any size", 90, max(rss, default=None), "MiB"),
-        Demand(
-            "peak RSS of a 5 GiB upload, plain and gzip",
-            128,
-            max(large.values(), default=None),
-            "MiB",
-        ),
-        Demand("200m/256Mi, cold: time against aws-cli", 0.4, ratio("aws-cli", wall, limited)),
-        Demand(
-            "200m/256Mi, cold: cgroup peak",
-            128,
-            max((row.peak_bytes / MIB for row in inside), default=None),
-            "MiB",
-        ),
-        Demand(
-            "ends by the OOM killer",
-            0,
-            float(sum("memory" in row.failed for row in found if row.client in (AGENT, GZIP))),
-        ),
-        Demand("gzip: CPU per GiB of dump, all in all", 2.6, gzip.cpu_s if gzip else None, "s"),
-        Demand("gzip: size against `gzip -1`", 1.05, gzip_ratio),
-        Demand(
-            "gzip, 1 GiB at 200m and 100 Mbit/s: time against plain",
-            0.35,
-            ratio(AGENT, wall, narrow, mine=GZIP),
-        ),
         Demand("idle before the first upload: RSS", 32, mib("rss_bytes"), "MiB"),
         Demand(
             "idle before the first upload: share of a core",
@@ -177,9 +180,6 @@ def demands(found: list[Row], daemons: dict[str, dict[str, float]], sizes: dict[
             "%",
         ),
         Demand("idle after an upload: RSS", 65, mib("rss_after_upload_bytes"), "MiB"),
-        Demand(
-            "scan of 100,000 files in 1,000 directories: CPU", 1.0, daemons.get("scan", {}).get("cpu_s"), "s"
-        ),
     ]
 
 
@@ -201,6 +201,7 @@ def text(values: dict[str, Any]) -> str:
         ),
         "",
     ]
+    machine = told(about.get("speed", {}))
     groups: dict[str, list[Row]] = {}
     for row in found:
         groups.setdefault(named(row.size_bytes / MIB, row.conditions), []).append(row)
@@ -209,6 +210,8 @@ def text(values: dict[str, Any]) -> str:
         inside = baseline.peak_bytes > 0
         lines += [
             f"### {name}",
+            "",
+            machine,
             "",
             "| client | CPU s/GiB | without start-up | to dumpagent | wall s | peak RSS MiB |"
             + (" cgroup peak MiB |" if inside else "")
@@ -228,17 +231,24 @@ def text(values: dict[str, Any]) -> str:
             )
         lines.append("")
     if values["daemons"]:
-        lines += ["### The daemons", "", "| what | figures |", "|---|---|"]
+        lines += ["### The daemons", "", machine, "", "| what | figures |", "|---|---|"]
         lines += [f"| {name} | {_figures(figures)} |" for name, figures in values["daemons"].items()] + [""]
     if values["mount"]:
-        lines += ["### Mount mode", "", "| what | at most | measured | | |", "|---|---|---|---|---|"]
+        lines += [
+            "### Mount mode",
+            "",
+            machine,
+            "",
+            "| what | at most | measured | | |",
+            "|---|---|---|---|---|",
+        ]
         lines += [_mount_line(figure) for figure in values["mount"]] + [""]
-    lines += ["### Demands", "", "| demand | at most | measured | |", "|---|---|---|---|"]
+    lines += ["### Demands", "", machine, "", "| demand | at most | measured | |", "|---|---|---|---|"]
     for demand in values["demands"]:
         value = demand["value"]
-        told = "not measured" if value is None else f"{value:.2f} {demand['unit']}".strip()
+        measured = "not measured" if value is None else f"{value:.2f} {demand['unit']}".strip()
         limit = f"{demand['limit']:g} {demand['unit']}".strip()
-        lines.append(f"| {demand['text']} | {limit} | {told} | {_MARK[demand['met']]} |")
+        lines.append(f"| {demand['text']} | {limit} | {measured} | {_MARK[demand['met']]} |")
     return "\n".join(lines) + "\n"
 
 
@@ -264,23 +274,23 @@ def named(size_mib: float, at: Conditions) -> str:
 
 
 def _figures(figures: dict[str, Any]) -> str:
-    told = []
+    said = []
     for name, value in figures.items():
         if isinstance(value, str):
-            told.append(f"{name}: {value}")
+            said.append(f"{name}: {value}")
         elif name.endswith("_bytes"):
-            told.append(f"{name.removesuffix('_bytes')} {value / MIB:.1f} MiB")
+            said.append(f"{name.removesuffix('_bytes')} {value / MIB:.1f} MiB")
         elif name.endswith("_s"):
-            told.append(
+            said.append(
                 f"{name.removesuffix('_s')} {value * 1000:.1f} ms"
                 if value < 1
                 else f"{name.removesuffix('_s')} {value:.2f} s"
             )
         elif name.endswith("share"):
-            told.append(f"{name} {value * 100:.2f} %")
+            said.append(f"{name} {value * 100:.2f} %")
         else:
-            told.append(f"{name} {value:g}")
-    return ", ".join(told)
+            said.append(f"{name} {value:g}")
+    return ", ".join(said)
 
 
 def as_json(
