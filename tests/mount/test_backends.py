@@ -187,15 +187,24 @@ def test_another_volume_in_the_place_of_a_hung_one_is_used_at_once(node: Node) -
 def test_a_probe_that_meets_a_volume_as_it_begins_to_hang_answers_within_its_second(node: Node) -> None:
     with fuse(node, node.pv):
         manager = node.manager("--mount-check-interval", "3600").ready()
-        time.sleep(0.5)
+
+        def check() -> tuple[int, str, float]:
+            began = time.monotonic()
+            asked = manager.container.popen(
+                [sys.executable, "-m", "dumpagent", "check"],
+                stderr=subprocess.PIPE, text=True, env={**os.environ, "RUNTIME_DIR": f"{node.base}/run"},
+            )  # fmt: skip
+            _, said = asked.communicate(timeout=30)
+            return asked.returncode, said, time.monotonic() - began
+
+        well = [check() for _ in range(3)]
+        assert [code for code, _, _ in well] == [0, 0, 0]
         Path(f"{node.base}/hang").touch()
-        asked = manager.container.popen(
-            [sys.executable, "-m", "dumpagent", "check"],
-            stderr=subprocess.PIPE, text=True, env={**os.environ, "RUNTIME_DIR": f"{node.base}/run"},
-        )  # fmt: skip
-        assert asked.wait(10) == 1
-        assert asked.stderr
-        assert "does not answer: the volume hangs" in asked.stderr.readline()
+        code, said, took_s = check()
+        assert code == 1
+        assert "does not answer: the volume hangs" in said
+        # The kubelet gives a probe one second; what this machine needs to start one comes on top.
+        assert took_s < 1 + max(seconds for _, _, seconds in well)
 
 
 def test_wait_tells_of_a_hung_volume_though_others_mount_all_the_time(node: Node) -> None:

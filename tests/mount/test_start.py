@@ -163,16 +163,19 @@ def test_as_pid_1_it_reaps_orphans_and_ends_on_sigterm(node: Node) -> None:
             "--",
             "sh",
             "-c",
-            "for n in 1 2 3; do sleep 0.05 & done",
+            "for n in 1 2 3; do sleep 2 & done",
         ]
         subprocess.run(orphan, check=True)
 
-        def zombies() -> list[str]:
+        def orphans() -> list[Path]:
             pids = Path(f"/proc/{init}/task/{init}/children").read_text().split()
-            return [pid for pid in pids if "State:\tZ" in Path(f"/proc/{pid}/status").read_text()]
+            found = [Path(f"/proc/{pid}") for pid in pids]
+            return [path for path in found if (path / "comm").read_text() == "sleep\n"]
 
-        time.sleep(0.3)
-        eventually(lambda: not zombies())
+        left = eventually(lambda: found if len(found := orphans()) == 3 else None)
+        eventually(
+            lambda: not any(path.exists() for path in left), "gone from the process table, not zombies"
+        )
         began = time.monotonic()
         os.kill(init, signal.SIGTERM)
         assert outer.wait(10) == 0
