@@ -12,9 +12,21 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TextIO
 
-from dumpagent.observe import events as ev
-from dumpagent.observe.metrics import DumpCounts, MountMetrics, UploadMetrics
+from dumpagent.observe.events.dumps import (
+    AttemptFailed,
+    ClaimFailed,
+    ClaimRecovered,
+    DumpDeleted,
+    DumpFound,
+    DumpUploaded,
+)
+from dumpagent.observe.events.mount import FileRescued, MountAdopted, MountLost, MountRestored, WriteTested
+from dumpagent.observe.events.store import StoreAnswered, StoreChecked, StoreFailed
+from dumpagent.observe.events.volume import ScanFinished, SpaceMeasured
+from dumpagent.observe.metrics.mount import MountMetrics
+from dumpagent.observe.metrics.upload import DumpCounts, UploadMetrics
 from dumpagent.settings import GIB, MIB
+from tests.harness.events import an_event
 
 END = 1_780_322_400  # 2026-06-01T14:00:00Z
 HOUR = 3600
@@ -69,8 +81,8 @@ class _Node:
             MountMetrics(monotonic=clock),
             UploadMetrics(self._counts, now=clock, monotonic=clock),
         )
-        self.mount(ev.MOUNT_ADOPTED)
-        self.upload(ev.STORE_ANSWERED)
+        self.mount(an_event(MountAdopted))
+        self.upload(an_event(StoreAnswered))
 
     def _made_up(self, crash_loop_at: float | None) -> Iterator[_Dump]:
         dice, at, free_at = self._dice, float(_BEGIN), 0.0
@@ -115,36 +127,36 @@ class _Node:
             if dump.found_at <= now:
                 self._live_with(dump)
         if _OUTAGE[0] <= now < _OUTAGE[1]:
-            self.upload(ev.STORE_FAILED, error="the store answered 503 SlowDown")
+            self.upload(an_event(StoreFailed, error="the store answered 503 SlowDown"))
         elif now >= _OUTAGE[1]:
-            self.upload(ev.STORE_CHECKED, usable=True)
+            self.upload(an_event(StoreChecked, usable=True))
         self.now -= (
             self._since_scan_s + 2 * self._dice.random()
         )  # neither it nor the write test waits for a scrape
-        self.upload(ev.SCAN_FINISHED, dumps=len(self._on_disk), unreadable=0, seconds=0.02)
+        self.upload(an_event(ScanFinished, dumps=len(self._on_disk), unreadable=0, seconds=0.02))
         self.now = now
         self._make_room()
         if self._unrenamable and self._unrenamable[0] <= now < self._unrenamable[1]:
-            self.upload(ev.CLAIM_FAILED, error="Operation not permitted")
+            self.upload(an_event(ClaimFailed, error="Operation not permitted"))
         else:
-            self.upload(ev.CLAIM_RECOVERED)
+            self.upload(an_event(ClaimRecovered))
 
     def _live_with_mount(self) -> None:
         lost = self._lost_at is not None and self._lost_at <= self.now < self._lost_at + 90
         if lost:
             if self._told_loss is False:
                 self._told_loss = True
-                self.mount(ev.MOUNT_LOST)
-            self.mount(ev.WRITE_TESTED, outcome="unknown", seconds=None)
+                self.mount(an_event(MountLost))
+            self.mount(an_event(WriteTested, outcome="unknown"))
             return
         if self._lost_at is not None and self.now >= self._lost_at + 90 and not self._mounted_again:
             self._mounted_again = True
-            self.mount(ev.MOUNT_RESTORED)
-            self.mount(ev.FILE_RESCUED)
+            self.mount(an_event(MountRestored))
+            self.mount(an_event(FileRescued))
         now = self.now
         self.now -= self._since_test_s + 2 * self._dice.random()
         took_s = self._dice.lognormvariate(-5.6, 0.5)
-        self.mount(ev.WRITE_TESTED, outcome="writable", seconds=took_s, through_target=True)
+        self.mount(an_event(WriteTested, outcome="writable", seconds=took_s, through_target=True))
         self.now = now
 
     def _live_with(self, dump: _Dump) -> None:
@@ -152,24 +164,24 @@ class _Node:
         if "found" not in dump.told:
             dump.told.add("found")
             self._on_disk.append(dump)
-            self.upload(ev.DUMP_FOUND, path="", size_bytes=dump.size_bytes)
+            self.upload(an_event(DumpFound, path="", size_bytes=dump.size_bytes))
         if phase == "retrying" and self._dice.random() < 0.35:
-            self.upload(ev.ATTEMPT_FAILED, fault="store")
+            self.upload(an_event(AttemptFailed, fault="store"))
         if phase == "stored" and "stored" not in dump.told:
             dump.told.add("stored")
             self._cpu["upload"] += dump.size_bytes / GIB * 0.9
             self.upload(
-                ev.DUMP_UPLOADED, size_bytes=dump.size_bytes, sent_bytes=dump.size_bytes,
+                an_event(DumpUploaded, size_bytes=dump.size_bytes, sent_bytes=dump.size_bytes,
                 seconds=dump.stored_at - dump.sending_at, delay_seconds=dump.stored_at - dump.closed_at,
                 verdict="truncated" if dump.truncated else "complete", cause=dump.cause,
-            )  # fmt: skip
+            ))  # fmt: skip
 
     def _make_room(self) -> None:
         used = sum(dump.size_bytes for dump in self._on_disk) + 40 * GIB
         while _VOLUME_BYTES - used < _MIN_FREE * _VOLUME_BYTES and "stored" in self._on_disk[0].told:
             used -= self._on_disk.pop(0).size_bytes
-            self.upload(ev.DUMP_DELETED)
-        self.upload(ev.SPACE_MEASURED, free_bytes=_VOLUME_BYTES - used, size_bytes=_VOLUME_BYTES)
+            self.upload(an_event(DumpDeleted))
+        self.upload(an_event(SpaceMeasured, free_bytes=_VOLUME_BYTES - used, size_bytes=_VOLUME_BYTES))
 
     def process(self, mode: str) -> dict[str, float]:
         """Give what Linux would say of the daemon: the sizes are those of docs/mount.md and of the bench."""

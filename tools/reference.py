@@ -14,7 +14,7 @@ import click
 from dumpagent import settings
 from dumpagent.cli import COMMANDS, cli
 from dumpagent.cli.options import shown
-from dumpagent.observe.events import CATALOGUE
+from dumpagent.observe.events.catalogue import CATALOGUE
 from dumpagent.settings import Setting, declared, flag
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -26,15 +26,15 @@ class Audience:
         """Tell `listener` too from now on."""
         self._tell = tell_all(self._tell, listener)
 
-    def __call__(self, event: Event, /, **fields: object) -> None:
-        self._tell(event, **fields)
+    def __call__(self, event: Event, /) -> None:
+        self._tell(event)
 
 
 def serve_metrics(
     settings: Metrics, loop: UploadLoop, pulse: Pulse, audience: Audience, ending: Shutdown
 ) -> None:
     """Count what is told from now on, and show it on METRICS_PORT. Raises BadSettings when the port is taken."""
-    from dumpagent.observe.metrics import DumpCounts, UploadMetrics  # 4 MiB, for those who ask
+    from dumpagent.observe.metrics.upload import DumpCounts, UploadMetrics  # 4 MiB, for those who ask
 
     def counts() -> DumpCounts:
         now = loop.counts

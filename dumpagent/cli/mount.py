@@ -14,7 +14,7 @@ from dumpagent.cli.status import open_status
 from dumpagent.errors import Refused
 from dumpagent.mount.keeper import Keeper
 from dumpagent.mount.start import lock_node, refuse_what_cannot_work, resolve
-from dumpagent.observe import events as ev
+from dumpagent.observe.events.daemon import AgentStarted, AgentStopped
 from dumpagent.observe.log import log_to, tell_all
 from dumpagent.probes.heartbeat import Heartbeat, tell_of_one_that_was_killed
 from dumpagent.probes.status_server import StatusServer
@@ -48,7 +48,7 @@ def command(mounting: Mounting, runtime: Runtime, metrics: Metrics, place: Place
     heartbeat.open()
     status: StatusServer | None = None
     if metrics.metrics_port:
-        from dumpagent.observe.metrics import MountMetrics
+        from dumpagent.observe.metrics.mount import MountMetrics
 
         counted = MountMetrics()
         counted.add_process()
@@ -61,8 +61,8 @@ def command(mounting: Mounting, runtime: Runtime, metrics: Metrics, place: Place
             tell=tell,
         )
     node = place.node_name or socket.gethostname()
-    tell(ev.AGENT_STARTED, mode="mount", version=__version__, node=node, **dataclasses.asdict(mounting))
+    tell(AgentStarted(mode="mount", version=__version__, node=node, settings=dataclasses.asdict(mounting)))
     keeper = Keeper(mounting, node=node, lock_fd=lock_fd, heartbeat=heartbeat, tell=tell, status=status)
     keeper.run()
-    tell(ev.AGENT_STOPPED, mode="mount", unmounted=mounting.unmount_on_exit)
+    tell(AgentStopped(mode="mount", unmounted=mounting.unmount_on_exit))
     os.close(lock_fd)

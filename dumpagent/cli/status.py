@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.daemon import MetricsServed
 from dumpagent.probes.status_server import Page, StatusServer, listen
 from dumpagent.secrets import hide
 from dumpagent.settings import Metrics
@@ -30,7 +30,7 @@ def open_status(
         "/readyz": lambda: _probed(why_not_ready()),
     }
     server = StatusServer(listen(settings.metrics_port, settings.metrics_address), pages)
-    tell(ev.METRICS_SERVED, port=server.port, address=settings.metrics_address or None)
+    tell(MetricsServed(port=server.port, address=settings.metrics_address or None))
     return server
 
 

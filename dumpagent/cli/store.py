@@ -6,8 +6,13 @@ import os
 import threading
 
 from dumpagent.kernel.files import replace_file
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.store import (
+    StorageClassUnknown,
+    StoreLearnt,
+    StoreUnconditional,
+    StoreUnverifying,
+)
 from dumpagent.secrets import hide
 from dumpagent.settings import S3, refuse_placeholder
 from dumpagent.store.s3.profile import Digest, Profile
@@ -54,19 +59,22 @@ def _remembered(path: str | None, which: str) -> Profile:
 def _tell_news(tell: Tell, settings: S3, before: Profile, now: Profile) -> None:
     if now.storage_class is False and before.storage_class is not False:
         tell(
-            ev.STORAGE_CLASS_UNKNOWN,
-            storage_class=settings.storage_class,
-            hint="set S3_STORAGE_CLASS to a class of this store, or to STANDARD to end this warning",
+            StorageClassUnknown(
+                storage_class=settings.storage_class,
+                hint="set S3_STORAGE_CLASS to a class of this store, or to STANDARD to end this warning",
+            )
         )
     if now.digest is not None and now.digest is not before.digest:
-        tell(ev.STORE_LEARNT, verified_digest=now.digest.value)
+        tell(StoreLearnt(verified_digest=now.digest.value))
     if now.digest is Digest.NONE and before.digest is not Digest.NONE:
         tell(
-            ev.STORE_UNVERIFYING,
-            hint="lengths and metadata are confirmed all the same; `dumpagent verify` reads back",
+            StoreUnverifying(
+                hint="lengths and metadata are confirmed all the same; `dumpagent verify` reads back",
+            )
         )
     if now.conditional is False and before.conditional is not False:
         tell(
-            ev.STORE_UNCONDITIONAL,
-            hint="give each node its own S3_PREFIX if several nodes write the same paths",
+            StoreUnconditional(
+                hint="give each node its own S3_PREFIX if several nodes write the same paths",
+            )
         )

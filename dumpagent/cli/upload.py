@@ -21,8 +21,10 @@ from dumpagent.dumps.model import DumpFile
 from dumpagent.dumps.text import printable
 from dumpagent.errors import BadSettings
 from dumpagent.kernel.shutdown import Shutdown
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.daemon import AgentStarted, AgentStopped
+from dumpagent.observe.events.dumps import PassFinished, PassInterrupted
+from dumpagent.observe.events.volume import StateUnwritable, StateWritable
 from dumpagent.observe.incident import Incident
 from dumpagent.observe.libraries import hear_libraries
 from dumpagent.observe.log import log_to
@@ -116,14 +118,14 @@ def command(
     hear_libraries(tell)
     ending = Shutdown()
     store = open_store(s3, tell=tell, stop=ending.stop, remembered_in=f"{state_dir}/store.json")
-    state = Incident(tell, ev.STATE_UNWRITABLE, ev.STATE_WRITABLE)
+    state = Incident(tell, StateUnwritable, StateWritable)
     ledger = Ledger(
         state_dir,
         store=store.name,
         unwritable=lambda error: state.failed(
-            "state", error.strerror or str(error), path=error.filename or state_dir
+            "state", StateUnwritable(error=error.strerror or str(error), path=error.filename or state_dir)
         ),
-        writable=lambda: state.ended_for("state", path=state_dir),
+        writable=lambda: state.ended_for("state", StateWritable(path=state_dir)),
     )
     loop = UploadLoop(
         root=root,
@@ -168,15 +170,18 @@ def command(
                 tell_pods(audience, ending, root=root, place=place)
             pulse.begin()
             tell(
-                ev.AGENT_STARTED,
-                mode="upload",
-                version=__version__,
-                path=root,
-                bucket=s3.bucket,
-                prefix=s3.prefix or None,
-                endpoint=s3.endpoint_url or "AWS",
-                node=place.node_name,
-                scan_every_seconds=watching.watch_interval_s,
+                AgentStarted(
+                    mode="upload",
+                    version=__version__,
+                    node=place.node_name,
+                    settings={
+                        "path": root,
+                        "bucket": s3.bucket,
+                        "prefix": s3.prefix or None,
+                        "endpoint": s3.endpoint_url or "AWS",
+                        "scan_every_seconds": watching.watch_interval_s,
+                    },
+                )
             )
             Daemon(
                 loop,
@@ -190,7 +195,7 @@ def command(
                 ending=ending,
             ).run()
             counts = loop.counts
-            tell(ev.AGENT_STOPPED, mode="upload", pending=counts.pending, uploaded=counts.uploaded)
+            tell(AgentStopped(mode="upload", pending=counts.pending, uploaded=counts.uploaded))
             code = 0
     if ending.stop.is_set():
         # A part that hangs on the network must not hold the end up; nothing that it could still do counts.
@@ -227,19 +232,17 @@ def _once(
         ending.wait(60)
     worker.join(GRACE_S)
     if not outcome:
-        tell(ev.PASS_INTERRUPTED, hint="run it again: it goes on from what the store holds")
+        tell(PassInterrupted(hint="run it again: it goes on from what the store holds"))
         return 1
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     finished = outcome[0]
     if finished.left:
-        tell(
-            ev.PASS_INTERRUPTED, left=finished.left, hint="run it again: it goes on from what the store holds"
-        )
+        tell(PassInterrupted(left=finished.left, hint="run it again: it goes on from what the store holds"))
     elif not dry_run:
         counted = dataclasses.asdict(finished)
         del counted["left"]
-        tell(ev.PASS_FINISHED, **counted, seconds=time.monotonic() - began, store=store.name)
+        tell(PassFinished(**counted, seconds=time.monotonic() - began, store=store.name))
     ledger.close()
     return 1 if finished.failed or finished.left else 0
 

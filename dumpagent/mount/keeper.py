@@ -22,28 +22,59 @@ from dumpagent.mount.prober import Prober
 from dumpagent.mount.rescuer import Rescuer
 from dumpagent.mount.table import Shows, Table, View
 from dumpagent.mount.wakeups import Wakeups
-from dumpagent.observe import events as ev
-from dumpagent.observe.events import Event, Tell
-from dumpagent.observe.incident import Incident
+from dumpagent.observe.events import Tell
+from dumpagent.observe.events.daemon import HeartbeatFailed, HeartbeatRecovered
+from dumpagent.observe.events.mount import (
+    BackendDead,
+    BackendFailure,
+    BackendFull,
+    BackendHung,
+    BackendMissing,
+    BackendReadOnly,
+    BackendRecovered,
+    BackendRefusing,
+    BackendStale,
+    BackendUnknown,
+    ChildRefused,
+    ChildStarted,
+    MountAdopted,
+    MountBound,
+    MountLoss,
+    MountLost,
+    MountReadOnly,
+    MountReleased,
+    MountRestored,
+    MountSetAside,
+    MountStacked,
+    MountUnshared,
+    MountWrong,
+    RemountFailed,
+    RemountRecovered,
+    TableReadable,
+    TableUnreadable,
+    WriteProven,
+    WriteTested,
+)
+from dumpagent.observe.incident import F, Incident, R
 from dumpagent.probes.heartbeat import Health, Heartbeat
 from dumpagent.probes.status_server import StatusServer
 from dumpagent.settings import Mounting
 
-_LOST = {
-    Shows.NOTHING: ev.MOUNT_LOST,
-    Shows.ANOTHER: ev.MOUNT_WRONG,
-    Shows.STACKED: ev.MOUNT_STACKED,
-    Shows.READ_ONLY: ev.MOUNT_READ_ONLY,
+_LOST: dict[Shows, type[MountLoss]] = {
+    Shows.NOTHING: MountLost,
+    Shows.ANOTHER: MountWrong,
+    Shows.STACKED: MountStacked,
+    Shows.READ_ONLY: MountReadOnly,
 }
-_BAD = {
-    Backend.FULL: ev.BACKEND_FULL,
-    Backend.READ_ONLY: ev.BACKEND_READ_ONLY,
-    Backend.REFUSING: ev.BACKEND_REFUSING,
-    Backend.DEAD: ev.BACKEND_DEAD,
-    Backend.MISSING: ev.BACKEND_MISSING,
-    Backend.STALE_TARGET: ev.BACKEND_STALE,
-    Backend.HUNG: ev.BACKEND_HUNG,
-    Backend.UNKNOWN: ev.BACKEND_UNKNOWN,
+_BAD: dict[Backend, type[BackendFailure]] = {
+    Backend.FULL: BackendFull,
+    Backend.READ_ONLY: BackendReadOnly,
+    Backend.REFUSING: BackendRefusing,
+    Backend.DEAD: BackendDead,
+    Backend.MISSING: BackendMissing,
+    Backend.STALE_TARGET: BackendStale,
+    Backend.HUNG: BackendHung,
+    Backend.UNKNOWN: BackendUnknown,
 }
 # The volume answers: applications are better off with it than with the node's disk.
 _FIT_TO_BIND = {Backend.WRITABLE, Backend.FULL, Backend.REFUSING, Backend.STALE_TARGET}
@@ -94,11 +125,11 @@ class Keeper:
             self.source, self.target, f".dumpagent-write-test.{name}", settings.hung_after_s, ours
         )
         self.rescuer = Rescuer(self.source, self.target, name, settings.quiet_s, tell, ours, monotonic)
-        self.remount = self._incident(ev.REMOUNT_FAILED, ev.REMOUNT_RECOVERED)
-        self.unreadable = self._incident(ev.TABLE_UNREADABLE, ev.TABLE_READABLE)
-        self.forking = self._incident(ev.CHILD_REFUSED, ev.CHILD_STARTED)
-        self.beating = self._incident(ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
-        self.backend = {kind: self._incident(event, ev.BACKEND_RECOVERED) for kind, event in _BAD.items()}
+        self.remount = self._incident(RemountFailed, RemountRecovered)
+        self.unreadable = self._incident(TableUnreadable, TableReadable)
+        self.forking = self._incident(ChildRefused, ChildStarted)
+        self.beating = self._incident(HeartbeatFailed, HeartbeatRecovered)
+        self.backend = {kind: self._incident(event, BackendRecovered) for kind, event in _BAD.items()}
         self.pace = Pace(burst=100, per_s=10)
 
         self.view: View | None = None
@@ -112,7 +143,7 @@ class Keeper:
         self.beaten = ""
         self.look_at = self.repair_at = self.prove_at = self.rescue_at = self.beat_at = monotonic()
 
-    def _incident(self, began: Event, ended: Event) -> Incident:
+    def _incident(self, began: type[F], ended: type[R]) -> Incident[F, R]:
         return Incident(self.tell, began, ended, monotonic=self.monotonic)
 
     def run(self) -> None:
@@ -179,10 +210,12 @@ class Keeper:
             view = self.table.read(self.mountinfo_fd)
         except OSError as error:
             # Unknown is not lost: a second bind on top of a good one would be our own doing.
-            self.unreadable.failed("table", error.strerror or str(error), path=self.target)
+            self.unreadable.failed(
+                "table", TableUnreadable(error=error.strerror or str(error), path=self.target)
+            )
             self.look_at = self.monotonic() + min(1.0, self.settings.check_interval_s)
             return None
-        self.unreadable.ended_for("table", path=self.target)
+        self.unreadable.ended_for("table", TableReadable(path=self.target))
         return view
 
     def repair(self, view: View, now: float) -> None:
@@ -197,7 +230,7 @@ class Keeper:
             return
         if wait_s := self.pace.wait_s(now):
             text = "somebody else undoes every mount"
-            self.remount.failed("target", text, path=self.target, hint=hints.FOUGHT)
+            self.remount.failed("target", RemountFailed(error=text, path=self.target, hint=hints.FOUGHT))
             self._again(now, wait_s)
             return
         try:
@@ -206,7 +239,10 @@ class Keeper:
         except (OSError, Refused) as error:
             self._told_broken(view, now)
             text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            self.remount.failed("target", text, path=self.target, hint=getattr(error, "hint", hints.REMOUNT))
+            self.remount.failed(
+                "target",
+                RemountFailed(error=text, path=self.target, hint=getattr(error, "hint", hints.REMOUNT)),
+            )
             self.failures += 1
             self._again(now, min(_LONGEST_BACKOFF_S, 0.05 * 2**self.failures))
             return
@@ -216,7 +252,7 @@ class Keeper:
         self.proof = dataclasses.replace(self.proof, through_target=False)
         self.prove_at = now
         self._told_broken(view, now)
-        self.remount.ended_for("target", path=self.target)
+        self.remount.ended_for("target", RemountRecovered(path=self.target))
         self._told_whole(self.view, self.monotonic(), bound=True)
 
     def _again(self, now: float, seconds: float) -> None:
@@ -228,22 +264,23 @@ class Keeper:
             return  # told; or there was never a mount to lose
         self.found, self.found_at = view.shows, now
         stack = [f"{mount.fstype} {mount.origin} {mount.device} {mount.root}" for mount in view.stack]
-        self.tell(_LOST[view.shows], path=self.target, stack=stack, hint=hints.FINDINGS[view.shows])
+        self.tell(_LOST[view.shows](path=self.target, stack=stack, hint=hints.FINDINGS[view.shows]))
 
     def _told_whole(self, view: View, now: float, *, bound: bool = False) -> None:
         before, self.found, self.aside = self.found, Shows.THE_SOURCE, False
         if before is Shows.THE_SOURCE:
             return
         if before is None:
-            self.tell(ev.MOUNT_BOUND if bound else ev.MOUNT_ADOPTED, source=self.source, path=self.target)
+            self.tell((MountBound if bound else MountAdopted)(source=self.source, path=self.target))
             if not view.stack[-1].shared:
                 self.tell(
-                    ev.MOUNT_UNSHARED,
-                    path=self.target,
-                    hint="mount the node's /mnt with mountPropagation: Bidirectional (and /mnt shared on the node)",
+                    MountUnshared(
+                        path=self.target,
+                        hint="mount the node's /mnt with mountPropagation: Bidirectional (and /mnt shared on the node)",
+                    )
                 )
         else:
-            self.tell(ev.MOUNT_RESTORED, finding=before.value, path=self.target, seconds=now - self.found_at)
+            self.tell(MountRestored(finding=before.value, path=self.target, seconds=now - self.found_at))
 
     def ask(self, now: float) -> None:
         """Have a write test made, through the target if it shows the source."""
@@ -254,10 +291,12 @@ class Keeper:
         try:
             self.prober.start(through_target=self.found is Shows.THE_SOURCE, now=now)
         except OSError as error:
-            self.forking.failed("write test", error.strerror or str(error), path=self.source)
+            self.forking.failed(
+                "write test", ChildRefused(error=error.strerror or str(error), path=self.source)
+            )
             self.prove_at = now + min(1.0, self.settings.check_interval_s)
         else:
-            self.forking.ended_for("write test", path=self.source)
+            self.forking.ended_for("write test", ChildStarted(path=self.source))
 
     def rescue(self, now: float) -> None:
         """Have what lies on the node's own disk moved into the volume."""
@@ -265,9 +304,9 @@ class Keeper:
         try:
             self.rescuer.start()
         except OSError as error:
-            self.forking.failed("rescue", error.strerror or str(error), path=self.target)
+            self.forking.failed("rescue", ChildRefused(error=error.strerror or str(error), path=self.target))
         else:
-            self.forking.ended_for("rescue", path=self.target)
+            self.forking.ended_for("rescue", ChildStarted(path=self.target))
 
     def learn(self, now: float) -> None:
         """Take the write test's outcome in: told, and acted upon where staying on the target would lose dumps."""
@@ -280,11 +319,12 @@ class Keeper:
             return
         first, was_ready, self.proof = self.proof is None, self.ready, proof
         self.tell(
-            ev.WRITE_TESTED,
-            outcome=proof.backend.value,
-            step=proof.step,
-            seconds=seconds,
-            through_target=proof.through_target,
+            WriteTested(
+                outcome=proof.backend.value,
+                step=proof.step,
+                seconds=seconds,
+                through_target=proof.through_target,
+            )
         )
         if first and self.found is None and proof.backend in (Backend.DEAD, Backend.MISSING):
             raise Refused(
@@ -307,13 +347,14 @@ class Keeper:
         for kind, trouble in self.backend.items():
             if kind is proof.backend:
                 hint = hints.BACKENDS[kind]
-                trouble.failed("volume", proof.error, path=self.source, step=proof.step, hint=hint)
+                event = _BAD[kind](error=proof.error, path=self.source, step=proof.step, hint=hint)
+                trouble.failed("volume", event)
             elif proof.backend is Backend.WRITABLE:
-                trouble.ended_for("volume", path=self.source, finding=kind.value)
+                trouble.ended_for("volume", BackendRecovered(path=self.source, finding=kind.value))
             else:
                 trouble.forget("volume")  # it turned into another trouble
         if proof.ready and not was_ready:
-            self.tell(ev.WRITE_PROVEN, path=self.target)
+            self.tell(WriteProven(path=self.target))
 
     def _set_aside_or_not(self, proof: Proof) -> None:
         self.strikes = self.strikes + 1 if proof.backend in _UNBIND else 0
@@ -323,7 +364,7 @@ class Keeper:
             layers = clear(self.target)
         except OSError as error:
             text = error.strerror or str(error)
-            self.remount.failed("target", text, path=self.target, hint=hints.REMOUNT)
+            self.remount.failed("target", RemountFailed(error=text, path=self.target, hint=hints.REMOUNT))
             return
         self.changes += 1
         if proof.backend in _SET_ASIDE:
@@ -331,11 +372,12 @@ class Keeper:
             if layers:
                 self.found, self.found_at = Shows.NOTHING, self.monotonic()
                 self.tell(
-                    ev.MOUNT_SET_ASIDE,
-                    path=self.target,
-                    finding=proof.backend.value,
-                    error=proof.error,
-                    hint=hints.BACKENDS[proof.backend],
+                    MountSetAside(
+                        path=self.target,
+                        finding=proof.backend.value,
+                        error=proof.error,
+                        hint=hints.BACKENDS[proof.backend],
+                    )
                 )
 
     def beat(self, now: float) -> None:
@@ -351,9 +393,11 @@ class Keeper:
                 self.settings.check_interval_s + _SLACK_S,
             )
         except OSError as error:
-            self.beating.failed("heartbeat", error.strerror or str(error), path=self.heartbeat.path)
+            self.beating.failed(
+                "heartbeat", HeartbeatFailed(error=error.strerror or str(error), path=self.heartbeat.path)
+            )
         else:
-            self.beating.ended_for("heartbeat", path=self.heartbeat.path)
+            self.beating.ended_for("heartbeat", HeartbeatRecovered(path=self.heartbeat.path))
 
     def _why(self) -> str:
         shows = self.found.value if self.found else "nothing yet"
@@ -385,7 +429,7 @@ class Keeper:
         if self.settings.unmount_on_exit and self.wakeups.stopping:
             if not hung:
                 self._withdraw_ready()
-            self.tell(ev.MOUNT_RELEASED, path=self.target, layers=clear(self.target))
+            self.tell(MountReleased(path=self.target, layers=clear(self.target)))
         self.heartbeat.stop()
         if self.status:
             self.status.close()

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from dumpagent.kernel.forked import CRASHED, ForkedCall, Say
 from dumpagent.mount.move import DIRECTORY, opened
 from dumpagent.mount.rescue import Outcome, Pass, Rescue, hidden_directory
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.mount import FileRescued, RescueFailed, RescueRecovered, StaleReadyRemoved
 from dumpagent.observe.incident import Incident
 
 _WHOLE_PASS = ""
@@ -30,13 +30,13 @@ class Rescuer:
     monotonic: Callable[[], float] = time.monotonic
     waiting: int = 0  # files that the last pass left for later
     _errand: ForkedCall | None = None
-    _trouble: Incident = field(init=False)
+    _trouble: Incident[RescueFailed, RescueRecovered] = field(init=False)
     _troubled: set[str] = field(default_factory=set)
     _since: dict[str, float] = field(default_factory=dict)  # stamp of a waiting file -> first seen
     _heard: list[Rescue] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._trouble = Incident(self.tell, ev.RESCUE_FAILED, ev.RESCUE_RECOVERED, monotonic=self.monotonic)
+        self._trouble = Incident(self.tell, RescueFailed, RescueRecovered, monotonic=self.monotonic)
 
     @property
     def fd(self) -> int | None:
@@ -85,13 +85,15 @@ class Rescuer:
     def _tell_of(self, rescue: Rescue) -> None:
         if rescue.outcome is Outcome.RESCUED:
             self.tell(
-                ev.FILE_RESCUED,
+                FileRescued(
                 path=rescue.path, to=rescue.to, size_bytes=rescue.size_bytes, seconds=rescue.seconds,
-            )  # fmt: skip
+            ))  # fmt: skip
         elif rescue.outcome is Outcome.READY_REMOVED:
-            self.tell(ev.STALE_READY_REMOVED, path=rescue.path)
+            self.tell(StaleReadyRemoved(path=rescue.path))
         elif rescue.outcome is Outcome.FAILED:
-            self._trouble.failed(rescue.path, rescue.error, path=rescue.path or self.target)
+            self._trouble.failed(
+                rescue.path, RescueFailed(error=rescue.error, path=rescue.path or self.target)
+            )
 
     def _remember(self) -> None:
         now = self.monotonic()
@@ -99,6 +101,6 @@ class Rescuer:
         failed = {rescue.path for rescue in self._heard if rescue.outcome is Outcome.FAILED}
         self._since = {rescue.stamp: self._since.get(rescue.stamp, now) for rescue in waiting}
         for path in self._troubled - failed:
-            self._trouble.ended_for(path, path=path or self.target)
+            self._trouble.ended_for(path, RescueRecovered(path=path or self.target))
         self._troubled = failed
         self.waiting = len(waiting)

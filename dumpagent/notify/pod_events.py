@@ -7,6 +7,7 @@ From a thread for which nobody waits; what a restart cuts off is not told again,
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import queue
 import threading
@@ -22,8 +23,9 @@ from dumpagent.dumps.text import iso_time, size_text
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.notify.api_server import AlreadyThere, Forbidden, NotThere
 from dumpagent.notify.commands import fetch_command
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
+from dumpagent.observe.events.dumps import DumpUploaded
+from dumpagent.observe.events.notify import PodEventFailed, PodEventMade, PodEventRecovered, PodEventSkipped
 from dumpagent.observe.incident import Incident
 from dumpagent.observe.log import printable
 
@@ -47,7 +49,7 @@ class Pod:
 @dataclass(frozen=True, slots=True)
 class _Due:
     pod: Pod
-    dump: dict[str, object]  # the fields of the log event
+    dump: DumpUploaded
     tries: int = 0
 
 
@@ -82,15 +84,15 @@ class PodEvents:
     ) -> None:
         self._ask, self._root, self._node, self._agent, self._tell = ask, root, node, agent, tell
         self._now, self._monotonic = now, monotonic
-        self._trouble = Incident(tell, ev.POD_EVENT_FAILED, ev.POD_EVENT_RECOVERED, monotonic=monotonic)
-        self._heard: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
+        self._trouble = Incident(tell, PodEventFailed, PodEventRecovered, monotonic=monotonic)
+        self._heard: queue.SimpleQueue[DumpUploaded] = queue.SimpleQueue()
         self._waiting: deque[_Due] = deque(maxlen=_MOST_WAITING)
         self._not_before = 0.0
 
-    def __call__(self, event: Event, /, **fields: object) -> None:
+    def __call__(self, event: Event, /) -> None:
         """Take note of an event; costs a few microseconds."""
-        if event is ev.DUMP_UPLOADED:
-            self._heard.put(fields)
+        if isinstance(event, DumpUploaded):
+            self._heard.put(event)
 
     def start(self, stopped: Callable[[], bool]) -> threading.Thread:
         """Make Events in a thread of its own until `stopped()`."""
@@ -114,51 +116,51 @@ class PodEvents:
         while self._waiting and self._monotonic() >= self._not_before:
             self._make(self._waiting.popleft())
 
-    def _take(self, dump: dict[str, object]) -> None:
-        path = str(dump["path"])
-        pod = writer_named_by(path.removeprefix(self._root + "/"))
+    def _take(self, dump: DumpUploaded) -> None:
+        pod = writer_named_by(dump.path.removeprefix(self._root + "/"))
         if pod:
             self._waiting.append(_Due(pod, dump))
         else:
-            self._tell(ev.POD_EVENT_SKIPPED, path=path, reason="its path names no pod")
+            self._tell(PodEventSkipped(path=dump.path, reason="its path names no pod"))
 
     def _make(self, due: _Due) -> None:
-        pod, path = due.pod, str(due.dump["path"])
-        who = {"path": path, "namespace": pod.namespace, "pod": pod.name}
+        pod, path, namespace, name = due.pod, due.dump.path, due.pod.namespace, due.pod.name
+        skipped = functools.partial(PodEventSkipped, path=path, namespace=namespace, pod=name)
+        failed = functools.partial(PodEventFailed, path=path, namespace=namespace, pod=name)
         try:
-            found = self._ask("GET", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", None)
+            found = self._ask("GET", f"/api/v1/namespaces/{namespace}/pods/{name}", None)
             event = self._event(pod, self._uid(found, due.dump), due.dump)
-            self._ask("POST", f"/api/v1/namespaces/{pod.namespace}/events", event)
+            self._ask("POST", f"/api/v1/namespaces/{namespace}/events", event)
         except NotThere:
-            self._tell(ev.POD_EVENT_SKIPPED, **who, reason="there is no such pod (any more)")
+            self._tell(skipped(reason="there is no such pod (any more)"))
         except Uncertain as error:
-            self._tell(ev.POD_EVENT_SKIPPED, **who, reason=str(error))
+            self._tell(skipped(reason=str(error)))
         except AlreadyThere:
             pass  # an answer was lost on its way
         except Unreachable as error:
-            self._trouble.failed("api", str(error), **who, hint=error.hint or None)
+            self._trouble.failed("api", failed(error=str(error), hint=error.hint or None))
             self._not_before = self._monotonic() + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**due.tries)
             if due.tries + 1 < _ATTEMPTS:
                 self._waiting.appendleft(replace(due, tries=due.tries + 1))
             return
         except Forbidden as error:
-            hint = f"apply the Role and RoleBinding of manifests/pod-events to the namespace {pod.namespace}"
+            hint = f"apply the Role and RoleBinding of manifests/pod-events to the namespace {namespace}"
             # The server's words name the pod: to be told once of a namespace, they stand beside.
-            text = f"this pod's service account may not get pods and create events in {pod.namespace}"
-            self._trouble.failed(pod.namespace, text, **who, reason=str(error), hint=hint)
+            text = f"this pod's service account may not get pods and create events in {namespace}"
+            self._trouble.failed(namespace, failed(error=text, reason=str(error), hint=hint))
         except DumpagentError as error:
-            text = f"the API server refuses an Event in {pod.namespace}"
-            self._trouble.failed(pod.namespace, text, **who, reason=str(error), hint=error.hint or None)
+            text = f"the API server refuses an Event in {namespace}"
+            self._trouble.failed(namespace, failed(error=text, reason=str(error), hint=error.hint or None))
         else:
-            self._tell(ev.POD_EVENT_MADE, **who)
-            self._trouble.ended_for(pod.namespace, **who)
-        self._trouble.ended_for("api")  # it has answered
+            self._tell(PodEventMade(path=path, namespace=namespace, pod=name))
+            self._trouble.ended_for(namespace, PodEventRecovered(path=path, namespace=namespace, pod=name))
+        self._trouble.ended_for("api", PodEventRecovered())  # it has answered
 
-    def _uid(self, pod: Mapping[str, Any], dump: Mapping[str, object]) -> str:
+    def _uid(self, pod: Mapping[str, Any], dump: DumpUploaded) -> str:
         """Give the pod's uid if it can have written the dump. Raises Uncertain."""
         metadata = dict(pod.get("metadata") or {})
         node = str(dict(pod.get("spec") or {}).get("nodeName") or "")
-        made, dumped = str(metadata.get("creationTimestamp") or ""), str(dump.get("dump_time") or "")
+        made, dumped = str(metadata.get("creationTimestamp") or ""), dump.dump_time or ""
         if not metadata.get("uid"):
             raise Uncertain("the API server gave no uid")
         if node != self._node:
@@ -171,15 +173,12 @@ class PodEvents:
             raise Uncertain(f"the pod of that name was made at {made}, after the dump")
         return str(metadata["uid"])
 
-    def _event(self, pod: Pod, uid: str, dump: Mapping[str, object]) -> dict[str, Any]:
-        key, cut = str(dump["key"]), dump.get("verdict") == "truncated"
-        name = hashlib.sha256(f"{key}\0{dump.get('crc32')}".encode("utf-8", "surrogateescape")).hexdigest()[
-            :16
-        ]
-        size = size_text(float(str(dump["size_bytes"])))
-        text = f"{'TRUNCATED heap' if cut else 'Heap'} dump of {size}, {dump.get('dump_time')}"
-        text += f" ({dump.get('reason')})" if cut else ""
-        text += f", is in the store: {fetch_command(key)}"
+    def _event(self, pod: Pod, uid: str, dump: DumpUploaded) -> dict[str, Any]:
+        cut = dump.verdict == "truncated"
+        name = hashlib.sha256(f"{dump.key}\0{dump.crc32}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        text = f"{'TRUNCATED heap' if cut else 'Heap'} dump of {size_text(dump.size_bytes)}, {dump.dump_time}"
+        text += f" ({dump.reason})" if cut else ""
+        text += f", is in the store: {fetch_command(dump.key)}"
         stamp = iso_time(self._now())
         return {
             "apiVersion": "v1",

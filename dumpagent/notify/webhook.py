@@ -19,8 +19,10 @@ from typing import Any
 from dumpagent.dumps.text import size_text
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.notify.commands import fetch_command
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event, Tell
+from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpUploaded
+from dumpagent.observe.events.notify import NotifyFailed, NotifyRecovered
+from dumpagent.observe.events.store import StoreAnswered, StoreFailed, StoreRecovered
 from dumpagent.observe.incident import Incident
 from dumpagent.observe.log import printable
 from dumpagent.settings import Notifying
@@ -99,17 +101,17 @@ class Notifier:
         self._settings, self._outbox, self._post, self._save = settings, outbox, post, save
         self._node, self._root, self._bucket = node, root, bucket
         self._now, self._monotonic = now, monotonic
-        self._trouble = Incident(tell, ev.NOTIFY_FAILED, ev.NOTIFY_RECOVERED, monotonic=monotonic)
-        self._heard: queue.SimpleQueue[tuple[Event, dict[str, object]] | None] = queue.SimpleQueue()
+        self._trouble = Incident(tell, NotifyFailed, NotifyRecovered, monotonic=monotonic)
+        self._heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._store = _StoreAway()
         self._waiting: dict[str, Message] = {}
         self._tokens, self._filled_at = float(_BURST), monotonic()
         self._not_before, self._failures = 0.0, 0
 
-    def __call__(self, event: Event, /, **fields: object) -> None:
+    def __call__(self, event: Event, /) -> None:
         """Take note of an event; costs a few microseconds."""
-        if event in _OF_INTEREST:
-            self._heard.put((event, fields))
+        if isinstance(event, _OF_INTEREST):
+            self._heard.put(event)
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Tell until `stopped()`."""
@@ -147,10 +149,9 @@ class Notifier:
     def turn(self, *, wait_s: float = 0.0) -> None:
         """Hear what has come, waiting up to `wait_s` for it, and tell what is due."""
         try:
-            heard = self._heard.get(timeout=wait_s) if wait_s else self._heard.get_nowait()
-            while heard:
-                self._take(*heard)
-                heard = self._heard.get_nowait()
+            self._take(self._heard.get(timeout=wait_s) if wait_s else self._heard.get_nowait())
+            while True:
+                self._take(self._heard.get_nowait())
         except queue.Empty:
             pass
         self._look_at_store()
@@ -159,12 +160,12 @@ class Notifier:
 
     # -- what is worth telling ----------------------------------------------------------------------------------
 
-    def _take(self, event: Event, fields: dict[str, object]) -> None:
-        if event is ev.DUMP_UPLOADED:
-            self._put(self._of_dump(fields))
-        if event is ev.STORE_FAILED:
+    def _take(self, event: Event) -> None:
+        if isinstance(event, DumpUploaded):
+            self._put(self._of_dump(event))
+        if isinstance(event, StoreFailed):
             if self._store.since is None:
-                self._store = _StoreAway(self._now(), False, str(fields.get("error", "")))
+                self._store = _StoreAway(self._now(), False, event.error)
                 self._keep_store()
         elif self._store.since is not None:
             if self._store.told:
@@ -193,30 +194,27 @@ class Notifier:
         facts = {"event": f"store_{what}", "node": self._node, "bucket": self._bucket, "since": since}
         return Message(_name(what, since), f"The bucket {self._bucket} {text}", facts)
 
-    def _of_dump(self, fields: dict[str, object]) -> Message:
-        fields = {name: printable(value) for name, value in fields.items()}
-        path = str(fields["path"]).removeprefix(self._root + "/")
-        size = float(str(fields["size_bytes"]))
-        stack = [str(frame) for frame in _list(fields.get("oom_stack"))][:_STACK_LINES]
-        key, verdict = str(fields["key"]), str(fields["verdict"])
+    def _of_dump(self, dump: DumpUploaded) -> Message:
+        dump = dump.with_values(**{name: printable(value) for name, value in dump.fields().items()})
+        path = dump.path.removeprefix(self._root + "/")
+        stack = list(dump.oom_stack or ())[:_STACK_LINES]
         application = path.rpartition("/")[0] or path
-        text = f"Heap dump of {application} on {self._node}, {size_text(size)}, {fields.get('dump_time') or 'time unknown'}, {verdict}"
-        if verdict == "truncated":
-            text = f"TRUNCATED: {text} ({fields.get('reason')})"
-        if fields.get("cause"):
-            text += {"oom": ", out of memory", "request": ", made on request"}.get(str(fields["cause"]), "")
-        if fields.get("oom_thread"):
-            text += f" in thread {fields['oom_thread']}"
+        text = f"Heap dump of {application} on {self._node}, {size_text(dump.size_bytes)}, {dump.dump_time or 'time unknown'}, {dump.verdict}"
+        if dump.verdict == "truncated":
+            text = f"TRUNCATED: {text} ({dump.reason})"
+        text += {"oom": ", out of memory", "request": ", made on request"}.get(dump.cause or "", "")
+        if dump.oom_thread:
+            text += f" in thread {dump.oom_thread}"
         text += "".join(f"\n    at {frame}" for frame in stack)
-        command = fetch_command(key)
+        command = fetch_command(dump.key)
         text += f"\n```\n{command}\n```"  # as it stands: Slack and its like would take _ and * for markup
         facts = {
-            "event": "dump_stored", "application": application, "node": self._node, "path": path, "key": key,
-            "bucket": self._bucket, "size_bytes": int(size), "dump_time": fields.get("dump_time"), "verdict": verdict,
-            "reason": fields.get("reason"), "cause": fields.get("cause"), "jvm": fields.get("jvm"),
-            "oom_thread": fields.get("oom_thread"), "oom_stack": stack, "command": command,
+            "event": "dump_stored", "application": application, "node": self._node, "path": path, "key": dump.key,
+            "bucket": self._bucket, "size_bytes": dump.size_bytes, "dump_time": dump.dump_time, "verdict": dump.verdict,
+            "reason": dump.reason, "cause": dump.cause, "jvm": dump.jvm,
+            "oom_thread": dump.oom_thread, "oom_stack": stack, "command": command,
         }  # fmt: skip
-        return Message(_name("dump", key, str(fields.get("crc32"))), text, facts)
+        return Message(_name("dump", dump.key, dump.crc32), text, facts)
 
     # -- the outbox ---------------------------------------------------------------------------------------------
 
@@ -275,14 +273,16 @@ class Notifier:
         except DumpagentError as error:
             self._failed(error)  # the same message cannot help: it goes, and the log has said why
         else:
-            self._trouble.ended_for("webhook")
+            self._trouble.ended_for("webhook", NotifyRecovered())
         self._failures = 0
         self._tokens -= 1
         for message in batch:
             self._remove(message.name)
 
     def _failed(self, error: DumpagentError) -> None:
-        self._trouble.failed("webhook", str(error), hint=error.hint or None, waiting=len(self._waiting))
+        self._trouble.failed(
+            "webhook", NotifyFailed(error=str(error), hint=error.hint or None, waiting=len(self._waiting))
+        )
 
     def _body(self, batch: list[Message]) -> bytes:
         text = str(printable("\n\n".join(message.text for message in batch), lines=True))
@@ -306,15 +306,11 @@ class _StoreAway:
     NAME = "store-away"
 
 
-_OF_INTEREST = {
-    ev.DUMP_UPLOADED, ev.DUMP_ALREADY_STORED, ev.STORE_FAILED, ev.STORE_RECOVERED, ev.STORE_ANSWERED,
-}  # fmt: skip
+_OF_INTEREST = (
+    DumpUploaded, DumpAlreadyStored, StoreFailed, StoreRecovered, StoreAnswered,
+)  # fmt: skip
 
 
 def _name(*parts: object) -> str:
     """Give a file name that the same thing always gets, in order of time."""
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def _list(value: object) -> list[object]:
-    return list(value) if isinstance(value, (list, tuple)) else []

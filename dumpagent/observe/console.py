@@ -26,9 +26,10 @@ def console_lines(target: TextIO, least: int) -> Tell:
         wrapper_class=structlog.make_filtering_bound_logger(least),
     )
 
-    def tell(event: Event, /, **fields: object) -> None:
+    def tell(event: Event, /) -> None:
         getattr(logger, event.level)(
-            event.name, **{name: printable(value) for name, value in fields.items() if value is not None}
+            event.name,
+            **{name: printable(value) for name, value in event.fields().items() if value is not None},
         )
 
     return tell

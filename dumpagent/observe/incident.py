@@ -1,12 +1,16 @@
-"""Lasting troubles told at a sane rate: at once, then seldom, and their end."""
+"""Lasting failures told at a sane rate: at once, then seldom, with their end."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from dumpagent.observe.events import Event, Tell
+from dumpagent.observe.events import Failure, Recovery, Tell
+
+F = TypeVar("F", bound=Failure)
+R = TypeVar("R", bound=Recovery)
 
 
 @dataclass
@@ -17,48 +21,43 @@ class _Open:
 
 
 @dataclass
-class Incident:
-    """One kind of trouble, by what it befalls (a path, a store, ...).
+class Incident(Generic[F, R]):
+    """One kind of lasting failure, by its subject (a path, a store, ...).
 
-    The first failure is told at once as `began`; while it goes on, once every `every_s` with how often and how long;
-    its end as `ended`. A trouble that changes its text is told at once again.
+    The first failure is told at once; while it goes on, once every `every_s` with how often and how long; then its
+    end. A failure whose `error` differs from those before is told at once again.
     """
 
     tell: Tell
-    began: Event
-    ended: Event
+    began: type[F]
+    ended: type[R]
     every_s: float = 600.0
     monotonic: Callable[[], float] = time.monotonic
     _open: dict[Hashable, dict[str, _Open]] = field(default_factory=dict)
 
-    def failed(self, befallen: Hashable, error: str, **fields: object) -> None:
-        """Note that it happened to `befallen`, and tell of it if it is time to."""
+    def failed(self, subject: Hashable, event: F) -> None:
+        """Note that `event` happened to `subject`, and tell of it if it is time to."""
         now = self.monotonic()
-        texts = self._open.setdefault(befallen, {})
-        known = texts.get(error)
+        errors = self._open.setdefault(subject, {})
+        known = errors.get(event.error)
         if known is None:
-            texts[error] = _Open(now, now)
-            self.tell(self.began, error=error, **fields)
+            errors[event.error] = _Open(now, now)
+            self.tell(event)
             return
         known.times += 1
         if now - known.told >= self.every_s:
             known.told = now
-            self.tell(self.began, error=error, times=known.times, seconds=now - known.since, **fields)
+            self.tell(event.with_values(times=known.times, seconds=now - known.since))
 
-    def ended_for(self, befallen: Hashable, **fields: object) -> bool:
-        """Note that `befallen` is well; tell of it if it was not. Says whether it was not."""
-        texts = self._open.pop(befallen, None)
-        if not texts:
+    def ended_for(self, subject: Hashable, event: R) -> bool:
+        """Note that `subject` is well; tell `event` if it was not. Says whether it was not."""
+        errors = self._open.pop(subject, None)
+        if not errors:
             return False
-        now = self.monotonic()
-        self.tell(
-            self.ended,
-            seconds=now - min(entry.since for entry in texts.values()),
-            times=sum(entry.times for entry in texts.values()),
-            **fields,
-        )
+        seconds = self.monotonic() - min(entry.since for entry in errors.values())
+        self.tell(event.with_values(seconds=seconds, times=sum(entry.times for entry in errors.values())))
         return True
 
-    def forget(self, befallen: Hashable) -> None:
-        """Drop what is known of `befallen` without a word: it is gone."""
-        self._open.pop(befallen, None)
+    def forget(self, subject: Hashable) -> None:
+        """Drop what is known of `subject` without a word: it is gone."""
+        self._open.pop(subject, None)

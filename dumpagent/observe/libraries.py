@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.daemon import LibraryWarned
 
 _OF_WARNINGS = "py.warnings"  # Source: Python, logging.captureWarnings
 
@@ -26,7 +26,7 @@ class _Listener(logging.Handler):
         kind = record.name, text if record.name == _OF_WARNINGS else str(record.msg)
         if kind not in self._told:
             self._told.add(kind)
-            self._tell(ev.LIBRARY_WARNED, library=record.name, reason=" ".join(text.split()))
+            self._tell(LibraryWarned(library=record.name, reason=" ".join(text.split())))
 
 
 def hear_libraries(tell: Tell) -> None:

@@ -61,7 +61,7 @@ def log_to(stream: TextIO | None, settings: Logging) -> Tell:
 
 
 def _json_lines(target: TextIO, least: int) -> Tell:
-    def tell(event: Event, /, **fields: object) -> None:
+    def tell(event: Event, /) -> None:
         if LEVELS[event.level] < least:
             return
         now_ns = time.time_ns()
@@ -74,7 +74,7 @@ def _json_lines(target: TextIO, least: int) -> Tell:
         }
         line |= {
             name: printable(value, lines=name == "trace")
-            for name, value in fields.items()
+            for name, value in event.fields().items()
             if value is not None
         }
         target.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -86,10 +86,10 @@ def _json_lines(target: TextIO, least: int) -> Tell:
 def tell_all(*listeners: Tell) -> Tell:
     """Join listeners into one. A listener that fails is named on stderr and does not stop the others."""
 
-    def tell(event: Event, /, **fields: object) -> None:
+    def tell(event: Event, /) -> None:
         for listener in listeners:
             try:
-                listener(event, **fields)
+                listener(event)
             except Exception:  # noqa: BLE001 - what the agent says about its work must never stop its work
                 print(
                     f"dumpagent: a listener failed at {event.name}:\n{traceback.format_exc()}",

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dumpagent.errors import BadSettings
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.daemon import AgentKilled, HeartbeatFailed, HeartbeatRecovered
 from dumpagent.observe.incident import Incident
 from dumpagent.secrets import hide
 
@@ -129,7 +129,7 @@ class Pulse:
     def __init__(self, heartbeat: Heartbeat, tell: Tell, *, good_for_s: float) -> None:
         self._heartbeat, self._tell, self._good_for_s = heartbeat, tell, good_for_s
         self._last = (Health.NOT_READY, "the daemon is starting", heartbeat.boottime())
-        self._trouble = Incident(tell, ev.HEARTBEAT_FAILED, ev.HEARTBEAT_RECOVERED)
+        self._trouble = Incident(tell, HeartbeatFailed, HeartbeatRecovered)
 
     def begin(self) -> None:
         """Make the directory and say that the daemon starts, and what became of the one before it."""
@@ -138,7 +138,9 @@ class Pulse:
             self._heartbeat.open()
         except BadSettings as error:
             # Fatal in a pod, where the kubelet sees to that; outside one, nobody asks.
-            self._trouble.failed("heartbeat", str(error), path=self._heartbeat.path, hint=error.hint)
+            self._trouble.failed(
+                "heartbeat", HeartbeatFailed(error=str(error), path=self._heartbeat.path, hint=error.hint)
+            )
 
     def beat(self, verdict: Health, reason: str) -> None:
         """Say how the daemon is, and why."""
@@ -146,9 +148,11 @@ class Pulse:
         try:
             self._heartbeat.beat(verdict, reason, self._good_for_s)
         except OSError as error:
-            self._trouble.failed("heartbeat", error.strerror or str(error), path=self._heartbeat.path)
+            self._trouble.failed(
+                "heartbeat", HeartbeatFailed(error=error.strerror or str(error), path=self._heartbeat.path)
+            )
         else:
-            self._trouble.ended_for("heartbeat", path=self._heartbeat.path)
+            self._trouble.ended_for("heartbeat", HeartbeatRecovered(path=self._heartbeat.path))
 
     def why_not_live(self) -> str:
         """Say why the daemon is not alive; empty if it is."""
@@ -169,10 +173,11 @@ def tell_of_one_that_was_killed(heartbeat: Heartbeat, tell: Tell) -> None:
     """Tell, at the start of a daemon, if the one before it in this pod was killed: it could not say so itself."""
     if who := heartbeat.of_one_that_was_killed():
         tell(
-            ev.AGENT_KILLED,
-            mode=heartbeat.mode,
-            reason=f"{who}, was gone: killed, or ended by an error",
-            hint="see the pod's last state (OOMKilled: raise the memory limit; liveness) and `kubectl logs -p`",
+            AgentKilled(
+                mode=heartbeat.mode,
+                reason=f"{who}, was gone: killed, or ended by an error",
+                hint="see the pod's last state (OOMKilled: raise the memory limit; liveness) and `kubectl logs -p`",
+            )
         )
 
 

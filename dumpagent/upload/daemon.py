@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Unreachable
 from dumpagent.kernel.shutdown import Shutdown
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.volume import OtherAgentFound, OtherAgentGone, SpaceMeasured
 from dumpagent.observe.incident import Incident
 from dumpagent.probes.heartbeat import Health, Pulse
 from dumpagent.settings import S3, Asking, Watching
@@ -67,17 +67,17 @@ class Daemon:
 
     def _own_the_volume(self) -> None:
         """Wait until no other agent works on this volume, and finish what the last one left."""
-        other = Incident(self._tell, ev.OTHER_AGENT_FOUND, ev.OTHER_AGENT_GONE)
+        other = Incident(self._tell, OtherAgentFound, OtherAgentGone)
         while not self._ending.stop.is_set():
             try:
                 self._ledger.lock()
                 settle_all(self._loop.root, self._ledger.directory)
                 break
             except AnotherAgent as error:
-                other.failed("lock", str(error), hint=error.hint)
+                other.failed("lock", OtherAgentFound(error=str(error), hint=error.hint))
                 self._pulse.beat(Health.NOT_READY, str(error))
                 self._ending.wait(_LOCK_RETRY_S)
-        other.ended_for("lock")
+        other.ended_for("lock", OtherAgentGone())
 
     def _look_until_the_end(self, bringer: WorkerThread) -> None:
         watch = open_watch(self._loop.root, tell=self._tell, skip=frozenset({self._ledger.directory}))
@@ -208,8 +208,9 @@ def _measure_space(root: str, tell: Tell) -> None:
     except OSError:
         return  # the scan tells what is wrong with it
     tell(
-        ev.SPACE_MEASURED,
-        path=root,
-        free_bytes=space.free_bytes,
-        size_bytes=space.total_bytes,
+        SpaceMeasured(
+            path=root,
+            free_bytes=space.free_bytes,
+            size_bytes=space.total_bytes,
+        )
     )

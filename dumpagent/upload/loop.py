@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import DumpagentError, Unreachable
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.dumps import DumpWaiting, DumpWouldUpload, UploadFailed, UploadRecovered
 from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import Store
 from dumpagent.upload.backlog import Backlog, Counts, Entry
@@ -68,7 +68,7 @@ class UploadLoop:
         self.backlog = Backlog(monotonic=monotonic)
         self._ledger, self._sender, self._tell, self._stop = ledger, sender, tell, stop
         self._reach = StoreHealth(store, tell, monotonic=monotonic)
-        dump_incident = Incident(tell, ev.UPLOAD_FAILED, ev.UPLOAD_RECOVERED, monotonic=monotonic)
+        dump_incident = Incident(tell, UploadFailed, UploadRecovered, monotonic=monotonic)
         self._finder = Finder(
             root=root,
             backlog=self.backlog,
@@ -185,7 +185,7 @@ class UploadLoop:
         waiting = self.backlog.waiting()
         for entry in waiting:
             if entry.verdict:
-                self._tell(ev.DUMP_WAITING, path=entry.dump.path, reason=entry.verdict.reason)
+                self._tell(DumpWaiting(path=entry.dump.path, reason=entry.verdict.reason))
         unreadable = sum(1 for entry in waiting if entry.verdict is None) + len(self._finder.unreadable)
         return Pass(uploaded, already_stored, len(waiting), failed + unreadable)
 
@@ -193,10 +193,11 @@ class UploadLoop:
         assert entry.verdict is not None  # noqa: S101 - READY entries have one
         candidate = self._sender.foresee(Job(entry.dump, entry.verdict))
         self._tell(
-            ev.DUMP_WOULD_UPLOAD,
-            path=entry.dump.path,
-            key=candidate.key,
-            size_bytes=entry.dump.size_bytes,
-            verdict=entry.verdict.state.value,
-            action="nothing: the store holds it already" if candidate.is_stored else "upload",
+            DumpWouldUpload(
+                path=entry.dump.path,
+                key=candidate.key,
+                size_bytes=entry.dump.size_bytes,
+                verdict=entry.verdict.state.value,
+                action="nothing: the store holds it already" if candidate.is_stored else "upload",
+            )
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.store import StoreAnswered, StoreChecked, StoreFailed, StoreRecovered
 from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import LookRefused, Store
 
@@ -18,31 +18,34 @@ class StoreHealth:
 
     def __init__(self, store: Store, tell: Tell, *, monotonic: Callable[[], float]) -> None:
         self._store, self._tell, self._monotonic = store, tell, monotonic
-        self._trouble = Incident(tell, ev.STORE_FAILED, ev.STORE_RECOVERED, monotonic=monotonic)
+        self._trouble = Incident(tell, StoreFailed, StoreRecovered, monotonic=monotonic)
         self._greeted = False  # the store has answered before
         self._paused_until = 0.0
 
     def note(self, error: DumpagentError | None) -> None:
         """Take note of how the store answered a question that was not about a dump."""
-        self._tell(ev.STORE_CHECKED, store=self._store.name, usable=error is None)
+        self._tell(StoreChecked(store=self._store.name, usable=error is None))
         if error:
-            self._trouble.failed(_STORE, str(error), store=self._store.name, hint=error.hint or None)
+            self._trouble.failed(
+                _STORE, StoreFailed(error=str(error), store=self._store.name, hint=error.hint or None)
+            )
             return
-        recovered = self._trouble.ended_for(_STORE, store=self._store.name)
+        recovered = self._trouble.ended_for(_STORE, StoreRecovered(store=self._store.name))
         if not recovered and not self._greeted:
-            self._tell(ev.STORE_ANSWERED, store=self._store.name)
+            self._tell(StoreAnswered(store=self._store.name))
         self._greeted = True
 
     def failed(self, error: DumpagentError, *, pending: int) -> None:
         """Take note that a dump could not be stored for the store's own fault; `pending` dumps wait for it."""
         self._trouble.failed(
-            _STORE, str(error), store=self._store.name, hint=error.hint or None, pending=pending
+            _STORE,
+            StoreFailed(error=str(error), store=self._store.name, hint=error.hint or None, pending=pending),
         )
 
     def has_stored(self) -> None:
         """Take note that a dump is stored: nothing is wrong with the store, and nobody need wait for it."""
         self._paused_until = 0.0
-        self._trouble.ended_for(_STORE, store=self._store.name)
+        self._trouble.ended_for(_STORE, StoreRecovered(store=self._store.name))
 
     def refuses_everybody(self) -> DumpagentError | None:
         """Ask the store whether it takes anything at all: give why not, None if it does or does not tell."""

@@ -11,8 +11,16 @@ from dumpagent.dumps.model import DumpFile, State, Verdict
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.dumps.text import iso_time_ms
 from dumpagent.errors import DumpagentError, Unreachable
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.daemon import AgentFaulty
+from dumpagent.observe.events.dumps import (
+    AttemptFailed,
+    DumpAlreadyStored,
+    DumpUploaded,
+    UploadFailed,
+    UploadRecovered,
+)
+from dumpagent.observe.events.dumps import DumpChanged as DumpChangedEvent
 from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.ledger import Ledger
@@ -51,7 +59,7 @@ class UploadWorker:
         ledger: Ledger,
         judge: Judge,
         reach: StoreHealth,
-        dump_incident: Incident,
+        dump_incident: Incident[UploadFailed, UploadRecovered],
         tell: Tell,
         stop: threading.Event,
         progress: ShowProgress,
@@ -91,7 +99,7 @@ class UploadWorker:
             self._backlog.judge_again(entry)
             return None
         except DumpChanged as error:
-            self._tell(ev.DUMP_CHANGED, path=dump.path, error=str(error), hint=error.hint)
+            self._tell(DumpChangedEvent(path=dump.path, error=str(error), hint=error.hint))
             self._backlog.judge_again(entry)
             return error
         except FileNotFoundError as error:
@@ -106,21 +114,22 @@ class UploadWorker:
         except OSError as error:
             delay_s = self._backlog.retry(entry)
             reason = f"cannot be read: {error.strerror}"
-            self._tell(ev.ATTEMPT_FAILED, path=dump.path, fault="dump", error=reason)
+            self._tell(AttemptFailed(path=dump.path, fault="dump", error=reason))
             self._dump_incident.failed(
-                dump.identity.inode, reason, path=dump.path, hint=NOT_READABLE, next_try_seconds=delay_s
+                dump.identity.inode,
+                UploadFailed(error=reason, path=dump.path, hint=NOT_READABLE, next_try_seconds=delay_s),
             )
             return error
         except Exception as error:  # noqa: BLE001 - a fault of ours with one dump must not end the others' uploads
             self._tell(
-                ev.AGENT_FAULTY, path=dump.path, error=f"{type(error).__name__}: {error}", trace=format_exc()
+                AgentFaulty(path=dump.path, error=f"{type(error).__name__}: {error}", trace=format_exc())
             )
             self._backlog.retry(entry)
             return DumpagentError(f"{type(error).__name__}: {error}")
         self._backlog.has_stored(entry)
         self._judge.forget(dump)
         self._reach.has_stored()
-        self._dump_incident.ended_for(dump.identity.inode, path=dump.path)
+        self._dump_incident.ended_for(dump.identity.inode, UploadRecovered(path=dump.path))
         seconds = self._monotonic() - began
         self._tell_stored(entry, verdict, receipt, seconds=seconds)
         return receipt
@@ -128,8 +137,7 @@ class UploadWorker:
     def _tell_stored(self, entry: Entry, verdict: Verdict, receipt: Receipt, *, seconds: float) -> None:
         dump, facts = entry.dump, verdict.facts
         victim, entry.victim = entry.victim, None
-        self._tell(
-            ev.DUMP_UPLOADED if receipt.is_news else ev.DUMP_ALREADY_STORED,
+        told = (DumpUploaded if receipt.is_news else DumpAlreadyStored)(
             path=dump.path,
             key=receipt.key,
             size_bytes=dump.size_bytes,
@@ -144,10 +152,11 @@ class UploadWorker:
             cause=facts.cause.value if facts else None,
             dump_time=iso_time_ms(facts.dump_time_ms) if facts else None,
             oom_thread=victim.name(wait_s=_VICTIM_WAIT_S if receipt.is_news else 0) if victim else None,
-            oom_stack=list(facts.oom_stack[:_STACK_TOLD]) or None if facts else None,
+            oom_stack=tuple(facts.oom_stack[:_STACK_TOLD]) or None if facts else None,
             resumed=True if receipt.resumed else None,
             verified=receipt.verified,
         )
+        self._tell(told)
 
     def _refused(self, entry: Entry, error: DumpagentError) -> None:
         """A store that refuses everybody is one trouble of the store, not one of each dump."""
@@ -156,17 +165,19 @@ class UploadWorker:
             self._store_failed(entry, of_the_store)
             return
         delay_s = self._backlog.retry(entry)
-        self._tell(ev.ATTEMPT_FAILED, path=entry.dump.path, fault="dump", error=str(error))
+        self._tell(AttemptFailed(path=entry.dump.path, fault="dump", error=str(error)))
         self._dump_incident.failed(
             entry.dump.identity.inode,
-            str(error),
-            path=entry.dump.path,
-            hint=error.hint or None,
-            next_try_seconds=delay_s,
+            UploadFailed(
+                error=str(error),
+                path=entry.dump.path,
+                hint=error.hint or None,
+                next_try_seconds=delay_s,
+            ),
         )
 
     def _store_failed(self, entry: Entry, error: DumpagentError) -> None:
         delay_s = self._backlog.retry(entry)
         self._reach.leave_alone(delay_s)
-        self._tell(ev.ATTEMPT_FAILED, path=entry.dump.path, fault="store", error=str(error))
+        self._tell(AttemptFailed(path=entry.dump.path, fault="store", error=str(error)))
         self._reach.failed(error, pending=self._backlog.counts().pending)

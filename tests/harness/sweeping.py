@@ -10,7 +10,7 @@ from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.sweep import QUIET_S, Sweep
 
 
-def _nobody(_event: Event, /, **_fields: object) -> None:
+def _nobody(_event: Event, /) -> None:
     """Listen to nothing."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dumpagent.observe.events import CATALOGUE
+from dumpagent.observe.events.catalogue import CATALOGUE
 from dumpagent.observe.log import LEVELS
 from dumpagent.upload.ledger import Ledger
 from tests.harness import children

@@ -92,7 +92,8 @@ def _serve(orders: socket.socket, part_bytes: int) -> None:
     import boto3  # noqa: F401 - imported once, for all lives
 
     import dumpagent.cli.upload
-    import dumpagent.observe.metrics  # noqa: F401
+    import dumpagent.observe.metrics.mount
+    import dumpagent.observe.metrics.upload  # noqa: F401
     from dumpagent.upload.daemon import StoreQuestion
     from dumpagent.upload.transfer.sweep import Sweep
     from dumpagent.upload.transfer.uploader import Uploader

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.dumps import ObjectMissing
 from dumpagent.store.protocol import Store
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer import metadata
@@ -81,9 +81,7 @@ class Recheck:
             if there is False:
                 self._ledger.forget(each.receipt.identity)
                 missing.append(each.receipt.identity)
-                self._tell(
-                    ev.OBJECT_MISSING, path=each.dump.path, key=each.receipt.key, store=self._store.name
-                )
+                self._tell(ObjectMissing(path=each.dump.path, key=each.receipt.key, store=self._store.name))
             else:  # there, or the store does not tell: asking again and again would not change that
                 receipt = replace(each.receipt, rechecked=True)
                 self._ledger.record(receipt)

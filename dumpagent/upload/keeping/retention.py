@@ -11,8 +11,9 @@ from dumpagent.dumps.names import dump_of_segment
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.kernel.rename import rename_noreplace
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.dumps import DeleteFailed, DeleteRecovered, DumpDeleted, ObjectMissing
+from dumpagent.observe.events.volume import VolumeFull, VolumeRoomy
 from dumpagent.observe.incident import Incident
 from dumpagent.settings import Keep, Keeping
 from dumpagent.store.protocol import Store
@@ -98,8 +99,8 @@ class Retention:
     ) -> None:
         self._keeping, self._root, self._store, self._ledger, self._tell = keeping, root, store, ledger, tell
         self._space = space
-        self._full = Incident(tell, ev.VOLUME_FULL, ev.VOLUME_ROOMY)
-        self._undeletable = Incident(tell, ev.DELETE_FAILED, ev.DELETE_RECOVERED)
+        self._full = Incident(tell, VolumeFull, VolumeRoomy)
+        self._undeletable = Incident(tell, DeleteFailed, DeleteRecovered)
 
     def wanted(self) -> bool:
         """Say whether something is to be deleted now, if it may. Asks the file system, not the store."""
@@ -152,24 +153,24 @@ class Retention:
             if there is False:
                 self._ledger.forget(each.receipt.identity)
                 missing.append(each.dump.identity)
-                self._tell(
-                    ev.OBJECT_MISSING, path=each.dump.path, key=each.receipt.key, store=self._store.name
-                )
+                self._tell(ObjectMissing(path=each.dump.path, key=each.receipt.key, store=self._store.name))
         return missing
 
     def _judge_space(self) -> None:
         if self._keeping.local_keep is Keep.ALWAYS or not self._scarce():
-            self._full.ended_for("volume", path=self._root)
+            self._full.ended_for("volume", VolumeRoomy(path=self._root))
             return
         room = self._space(self._root)
         self._full.failed(
             "volume",
-            f"less than {self._keeping.local_min_free_percent:g} % of the volume is free",
-            path=self._root,
-            free_bytes=room.free_bytes,
-            total_bytes=room.total_bytes,
-            hint="nothing that is left may be deleted: it is not confirmed in the store, or is no dump. "
-            "Make the volume larger or clear it by hand; the next dump may not fit",
+            VolumeFull(
+                error=f"less than {self._keeping.local_min_free_percent:g} % of the volume is free",
+                path=self._root,
+                free_bytes=room.free_bytes,
+                total_bytes=room.total_bytes,
+                hint="nothing that is left may be deleted: it is not confirmed in the store, or is no dump. "
+                "Make the volume larger or clear it by hand; the next dump may not fit",
+            ),
         )
 
     def _scarce(self) -> bool:
@@ -194,15 +195,17 @@ class Retention:
         except OSError as error:
             self._undeletable.failed(
                 "volume",
-                error.strerror or str(error),
-                path=each.dump.path,
-                hint="deleting needs the capability DAC_OVERRIDE, and STATE_DIR on the volume of the dumps",
+                DeleteFailed(
+                    error=error.strerror or str(error),
+                    path=each.dump.path,
+                    hint="deleting needs the capability DAC_OVERRIDE, and STATE_DIR on the volume of the dumps",
+                ),
             )
             return
         if settle(self._root, moved):
-            self._undeletable.ended_for("volume", path=each.dump.path)
+            self._undeletable.ended_for("volume", DeleteRecovered(path=each.dump.path))
             self._tell(
-                ev.DUMP_DELETED, path=each.dump.path, key=each.receipt.key, size_bytes=each.dump.size_bytes
+                DumpDeleted(path=each.dump.path, key=each.receipt.key, size_bytes=each.dump.size_bytes)
             )
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from dumpagent.dumps.model import Identity
 from dumpagent.dumps.receipt import Journal
 from dumpagent.errors import Refused
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.store import LeftoverAborted
 from dumpagent.store.protocol import OpenUpload, Store, is_own_key
 from dumpagent.store.reservation import release, reserved_for, with_metadata
 from dumpagent.upload.transfer import metadata
@@ -87,7 +87,7 @@ class Sweep:
                 except Refused:
                     continue  # not now: expired credentials, for one
                 self._journal.forget_unfinished(upload.identity)
-                self._tell(ev.LEFTOVER_ABORTED, key=upload.key, store=self._store.name)
+                self._tell(LeftoverAborted(key=upload.key, store=self._store.name))
                 given_up += 1
         return given_up
 
@@ -148,5 +148,5 @@ class Sweep:
                 self._store.delete(upload.key)
         except Refused:
             return False  # may not abort: the lifecycle rule will
-        self._tell(ev.LEFTOVER_ABORTED, key=upload.key, store=self._store.name)
+        self._tell(LeftoverAborted(key=upload.key, store=self._store.name))
         return True

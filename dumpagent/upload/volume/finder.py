@@ -8,8 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dumpagent.dumps.model import DumpFacts, DumpFile, State, Verdict
 from dumpagent.dumps.names import dump_of_segment
 from dumpagent.dumps.segment_files import segment_files_of
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.dumps import (
+    ClaimFailed,
+    ClaimRecovered,
+    DumpClaimed,
+    DumpFound,
+    DumpGone,
+    UploadFailed,
+    UploadRecovered,
+)
+from dumpagent.observe.events.volume import ReceiptsPruned, ScanFailed, ScanFinished, ScanRecovered
 from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.ledger import Ledger
@@ -36,7 +45,7 @@ class Finder:
         ledger: Ledger,
         judge: Judge,
         claim: Claim | None,
-        dump_incident: Incident,
+        dump_incident: Incident[UploadFailed, UploadRecovered],
         tell: Tell,
         retention_s: float,
         monotonic: Callable[[], float],
@@ -44,8 +53,8 @@ class Finder:
         self._root, self._backlog, self._ledger, self._judge = root, backlog, ledger, judge
         self._claim, self._dump_incident, self._tell = claim, dump_incident, tell
         self._retention_s, self._monotonic = retention_s, monotonic
-        self._scan_incident = Incident(tell, ev.SCAN_FAILED, ev.SCAN_RECOVERED, monotonic=monotonic)
-        self._claim_incident = Incident(tell, ev.CLAIM_FAILED, ev.CLAIM_RECOVERED, monotonic=monotonic)
+        self._scan_incident = Incident(tell, ScanFailed, ScanRecovered, monotonic=monotonic)
+        self._claim_incident = Incident(tell, ClaimFailed, ClaimRecovered, monotonic=monotonic)
         self.unreadable: dict[str, str] = {}
 
     def look(self) -> float | None:
@@ -56,16 +65,17 @@ class Finder:
         began = self._monotonic()
         found = scan(self._root, skip=frozenset({self._ledger.directory}))
         for path in self.unreadable.keys() - found.unreadable.keys():
-            self._scan_incident.ended_for(path, path=path)
+            self._scan_incident.ended_for(path, ScanRecovered(path=path))
         self.unreadable = dict(found.unreadable)
         for path, reason in found.unreadable.items():
-            self._scan_incident.failed(path, reason, path=path, hint=scan_hint(reason))
+            self._scan_incident.failed(path, ScanFailed(error=reason, path=path, hint=scan_hint(reason)))
         self._tell(
-            ev.SCAN_FINISHED,
-            path=self._root,
-            dumps=len(found.dumps),
-            unreadable=len(found.unreadable),
-            seconds=self._monotonic() - began,
+            ScanFinished(
+                path=self._root,
+                dumps=len(found.dumps),
+                unreadable=len(found.unreadable),
+                seconds=self._monotonic() - began,
+            )
         )
         if found.parts:
             self._take_over(found.dumps, everything=False)  # whose parts they are must be known first
@@ -76,7 +86,7 @@ class Finder:
                 (dump.identity for dump in dumps), retention_s=self._retention_s
             )
             if dropped:
-                self._tell(ev.RECEIPTS_PRUNED, count=len(dropped), oldest=dropped[0].key)
+                self._tell(ReceiptsPruned(count=len(dropped), oldest=dropped[0].key))
         return self._judge_waiting()
 
     def look_at(self, relpaths: Iterable[str]) -> float | None:
@@ -97,11 +107,11 @@ class Finder:
             dumps, stored=lambda identity: self._ledger.receipt(identity) is not None, everything=everything
         )
         for dump in changes.new:
-            self._tell(ev.DUMP_FOUND, path=dump.path, size_bytes=dump.size_bytes)
+            self._tell(DumpFound(path=dump.path, size_bytes=dump.size_bytes))
         for dump in changes.lost:
             self._judge.forget(dump)
             self._dump_incident.forget(dump.identity.inode)
-            self._tell(ev.DUMP_GONE, path=dump.path, size_bytes=dump.size_bytes)
+            self._tell(DumpGone(path=dump.path, size_bytes=dump.size_bytes))
 
     def _orphans(self, found: Scan) -> Iterator[DumpFile]:
         """Give the parts (X.hprof.p0) that are dumps of their own to us: their dump is settled, or gone."""
@@ -147,7 +157,8 @@ class Finder:
             return None  # gone or renamed since the scan: the next scan tells
         except OSError as error:
             self._dump_incident.failed(
-                dump.identity.inode, f"cannot be read: {error.strerror}", path=dump.path, hint=NOT_READABLE
+                dump.identity.inode,
+                UploadFailed(error=f"cannot be read: {error.strerror}", path=dump.path, hint=NOT_READABLE),
             )
             return None
         self._backlog.ready(entry, dump, verdict)
@@ -165,11 +176,11 @@ class Finder:
             claimed = self._claim(dump, verdict.facts)
         except CannotClaim as error:
             # One trouble of the volume, not one of each dump.
-            self._claim_incident.failed("volume", str(error), path=dump.path, hint=error.hint)
+            self._claim_incident.failed(
+                "volume", ClaimFailed(error=str(error), path=dump.path, hint=error.hint)
+            )
             return dump
         if claimed.relpath != dump.relpath:
-            self._claim_incident.ended_for("volume", path=dump.path)
-            self._tell(
-                ev.DUMP_CLAIMED, path=dump.path, claimed_path=claimed.path, verdict=verdict.state.value
-            )
+            self._claim_incident.ended_for("volume", ClaimRecovered(path=dump.path))
+            self._tell(DumpClaimed(path=dump.path, claimed_path=claimed.path, verdict=verdict.state.value))
         return claimed

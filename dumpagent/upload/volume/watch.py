@@ -11,8 +11,14 @@ from inotify_simple import INotify, flags
 
 from dumpagent.dumps.names import is_dump_name
 from dumpagent.kernel.lease import network_file_system
-from dumpagent.observe import events as ev
-from dumpagent.observe.events import Event, Tell
+from dumpagent.observe.events import Tell
+from dumpagent.observe.events.volume import (
+    WatchImpaired,
+    WatchLimited,
+    WatchOverflowed,
+    WatchRemote,
+    WatchUnavailable,
+)
 
 # What is finished says CLOSE_WRITE or MOVED_TO; CREATE is there for new directories, and for dumps that begin.
 _FINISHED = flags.CLOSE_WRITE | flags.MOVED_TO
@@ -42,7 +48,7 @@ class Watch:
     ) -> None:
         self._inotify, self._root, self._tell, self._skip = inotify, root, tell, skip
         self._relpaths: dict[int, str] = {}  # by watch descriptor
-        self._told: set[str] = set()
+        self._told: set[type[WatchImpaired]] = set()
 
     def fileno(self) -> int:
         """Give the descriptor that becomes readable when there is something to read."""
@@ -68,7 +74,7 @@ class Watch:
         for event in self._inotify.read(timeout=0):
             if event.mask & flags.Q_OVERFLOW:
                 self._tell_once(
-                    ev.WATCH_OVERFLOWED,
+                    WatchOverflowed,
                     "the kernel's queue of events was full",
                     "raise fs.inotify.max_queued_events on the node if this comes often",
                 )
@@ -106,14 +112,14 @@ class Watch:
             except OSError as error:
                 if error.errno == errno.ENOSPC:
                     self._tell_once(
-                        ev.WATCH_LIMITED,
+                        WatchLimited,
                         f"no more watches at {path}",
                         "raise fs.inotify.max_user_watches on the node",
                     )
                 elif error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
                     continue  # gone, no directory any more, or not ours to read, which the scan tells
                 else:
-                    self._tell_once(ev.WATCH_UNAVAILABLE, f"{path}: {error.strerror}", _SCAN_HINT)
+                    self._tell_once(WatchUnavailable, f"{path}: {error.strerror}", _SCAN_HINT)
             self._look_inside(path, relpath, ahead, woken)
 
     def _look_inside(self, path: str, relpath: str, ahead: list[str], woken: Woken) -> None:
@@ -138,12 +144,12 @@ class Watch:
         finally:
             os.close(fd)
         if kind:
-            self._tell_once(ev.WATCH_REMOTE, f"{self._root} is {kind}", _SCAN_HINT)
+            self._tell_once(WatchRemote, f"{self._root} is {kind}", _SCAN_HINT)
 
-    def _tell_once(self, event: Event, reason: str, hint: str) -> None:
-        if event.name not in self._told:
-            self._told.add(event.name)
-            self._tell(event, path=self._root, reason=reason, hint=hint)
+    def _tell_once(self, kind: type[WatchImpaired], reason: str, hint: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            self._tell(kind(path=self._root, reason=reason, hint=hint))
 
     def close(self) -> None:
         """End all watches."""
@@ -169,7 +175,7 @@ def open_watch(root: str, *, tell: Tell, skip: frozenset[str] = frozenset()) -> 
         hint = (
             "raise fs.inotify.max_user_instances on the node" if error.errno == errno.EMFILE else _SCAN_HINT
         )
-        tell(ev.WATCH_UNAVAILABLE, path=root, reason=error.strerror, hint=hint)
+        tell(WatchUnavailable(path=root, reason=error.strerror or str(error), hint=hint))
         return None
     watch = Watch(inotify, root, tell=tell, skip=skip)
     watch.tell_of_network()

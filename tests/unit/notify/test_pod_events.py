@@ -12,9 +12,11 @@ import pytest
 from dumpagent.errors import BadSettings, Unreachable
 from dumpagent.notify.api_server import ApiServer, address_of
 from dumpagent.notify.pod_events import Pod, PodEvents, writer_named_by
-from dumpagent.observe import events as ev
+from dumpagent.observe.events import Event
+from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpUploaded
 from dumpagent.secrets import HIDDEN, hide
 from tests.harness.api_server import POD, PODS, Cluster, status
+from tests.harness.events import an_event
 from tests.harness.stores.certificates import make_certificates
 from tests.unit.upload.conftest import Told
 
@@ -75,7 +77,7 @@ class World:
         return self.api.ask(method, path, body)
 
     def store(self, **other: object) -> None:
-        self.events(ev.DUMP_UPLOADED, **{**DUMP, **other})
+        self.events(an_event(DumpUploaded, **{**DUMP, **other}))
         self.events.turn()
 
     def after(self, seconds: float) -> None:
@@ -86,8 +88,8 @@ class World:
 class AllTold(Told):
     """Keeps debug events too."""
 
-    def __call__(self, event: ev.Event, /, **fields: object) -> None:
-        self.events.append((event.name, fields))
+    def __call__(self, event: Event, /) -> None:
+        self.events.append((event.name, event.fields()))
 
 
 @pytest.fixture
@@ -155,7 +157,7 @@ def test_where_the_writer_is_not_certain_no_event_is_made(
 
 def test_a_path_that_names_no_pod_asks_nobody(world: World) -> None:
     world.store(path="/mnt/dump/java_pid1.hprof")
-    world.events(ev.DUMP_ALREADY_STORED, **DUMP)
+    world.events(an_event(DumpAlreadyStored, **DUMP))
     world.events.turn()
     assert world.cluster.asked == []
     assert world.told.names() == ["pod_event_skipped"]
@@ -257,7 +259,7 @@ def test_a_server_that_hangs_holds_up_nobody_who_tells(world: World) -> None:
     stopped = threading.Event()
     thread = world.events.start(stopped.is_set)
     for number in range(1000):
-        world.events(ev.DUMP_UPLOADED, **{**DUMP, "key": f"dump-{number}"})
+        world.events(an_event(DumpUploaded, **{**DUMP, "key": f"dump-{number}"}))
     while not world.cluster.asked:
         stopped.wait(0.01)
     assert thread.is_alive()

@@ -14,9 +14,11 @@ import pytest
 from dumpagent.errors import BadSettings, DumpagentError, Refused, Unreachable
 from dumpagent.kernel.files import replace_file
 from dumpagent.notify.webhook import Notifier, Post, webhook
-from dumpagent.observe import events as ev
 from dumpagent.observe.events import Event
+from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpUploaded
+from dumpagent.observe.events.store import StoreAnswered, StoreFailed, StoreRecovered
 from dumpagent.settings import Notifying, declared
+from tests.harness.events import an_event
 from tests.unit.upload.conftest import Told
 
 DUMP = {
@@ -52,8 +54,8 @@ class World:
             raise self.refusal
         self.got.append(json.loads(body))
 
-    def hear(self, event: Event, **fields: object) -> None:
-        self.notifier(event, **fields)
+    def hear(self, happened: Event) -> None:
+        self.notifier(happened)
         self.notifier.turn()
 
     def texts(self) -> list[str]:
@@ -70,7 +72,7 @@ def world(tmp_path: Path) -> World:
 
 
 def test_a_stored_dump_is_told_with_all_that_a_developer_asks_first(world: World) -> None:
-    world.notifier(ev.DUMP_UPLOADED, **DUMP)
+    world.notifier(an_event(DumpUploaded, **DUMP))
     world.notifier.turn()
     (text,) = world.texts()
     for part in ("shop/checkout", "worker-1", "3.0 GiB", "2026-01-01T12:00:00Z", "complete",
@@ -81,7 +83,7 @@ def test_a_stored_dump_is_told_with_all_that_a_developer_asks_first(world: World
 
 def test_json_carries_the_facts(tmp_path: Path) -> None:
     world = World(tmp_path, notify_format="json")
-    world.notifier(ev.DUMP_UPLOADED, **DUMP)
+    world.notifier(an_event(DumpUploaded, **DUMP))
     world.notifier.turn()
     ((event,),) = [each["events"] for each in world.got]
     assert (event["event"], event["size_bytes"], event["oom_stack"]) == (
@@ -92,7 +94,7 @@ def test_json_carries_the_facts(tmp_path: Path) -> None:
 
 
 def test_a_truncated_dump_begins_with_that_word(world: World) -> None:
-    world.notifier(ev.DUMP_UPLOADED, **DUMP | {"verdict": "truncated", "reason": "no END record"})
+    world.notifier(an_event(DumpUploaded, **DUMP | {"verdict": "truncated", "reason": "no END record"}))
     world.notifier.turn()
     assert world.texts()[0].startswith("TRUNCATED: ")
     assert "no END record" in world.texts()[0]
@@ -100,20 +102,20 @@ def test_a_truncated_dump_begins_with_that_word(world: World) -> None:
 
 def test_names_from_the_volume_cannot_mark_up_a_message(world: World) -> None:
     """<!channel> in a directory's name must not call everybody."""
-    world.notifier(ev.DUMP_UPLOADED, **DUMP | {"path": "/mnt/dump/<!channel>&\udcff/a.hprof"})
+    world.notifier(an_event(DumpUploaded, **DUMP | {"path": "/mnt/dump/<!channel>&\udcff/a.hprof"}))
     world.notifier.turn()
     assert "&lt;!channel&gt;&amp;\\xff" in world.texts()[0]
 
 
 def test_a_dump_that_was_there_before_is_not_told(world: World) -> None:
-    world.notifier(ev.DUMP_ALREADY_STORED, **DUMP)
+    world.notifier(an_event(DumpAlreadyStored, **DUMP))
     world.notifier.turn()
     assert world.got == []
 
 
 def test_a_webhook_that_is_away_gets_the_message_later_once_also_after_a_restart(world: World) -> None:
     world.refusal = Unreachable("away")
-    world.notifier(ev.DUMP_UPLOADED, **DUMP)
+    world.notifier(an_event(DumpUploaded, **DUMP))
     world.notifier.turn()
     world.after(60)
     world.start()  # kill -9 and again
@@ -135,7 +137,7 @@ def test_retries_come_slower_and_slower_and_the_log_is_told_once(world: World) -
 
     world.post = post
     world.start()
-    world.notifier(ev.DUMP_UPLOADED, **DUMP)
+    world.notifier(an_event(DumpUploaded, **DUMP))
     for _ in range(600):
         world.after(1)
     assert 5 <= attempts <= 12
@@ -144,10 +146,10 @@ def test_retries_come_slower_and_slower_and_the_log_is_told_once(world: World) -
 
 def test_a_message_that_the_webhook_refuses_is_dropped_and_the_next_goes_out(world: World) -> None:
     world.refusal = Refused("NOTIFY_URL answered 400")
-    world.notifier(ev.DUMP_UPLOADED, **DUMP)
+    world.notifier(an_event(DumpUploaded, **DUMP))
     world.notifier.turn()
     world.refusal = None
-    world.notifier(ev.DUMP_UPLOADED, **DUMP | {"key": "other"})
+    world.notifier(an_event(DumpUploaded, **DUMP | {"key": "other"}))
     world.after(10)
     assert len(world.got) == 1
     assert world.told.names() == ["notify_failed", "notify_recovered"]
@@ -155,35 +157,35 @@ def test_a_message_that_the_webhook_refuses_is_dropped_and_the_next_goes_out(wor
 
 def test_a_crash_loop_is_a_few_messages_not_hundreds_and_none_is_lost(world: World) -> None:
     for number in range(200):
-        world.notifier(ev.DUMP_UPLOADED, **DUMP | {"key": f"dump-{number}"})
+        world.notifier(an_event(DumpUploaded, **DUMP | {"key": f"dump-{number}"}))
     world.notifier.turn()
     assert len(world.got) <= 11
     assert all(any(f"get dump-{number}\n" in text for text in world.texts()) for number in range(200))
 
 
 def test_a_store_is_told_after_some_minutes_and_its_return_once_also_over_a_restart(world: World) -> None:
-    world.hear(ev.STORE_FAILED, error="the store answered 403 InvalidAccessKeyId")
+    world.hear(an_event(StoreFailed, error="the store answered 403 InvalidAccessKeyId"))
     world.after(299)
     assert world.got == []
     world.after(2)
     world.start()
-    world.hear(ev.STORE_FAILED, error="the store answered 403 InvalidAccessKeyId")
+    world.hear(an_event(StoreFailed, error="the store answered 403 InvalidAccessKeyId"))
     world.after(600)
     (away,) = world.texts()
     assert "cannot be used from worker-1 for 5 min" in away
     assert "InvalidAccessKeyId" in away
-    world.hear(ev.STORE_RECOVERED)
+    world.hear(an_event(StoreRecovered))
     world.after(1)
-    world.hear(ev.STORE_ANSWERED)
+    world.hear(an_event(StoreAnswered))
     world.after(1)
     assert len(world.got) == 2
     assert "can be used again" in world.texts()[1]
 
 
 def test_a_store_that_was_away_for_a_moment_is_not_told(world: World) -> None:
-    world.hear(ev.STORE_FAILED, error="slow down")
+    world.hear(an_event(StoreFailed, error="slow down"))
     world.after(100)
-    world.notifier(ev.DUMP_UPLOADED, **DUMP)
+    world.notifier(an_event(DumpUploaded, **DUMP))
     world.after(1000)
     assert len(world.got) == 1
 
@@ -203,7 +205,7 @@ def test_rubbish_in_the_outbox_is_as_if_it_were_not_there(world: World) -> None:
 def test_an_outbox_that_cannot_be_written_loses_nothing_while_the_daemon_runs(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     world = World(tmp_path / "file" / "outbox")
-    world.notifier(ev.DUMP_UPLOADED, **DUMP)
+    world.notifier(an_event(DumpUploaded, **DUMP))
     world.notifier.turn()
     assert len(world.got) == 1
 

@@ -9,8 +9,28 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dumpagent import __version__
-from dumpagent.observe import events as ev
-from dumpagent.observe.metrics import DumpCounts, MountMetrics, UploadMetrics
+from dumpagent.observe.events.dumps import AttemptFailed, DumpAlreadyStored, DumpFound, DumpUploaded
+from dumpagent.observe.events.mount import (
+    FileRescued,
+    MountBound,
+    MountLost,
+    MountRestored,
+    RemountFailed,
+    RemountRecovered,
+    RescueFailed,
+    WriteTested,
+)
+from dumpagent.observe.events.store import StoreFailed
+from dumpagent.observe.events.volume import (
+    ScanFinished,
+    SpaceMeasured,
+    StateUnwritable,
+    StateWritable,
+    WatchLimited,
+)
+from dumpagent.observe.metrics.mount import MountMetrics
+from dumpagent.observe.metrics.upload import DumpCounts, UploadMetrics
+from tests.harness.events import an_event
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -37,19 +57,19 @@ def _stored(verdict: str, cause: str | None) -> dict[str, object]:
 def upload_metrics() -> UploadMetrics:
     """Give the metrics of an uploader that has lived through everything once."""
     metrics = UploadMetrics(_counts, now=lambda: 1_790_000_000.0, monotonic=Clock())
-    metrics(ev.SCAN_FINISHED, path="/mnt/dump", dumps=3, unreadable=0, seconds=0.25)
-    metrics(ev.SCAN_FINISHED, path="/mnt/dump", dumps=3, unreadable=2, seconds=0.5)
-    metrics(ev.SPACE_MEASURED, path="/mnt/dump", free_bytes=4 << 30, size_bytes=10 << 30)
-    metrics(ev.DUMP_FOUND, path="/mnt/dump/big.hprof", size_bytes=2 << 30)
-    metrics(ev.DUMP_UPLOADED, **_stored("complete", "oom"))
-    metrics(ev.DUMP_UPLOADED, **_stored("truncated", None))
-    metrics(ev.DUMP_ALREADY_STORED, **_stored("complete", "oom") | {"sent_bytes": 0})
-    metrics(ev.ATTEMPT_FAILED, fault="store")
-    metrics(ev.ATTEMPT_FAILED, fault="dump")
-    metrics(ev.STORE_FAILED, error="away")
-    metrics(ev.WATCH_LIMITED, reason="no more watches")
-    metrics(ev.STATE_UNWRITABLE, error="full")
-    metrics(ev.STATE_WRITABLE)
+    metrics(an_event(ScanFinished, path="/mnt/dump", dumps=3, unreadable=0, seconds=0.25))
+    metrics(an_event(ScanFinished, path="/mnt/dump", dumps=3, unreadable=2, seconds=0.5))
+    metrics(an_event(SpaceMeasured, path="/mnt/dump", free_bytes=4 << 30, size_bytes=10 << 30))
+    metrics(an_event(DumpFound, path="/mnt/dump/big.hprof", size_bytes=2 << 30))
+    metrics(an_event(DumpUploaded, **_stored("complete", "oom")))
+    metrics(an_event(DumpUploaded, **_stored("truncated", None)))
+    metrics(an_event(DumpAlreadyStored, **_stored("complete", "oom") | {"sent_bytes": 0}))
+    metrics(an_event(AttemptFailed, fault="store"))
+    metrics(an_event(AttemptFailed, fault="dump"))
+    metrics(an_event(StoreFailed, error="away"))
+    metrics(an_event(WatchLimited, reason="no more watches"))
+    metrics(an_event(StateUnwritable, error="full"))
+    metrics(an_event(StateWritable))
     return metrics
 
 
@@ -57,15 +77,15 @@ def mount_metrics() -> MountMetrics:
     """Give the metrics of a manager that has lived through everything once."""
     clock = Clock()
     metrics = MountMetrics(monotonic=clock)
-    metrics(ev.MOUNT_BOUND)
-    metrics(ev.MOUNT_LOST)
-    metrics(ev.REMOUNT_FAILED, error="busy")
-    metrics(ev.REMOUNT_RECOVERED)
-    metrics(ev.MOUNT_RESTORED, finding="nothing", seconds=1.0)
-    metrics(ev.WRITE_TESTED, outcome="full", step="write", seconds=0.5, through_target=False)
-    metrics(ev.WRITE_TESTED, outcome="writable", step="all", seconds=0.0234, through_target=True)
-    metrics(ev.FILE_RESCUED)
-    metrics(ev.RESCUE_FAILED, error="in use")
+    metrics(an_event(MountBound))
+    metrics(an_event(MountLost))
+    metrics(an_event(RemountFailed, error="busy"))
+    metrics(an_event(RemountRecovered))
+    metrics(an_event(MountRestored, finding="nothing", seconds=1.0))
+    metrics(an_event(WriteTested, outcome="full", step="write", seconds=0.5, through_target=False))
+    metrics(an_event(WriteTested, outcome="writable", step="all", seconds=0.0234, through_target=True))
+    metrics(an_event(FileRescued))
+    metrics(an_event(RescueFailed, error="in use"))
     clock.now += 12
     return metrics
 

@@ -94,8 +94,10 @@ def test_a_clean_end_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_daemon_that_was_killed_is_told_by_the_next_one_in_its_pod(tmp_path: Path) -> None:
     told: list[str] = []
 
-    def tell(event: Event, /, **fields: object) -> None:
-        told.append(f"{event.name} {fields.get('reason')} {fields.get('hint')}")
+    def tell(event: Event, /) -> None:
+        told.append(
+            " ".join(str(event.fields().get(name, event.name)) for name in ("name", "reason", "hint"))
+        )
 
     first = Pulse(Heartbeat(str(tmp_path), "upload", boottime=lambda: 100.0), tell, good_for_s=90)
     first.begin()

@@ -31,9 +31,9 @@ class Told:
 
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
-    def __call__(self, event: Event, /, **fields: object) -> None:
+    def __call__(self, event: Event, /) -> None:
         if event.level != "debug":
-            self.events.append((event.name, fields))
+            self.events.append((event.name, event.fields()))
 
     def names(self) -> list[str]:
         return [name for name, _ in self.events]

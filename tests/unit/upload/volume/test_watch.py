@@ -16,8 +16,8 @@ from dumpagent.upload.volume.watch import Watch, Woken, open_watch
 
 
 class Told(list[str]):
-    def __call__(self, event: Event, /, **fields: object) -> None:
-        assert fields["hint"]
+    def __call__(self, event: Event, /) -> None:
+        assert event.fields()["hint"]
         self.append(event.name)
 
 

@@ -1,0 +1,12 @@
+"""Every event that there is, for the docs."""
+
+from __future__ import annotations
+
+from dumpagent.observe.events import Event, daemon, dumps, mount, notify, store, volume
+
+CATALOGUE: dict[str, type[Event]] = {
+    kind.name: kind
+    for module in (daemon, dumps, store, volume, mount, notify)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Event) and "level" in vars(kind)
+}

@@ -1,0 +1,99 @@
+"""What is told of the volume as upload mode sees it."""
+
+from __future__ import annotations
+
+from dumpagent.observe.events import Event, Failure, Recovery
+
+
+class ScanFinished(Event, level="debug"):
+    """One scan of the dump directory ended; what it took and found."""
+
+    path: str
+    dumps: int
+    unreadable: int
+    seconds: float
+
+
+class ScanFailed(Failure, level="error"):
+    """Part of the dump directory could not be looked at; dumps may lie there."""
+
+    path: str
+
+
+class ScanRecovered(Recovery, level="info"):
+    """All of the dump directory can be looked at again."""
+
+    path: str
+
+
+class SpaceMeasured(Event, level="debug"):
+    """How much space the volume has, and how much of it is free."""
+
+    path: str
+    free_bytes: int
+    size_bytes: int
+
+
+class VolumeFull(Failure, level="error"):
+    """Less than LOCAL_MIN_FREE is free and nothing may be deleted; the next dump may not fit."""
+
+    path: str
+    free_bytes: int
+    total_bytes: int
+
+
+class VolumeRoomy(Recovery, level="info"):
+    """There is room on the volume again."""
+
+    path: str
+
+
+class StateUnwritable(Failure, level="warning"):
+    """Receipts cannot be written; after a restart the store is asked about each dump."""
+
+    path: str
+
+
+class StateWritable(Recovery, level="info"):
+    """Receipts can be written again."""
+
+    path: str
+
+
+class ReceiptsPruned(Event, level="info"):
+    """Receipts of dumps that left the disk long ago were dropped."""
+
+    count: int
+    oldest: str
+
+
+class OtherAgentFound(Failure, level="error"):
+    """Another agent works on this volume; this one waits for its end."""
+
+
+class OtherAgentGone(Recovery, level="info"):
+    """The other agent is gone; this one begins."""
+
+
+class WatchImpaired(Event):
+    """Some wake-ups (inotify) do not come; the scan every WATCH_INTERVAL finds what they miss."""
+
+    path: str
+    reason: str
+    hint: str
+
+
+class WatchUnavailable(WatchImpaired, level="warning"):
+    """There are no wake-ups: dumps are found by the scan every WATCH_INTERVAL alone."""
+
+
+class WatchLimited(WatchImpaired, level="warning"):
+    """Some directories send no wake-ups: the limit of watches is used up."""
+
+
+class WatchOverflowed(WatchImpaired, level="warning"):
+    """Wake-ups came faster than they were read and some are lost: everything is scanned."""
+
+
+class WatchRemote(WatchImpaired, level="info"):
+    """The volume is on a network: what other machines write there sends no wake-ups here."""
