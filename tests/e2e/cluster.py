@@ -269,6 +269,11 @@ class LocalCluster(Cluster):
         self._script("up.sh", "node2", timeout_s=300)
         self._script("load", *map(str, self._archives), timeout_s=300)
 
+    def leave(self) -> None:
+        """End the second node, so that nothing is placed on it any more."""
+        self.kubectl("delete", "node", "node2", "--wait=false")
+        self._script("down.sh", "node2")
+
     def _make_volume(self) -> None:
         """Make what a storage class would: the cluster here has none."""
         volume = {
