@@ -95,6 +95,7 @@ bench-mount: $(STAMP)  ## remount times, lost files, the probe's and the idle da
 java-fixtures:  ## the Java programs that tests and the bench run, built anew (needs javac)
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/LeakyApp.java tests/harness/java/leaky-app.jar
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/Unpack.java tests/harness/java/unpack.jar
+	$(PYTHON) tests/harness/java/build.py tests/harness/java/Leaks.java tests/harness/java/leaks.jar
 	$(PYTHON) tests/harness/java/build.py bench/java/Shop.java bench/java/shop.jar
 
 torture: $(STAMP)  ## kill the agent and break the store again and again: make torture STORE=ceph CYCLES=1000 SEED=1

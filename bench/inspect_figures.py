@@ -23,6 +23,7 @@ from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.hprof.histogram import count_objects
 from dumpagent.hprof.look import Look
+from dumpagent.hprof.walk import Walk
 from dumpagent.kernel.reading import open_regular
 
 path, what = sys.argv[1:]
@@ -40,7 +41,7 @@ else:
     with open_regular(path) as opened:
         look = Look(opened)
         look.advance(status.st_size)
-        found = count_objects(look.bytes_source, look.walk, most=20).objects
+        found = count_objects(look.bytes_source, Walk(), most=20).objects
 seconds = time.process_time() - began
 (line,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 print(json.dumps({"seconds": seconds, "memory_mib": int(line.split()[1]) / 1024, "found": found}))

@@ -36,7 +36,6 @@ EXCEPTIONS: dict[str, str] = {
     "class Waiting": "2026-12-01",
     "cli/": "2026-12-01",
     "cli/upload.py command()": "2026-12-01",
-    "hprof/histogram.py": "2026-12-01",
     "mount/keeper.py": "2026-12-01",
     "store/s3/store.py": "2026-12-01",
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import sys
 import time
@@ -19,7 +18,7 @@ from dumpagent.dumps.text import iso_time_ms, size_text
 from dumpagent.errors import DumpagentError
 from dumpagent.hprof.histogram import Histogram, count_objects
 from dumpagent.hprof.look import Look
-from dumpagent.hprof.walk import Shape, Walked
+from dumpagent.hprof.walk import Shape, Walk, Walked
 from dumpagent.kernel.lease import WriterState, writer_state
 from dumpagent.kernel.reading import OpenFile, open_regular
 from dumpagent.observe.log import printable
@@ -27,13 +26,14 @@ from dumpagent.terminal import progress
 
 _HISTOGRAM_LINES = 20
 _STACK_LINES = 20
-_DAMAGED_S = 1.0
+# How long the thread's name is searched: whole dumps are read at 1 GB/s, and sparse files can be terabytes.
+_SEARCH_S, _DAMAGED_S = 30.0, 1.0
 _EXIT = {State.COMPLETE: 0, State.NOT_A_DUMP: 2}
 _COLOURS = {State.COMPLETE: "green", State.WRITING: "yellow", State.NOT_A_DUMP: "red"}
 _CAUSES = {
     Cause.OOM: "OutOfMemoryError",
     Cause.REQUEST: "on request (jcmd, jmap, HotSpotDiagnosticMXBean, before or after a full GC)",
-    Cause.UNKNOWN: "not to be seen",
+    Cause.UNKNOWN: "unknown: the dump has no thread stacks that could tell",
 }
 
 
@@ -59,8 +59,9 @@ class Inspected:
     state: State
     reason: str
     facts: DumpFacts | None
-    segments: int
+    segments: int | None  # None: the file is gzip and was not unpacked to its end
     histogram: Histogram | None
+    snapshots: int = 1
 
 
 @click.command("inspect", cls=_Command, short_help="Say what a heap dump is and what is in it.")
@@ -136,27 +137,34 @@ def _inspect(opened: OpenFile, path: str, classes: int, quick: bool) -> Inspecte
             f"it is a part of {base}, which its JVM merges at the end of the dump; alone it cannot be read"
         )
     found = None
+    segments = None if look.unpacked and not look.unpacked_to_end else look.walk.segments
+    snapshots = look.walk.snapshots
     if facts and look.head_seen:
-        facts = dataclasses.replace(facts, oom_stack=look.oom_stack())
         if not quick:
             found = _count(look, os.path.basename(path), size_bytes, classes)
+            segments, snapshots = found.segments, found.snapshots
+            facts = look.facts() or facts
             if found.damage and state is State.COMPLETE:
                 state, reason = (
                     State.TRUNCATED,
                     f"its records tile it, but its heap is damaged: {found.damage}",
                 )
             facts = dataclasses.replace(facts, oom_thread=_oom_thread(look, state))
-    return Inspected(path, size_bytes, state, reason, facts, look.walk.segments, found)
+        facts = dataclasses.replace(facts, oom_stack=look.oom_stack())
+    return Inspected(path, size_bytes, state, reason, facts, segments, found, snapshots)
 
 
 def _oom_thread(look: Look, state: State) -> str | None:
     """Give the thread's name. What is damaged may be huge and empty: the search gets no more than a second there."""
-    until = time.monotonic() + (math.inf if state is State.COMPLETE else _DAMAGED_S)
+    until = time.monotonic() + (_SEARCH_S if state is State.COMPLETE else _DAMAGED_S)
     return look.oom_thread(keep_on=lambda _bytes: time.monotonic() < until)
 
 
 def _count(look: Look, name: str, size_bytes: int, classes: int) -> Histogram:
-    unpacked = look.unpacked
+    unpacked, walk = look.unpacked, Walk()
+    start = look.walk.chosen.start if look.walk.chosen and not unpacked else 0
+    if unpacked:
+        unpacked.allowance_bytes = None
     with progress.bar(_shown(name), size_bytes) as advance:
         shown = 0
 
@@ -168,7 +176,9 @@ def _count(look: Look, name: str, size_bytes: int, classes: int) -> Histogram:
                 advance(unpacked.packed_offset - shown)
                 shown = unpacked.packed_offset
 
-        found = count_objects(look.bytes_source, look.walk, most=classes, progress=note)
+        found = count_objects(look.bytes_source, walk, start=start, most=classes, progress=note)
+    if unpacked:
+        look.walk = walk  # has seen all of it
     if unpacked and unpacked.problem:
         return dataclasses.replace(found, damage=unpacked.problem)
     return found
@@ -197,11 +207,13 @@ def as_dict(inspected: Inspected) -> dict[str, Any]:
         "dump_time": iso_time_ms(facts.dump_time_ms) if facts else None,
         "jvm": facts.jvm if facts else None,
         "cause": facts.cause.value if facts else None,
-        "oom_thread": printable(facts.oom_thread) if facts else None,
+        "oom_thread": printable(facts.oom_thread) if facts and facts.oom_thread is not None else None,
         "oom_stack": [printable(frame) for frame in facts.oom_stack] if facts else [],
+        "oom_frames": facts.oom_frames if facts else 0,
         "classes": facts.classes if facts else None,
         "threads": facts.threads if facts else None,
         "segments": inspected.segments,
+        "snapshots": inspected.snapshots,
         "heap": {
             "objects": heap.objects,
             "arrays": heap.arrays,
@@ -209,6 +221,7 @@ def as_dict(inspected: Inspected) -> dict[str, Any]:
             "classes_with_objects": heap.class_count,
             "roots": heap.roots,
             "layout": heap.layout,
+            "snapshot": heap.snapshot,
             "damage": heap.damage,
         }
         if heap
@@ -238,6 +251,9 @@ def describe(inspected: Inspected) -> str:
             ("classes", f"{facts.classes or 0:,} loaded"),
             ("threads", f"{facts.threads or 0:,} with a stack"),
         ]
+    if inspected.snapshots > 1:
+        counted = f"; number {heap.snapshot} is counted here" if heap else ""
+        rows.append(("snapshots", f"{inspected.snapshots} in this file{counted}"))
     if heap:
         rows += [
             ("objects", f"{heap.objects:,}, {heap.arrays:,} of them arrays"),
@@ -247,14 +263,20 @@ def describe(inspected: Inspected) -> str:
             rows.append(("", f"not all is counted: {heap.damage}"))
     lines += [f"  {name:<11}{value}" for name, value in rows]
     if facts and facts.oom_stack:
-        thread = f"thread {printable(facts.oom_thread)}" if facts.oom_thread else ""
-        lines += ["", f"  Out of memory in {thread}".rstrip()]
+        lines += ["", f"  Out of memory in {_thread(facts.oom_thread)}"]
         lines += [f"    at {printable(frame)}" for frame in facts.oom_stack[:_STACK_LINES]]
-        if len(facts.oom_stack) > _STACK_LINES:
-            lines.append(f"    ... {len(facts.oom_stack) - _STACK_LINES} more frames")
+        left = max(facts.oom_frames, len(facts.oom_stack)) - _STACK_LINES
+        if left > 0:
+            lines.append(f"    ... {left:,} more frames")
     if heap and heap.classes:
         lines += ["", *_table(heap)]
     return "\n".join(lines) + "\n"
+
+
+def _thread(name: str | None) -> str:
+    if name is None:
+        return "a thread whose name was not found"
+    return f"thread {printable(name)}" if name else "a thread without a name"
 
 
 def _table(heap: Histogram) -> list[str]:

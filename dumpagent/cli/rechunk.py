@@ -19,8 +19,8 @@ from dumpagent.kernel.rename import rename_noreplace
 def command(source: str, target: str) -> None:
     """Rewrite the gzip heap dump SOURCE as TARGET, in the chunked form that Eclipse MAT reads with random access.
 
-    JVMs write that form with -XX:HeapDumpGzipLevel, but some (JDK 25) in a way that MAT has to unpack; so does every
-    file made by gzip. The unpacked bytes are the same. TARGET must not exist; SOURCE stays.
+    JVMs write that form with -XX:HeapDumpGzipLevel, but some (JDK 22 and later, which join two files) in a way that MAT
+    has to unpack, as every file made by gzip. The unpacked bytes are the same. TARGET must not exist; SOURCE stays.
     """
     temporary = f"{target}.{os.getpid()}.tmp"
     try:

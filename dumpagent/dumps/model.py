@@ -87,10 +87,12 @@ class DumpFacts:
     cause: Cause = Cause.UNKNOWN
     classes: int | None = None
     threads: int | None = None
-    oom_thread: str | None = (
-        None  # the name of the thread that ran out of memory: stands in the heap, so seldom known
-    )
-    oom_stack: tuple[str, ...] = ()  # of the thread that ran out of memory, innermost frame first
+    # The name of the thread that ran out of memory: stands in the heap, so seldom known; "" is a thread without a name.
+    oom_thread: str | None = None
+    oom_stack: tuple[
+        str, ...
+    ] = ()  # of the thread that ran out of memory, innermost frame first; at most 1024
+    oom_frames: int = 0  # how deep that stack is
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,8 @@ def is_gzip(head: bytes) -> bool:
 def rechunk(packed: BinaryIO, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Member]:
     """Give what the gzip file `packed` holds as members that MAT can jump between.
 
-    For the `.hprof.gz` of JVMs that put the comment elsewhere (25), or whose file is one large member.
+    For the `.hprof.gz` of JVMs that join two such files (22 and later: a member in the middle is short, and the comment
+    can stand in the second one), or whose file is one large member.
     Raises EOFError where the file is cut, BadGzipFile where it is damaged.
     """
     with igzip.open(packed, "rb") as unpacked:  # type: ignore[no-untyped-call]  # its stubs forget one

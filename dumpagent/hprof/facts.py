@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dumpagent.dumps.model import Cause, DumpFacts
 from dumpagent.hprof import records
-from dumpagent.hprof.source import ByteSource
+from dumpagent.hprof.source import ByteSource, KeepOn
 
-_OOM_CLASS = b"java/lang/OutOfMemoryError"
-_CONSTRUCTOR = b"<init>"
-_CLASS_OF_CLASSES = b"java/lang/Class"
+# With dots from the agent of JDK 5 to 8. Source: JDK hprof_io.c and hprof_util.c, signature_to_name.
+_OOM_CLASS = (b"java/lang/OutOfMemoryError", b"java.lang.OutOfMemoryError")
+_CONSTRUCTOR = (b"<init>",)
+_NO_FIELDS = (b"<resolved_references>", b"<init_lock>")  # Source: JDK heapDumper.cpp, dump_static_fields
+_CLASS_OF_CLASSES = (b"java/lang/Class", b"java.lang.Class")
 # A constant of java.lang.VersionProps (sun.misc.Version before 9): what `java -version` prints first.
 _VERSION = re.compile(rb'(?:openjdk|java) version "[\x20-\x7e]{1,60}')
 _HIDDEN = re.compile(r"[+.]0x([0-9a-f]{8,16})\b")
@@ -35,11 +37,14 @@ class Gathered:
         self.strings = 0
         self.classes = 0
         self.threads = 0
-        self.traces = 0
+        self.stacks = 0  # traces that have frames
+        self.by_agent = False  # written by -agentlib:hprof, which marks no thread
         self.jvm: str | None = None
         self.oom_trace: tuple[int, int] | None = None  # where its body lies: offset, length
-        self.first_class = self.first_frame = self.heap_start = 0  # offsets of the first record of each
+        self.oom_frames = 0  # how deep that stack is, without the frame that HotSpot made up
+        self.heap_start = 0  # the offset of the first heap record
         self.class_of_classes: bytes | None = None  # the identifier of java.lang.Class
+        self.no_fields: set[bytes] = set()  # names of references that HotSpot lists among the static fields
         self._class_name: bytes | None = None
         self._oom_name: bytes | None = None
         self._constructor_name: bytes | None = None
@@ -53,6 +58,8 @@ class Gathered:
             self._oom_name = self._id_of(chunk, start, stop, _OOM_CLASS)
         if self._class_name is None:
             self._class_name = self._id_of(chunk, start, stop, _CLASS_OF_CLASSES)
+        if len(self.no_fields) < len(_NO_FIELDS):
+            self.no_fields |= {self._id_of(chunk, start, stop, (name,)) or b"" for name in _NO_FIELDS} - {b""}
         if self._constructor_name is None:
             self._constructor_name = self._id_of(chunk, start, stop, _CONSTRUCTOR)
         if self.jvm is None and chunk.find(b' version "', start, stop) >= 0:
@@ -64,13 +71,14 @@ class Gathered:
                 return found[0].decode("ascii")
         return None
 
-    def _id_of(self, chunk: bytes, start: int, stop: int, text: bytes) -> bytes | None:
-        """Give the identifier of the string record that is exactly `text`, if it lies in chunk[start:stop]."""
-        at = chunk.find(text, start, stop)
-        while at >= 0:
-            if self._text_at(chunk, start, at, len(text)):
-                return chunk[at - self.id_size : at]
-            at = chunk.find(text, at + 1, stop)
+    def _id_of(self, chunk: bytes, start: int, stop: int, texts: tuple[bytes, ...]) -> bytes | None:
+        """Give the identifier of the string record that is exactly one of `texts`, if it lies in chunk[start:stop]."""
+        for text in texts:
+            at = chunk.find(text, start, stop)
+            while at >= 0:
+                if self._text_at(chunk, start, at, len(text)):
+                    return chunk[at - self.id_size : at]
+                at = chunk.find(text, at + 1, stop)
         return None
 
     def _text_at(self, chunk: bytes, start: int, at: int, length: int | None) -> bool:
@@ -102,17 +110,23 @@ class Gathered:
 
     def pass_trace(self, chunk: bytes, body: int, offset: int, length: int) -> None:
         """Look at a TRACE record, whose body lies at `offset`: u4 serial, u4 thread, u4 frames, the frames' ids."""
-        self.traces += 1
+        if length > 12:
+            self.stacks += 1
         if chunk[body + 4 : body + 8] != bytes(4):
             self.threads += 1
         if self.oom_trace is None and chunk[body + 12 : body + 12 + self.id_size] in self._oom_frames:
             self.oom_trace = offset, length
+            self.oom_frames = (length - 12) // self.id_size - 1
 
     def cause(self, *, all_seen: bool) -> Cause:
-        """Say why the dump was written; a dump whose traces are not all there cannot exclude an OutOfMemoryError."""
+        """Say why the dump was written.
+
+        What shows no stack at all cannot exclude an OutOfMemoryError: a dump that is cut, one of a JVM older than 7,
+        one that an agent wrote.
+        """
         if self.oom_trace:
             return Cause.OOM
-        return Cause.REQUEST if all_seen and self.traces else Cause.UNKNOWN
+        return Cause.REQUEST if all_seen and self.stacks and not self.by_agent else Cause.UNKNOWN
 
 
 def facts_of(header: records.Header, gathered: Gathered, *, all_seen: bool) -> DumpFacts:
@@ -125,6 +139,7 @@ def facts_of(header: records.Header, gathered: Gathered, *, all_seen: bool) -> D
         cause=gathered.cause(all_seen=all_seen),
         classes=gathered.classes,
         threads=gathered.threads,
+        oom_frames=gathered.oom_frames,
     )
 
 
@@ -152,58 +167,126 @@ def text_of(modified_utf8: bytes) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def each_record(source: ByteSource, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-    """Give tag and body of the records from `start` up to `stop`, which a walk has passed. Raises OSError."""
-    unpack, position = records.RECORD.unpack_from, start
-    while position < stop:
-        chunk = source.read_at(position, min(_READ_BYTES, stop - position))
-        at, end = 0, len(chunk)
-        while at + records.RECORD_BYTES <= end:
-            tag, length = unpack(chunk, at)
-            following = at + records.RECORD_BYTES + length
-            if following > end:
-                break
-            yield tag, chunk[at + records.RECORD_BYTES : following]
-            at = following
-        if at == 0:
-            if end < records.RECORD_BYTES:
+def each_record(
+    source: ByteSource, ranges: Sequence[tuple[int, int]], keep_on: KeepOn = lambda _bytes: True
+) -> Iterator[tuple[int, bytes]]:
+    """Give tag and body of the records in `ranges`, which a walk has passed, until `keep_on` ends it. Raises OSError."""
+    for start, stop in ranges:
+        position = start
+        while position < stop:
+            chunk = source.read_at(position, min(_READ_BYTES, stop - position))
+            if not keep_on(len(chunk)):
                 return
-            # Longer than what is read at once: only a trace of a very deep stack is, and its start is at hand.
-            tag, length = unpack(chunk, 0)
-            yield tag, chunk[records.RECORD_BYTES :]
-            at = records.RECORD_BYTES + length
-        position += at
+            at, end = 0, len(chunk)
+            while at + records.RECORD_BYTES <= end:
+                tag, length = records.RECORD.unpack_from(chunk, at)
+                following = at + records.RECORD_BYTES + length
+                if following > end:
+                    break
+                yield tag, chunk[at + records.RECORD_BYTES : following]
+                at = following
+            if at == 0:
+                if end < records.RECORD_BYTES:
+                    return
+                # Longer than what is read at once: only a trace of a very deep stack is, and its start is at hand.
+                tag, length = records.RECORD.unpack_from(chunk, 0)
+                yield tag, chunk[records.RECORD_BYTES :]
+                at = records.RECORD_BYTES + length
+            position += at
 
 
-def oom_stack(source: ByteSource, header: records.Header, gathered: Gathered) -> tuple[str, ...]:
+def class_names(
+    source: ByteSource, id_size: int, ranges: Sequence[tuple[int, int]], wanted: set[bytes]
+) -> dict[bytes, str]:
+    """Give the Java names of these classes from the records in `ranges`. Raises OSError."""
+    name_ids: dict[bytes, bytes] = {}
+    for tag, record in each_record(source, ranges):
+        if tag == records.LOAD_CLASS and record[4 : 4 + id_size] in wanted:
+            name_ids[record[4 : 4 + id_size]] = record[8 + id_size : 8 + 2 * id_size]
+    needed, texts = set(name_ids.values()), {}
+    for tag, record in each_record(source, ranges):
+        if tag == records.STRING and record[:id_size] in needed:
+            texts[record[:id_size]] = java_name(text_of(record[id_size:]))
+    return {class_id: texts[name_id] for class_id, name_id in name_ids.items() if name_id in texts}
+
+
+def class_ids(
+    source: ByteSource, id_size: int, ranges: Sequence[tuple[int, int]], names: set[str]
+) -> dict[bytes, str]:
+    """Give the identifiers of the classes of these Java names, each with its name. Raises OSError."""
+    internal = {name.replace(".", "/").encode(): name for name in names} | {
+        name.encode(): name for name in names
+    }
+    texts: dict[bytes, str] = {}
+    for tag, record in each_record(source, ranges):
+        if tag == records.STRING and record[id_size:] in internal:
+            texts[record[:id_size]] = internal[record[id_size:]]
+    return {
+        record[4 : 4 + id_size]: texts[record[8 + id_size : 8 + 2 * id_size]]
+        for tag, record in each_record(source, ranges)
+        if tag == records.LOAD_CLASS and record[8 + id_size : 8 + 2 * id_size] in texts
+    }
+
+
+def oom_stack(
+    source: ByteSource,
+    header: records.Header,
+    gathered: Gathered,
+    ranges: Sequence[tuple[int, int]],
+    keep_on: KeepOn = lambda _bytes: True,
+) -> tuple[str, ...]:
     """Give the stack of the thread that ran out of memory, innermost frame first, as `package.Class.method(File:line)`.
 
-    Empty if the dump tells of none. Reads the records before the heap once more. Raises OSError.
+    Empty if the dump tells of none; at most 1024 frames (`Gathered.oom_frames` says how many there are); a `?` stands
+    for what `keep_on` left unread. Reads the records outside the heap up to three times more. Raises OSError.
     """
     if gathered.oom_trace is None:
         return ()
     size = header.id_size
     offset, length = gathered.oom_trace
-    body = source.read_at(offset, min(length, 12 + _STACK_FRAMES_MOST * size))
-    frame_ids = [body[at : at + size] for at in range(12, len(body) - size + 1, size)]
-    wanted, frames = set(frame_ids), {}
-    for tag, record in each_record(source, gathered.first_frame, gathered.heap_start):
-        if tag == records.FRAME and record[:size] in wanted:
-            frames[record[:size]] = record
+    # The first frame is the one that HotSpot made up.
+    body = source.read_at(offset, min(length, 12 + (_STACK_FRAMES_MOST + 1) * size))[12 + size :]
+    frame_ids = [body[at : at + size] for at in range(0, len(body) - size + 1, size)]
+    frames = _frames(source, size, ranges, offset, set(frame_ids), keep_on)
     serials = {frame[4 * size : 4 * size + 4] for frame in frames.values()}
     class_names: dict[bytes, bytes] = {}
-    for tag, record in each_record(source, gathered.first_class, gathered.heap_start):
+    for tag, record in each_record(source, ranges, keep_on):
         if tag == records.LOAD_CLASS and record[:4] in serials:
             class_names[record[:4]] = record[8 + size : 8 + 2 * size]
     ids = set(class_names.values())
     for frame in frames.values():
         ids |= {frame[size : 2 * size], frame[3 * size : 4 * size]}
     texts: dict[bytes, str] = {}
-    for tag, record in each_record(source, header.size_bytes, gathered.heap_start):
+    for tag, record in each_record(source, ranges, keep_on):
         if tag == records.STRING and record[:size] in ids:
             texts[record[:size]] = text_of(record[size:])
-    # The first is the one that HotSpot made up.
-    return tuple(_frame_text(frames[i], size, class_names, texts) for i in frame_ids[1:] if i in frames)
+    return tuple(_frame_text(frames[i], size, class_names, texts) for i in frame_ids if i in frames)
+
+
+def _frames(
+    source: ByteSource,
+    size: int,
+    ranges: Sequence[tuple[int, int]],
+    trace: int,
+    wanted: set[bytes],
+    keep_on: KeepOn,
+) -> dict[bytes, bytes]:
+    """Give the FRAME records of these identifiers. HotSpot writes a stack's frames right before its trace."""
+    found: dict[bytes, bytes] = {}
+    head = struct.pack(">BII", records.FRAME, 0, 8 + 4 * size)
+    window_at = max(0, trace - _READ_BYTES)
+    window = source.read_at(window_at, trace - window_at)
+    at = window.find(head)
+    while at >= 0:
+        record = window[at + len(head) : at + len(head) + 8 + 4 * size]
+        if record[:size] in wanted and len(record) == 8 + 4 * size:
+            found[record[:size]] = record
+        at = window.find(head, at + len(head))
+    if len(found) < len(wanted):
+        for tag, record in each_record(source, ranges, keep_on):
+            if tag == records.FRAME and record[:size] in wanted:
+                found[record[:size]] = record
+    return found
 
 
 def _frame_text(frame: bytes, size: int, class_names: dict[bytes, bytes], texts: dict[bytes, str]) -> str:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from dumpagent.dumps.text import printable
 from dumpagent.hprof import records
 from dumpagent.hprof.source import ByteSource
+from dumpagent.hprof.source import KeepOn as KeepOn
 from dumpagent.hprof.walk import Walk
 
 _LATIN1 = b"\0"  # Source: JDK java.lang.String, field `coder` (9 and later); 1 is UTF-16
@@ -27,11 +28,12 @@ _ENDS_BYTES = 32 << 20  # roots stand at the start of the heap records, before J
 _DEEPEST_INHERITANCE = 16
 # How many times what is looked for may stand in another place: half a second; many strings contain "name".
 _MISTAKES_MOST = 1_000_000
+# How many objects are looked at that only seem to be the thread: bytes like a root's stand in other objects too.
+_DECOYS_MOST = 200
 _U2, _U4 = struct.Struct(">H"), struct.Struct(">I")
 _T = TypeVar("_T")
 # Chunk, where the needle lies in it, where the chunk begins in the dump -> what was found there, if it is it.
 Accept = Callable[[bytes, int, int], _T | None]
-KeepOn = Callable[[int], bool]  # told how many bytes were just read; says whether to read on
 
 
 class _GivenUp(Exception):
@@ -92,28 +94,39 @@ def thread_name(
 ) -> str | None:
     """Give the name of the thread that ran out of memory; None if the dump does not tell, or `keep_on` ended it.
 
-    `walk` has passed the head. `backwards` says that it has passed the heap too, and that `source` can be read from its
+    A thread that has no name is "": one that was never given one, or an empty one. `walk` has passed the head. `backwards` says that it has passed the heap too, and that `source` can be read from its
     end as cheaply as from its start; gzip cannot. Reads the heap once or twice, four times at most. Raises OSError.
     """
     header, gathered = walk.header, walk.gathered
-    if header is None or gathered is None or gathered.oom_trace is None or not gathered.heap_start:
+    heap = walk.chosen
+    if header is None or gathered is None or gathered.oom_trace is None or heap is None:
         return None
     try:
-        end = walk.offset if backwards else _UNKNOWN_END
-        thread = _Thread(source, header, gathered.heap_start, end, _Search(source, keep_on))
+        end = max(heap.start, heap.end) if backwards else _UNKNOWN_END
+        bounds = _Bounds(header.size_bytes, gathered.heap_start, heap.start, end)
+        thread = _Thread(source, header.id_size, bounds, _Search(source, keep_on))
         found = thread.name(gathered.oom_trace[0], backwards=backwards)
     except _GivenUp:
         return None
     # A name is anything that a program made it: line ends and control characters have no place in a log or terminal.
-    return printable(found or "") or None
+    return None if found is None else printable(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """Where to look: strings and classes from `head` to `head_end`, objects from `heap` to `end`."""
+
+    head: int
+    head_end: int
+    heap: int
+    end: int
 
 
 class _Thread:
-    def __init__(
-        self, source: ByteSource, header: records.Header, heap: int, end: int, search: _Search
-    ) -> None:
-        self._source, self._size, self._search = source, header.id_size, search
-        self._head, self._heap, self._end = header.size_bytes, heap, max(heap, end)
+    def __init__(self, source: ByteSource, id_size: int, bounds: _Bounds, search: _Search) -> None:
+        self._source, self._size, self._search = source, id_size, search
+        self._head, self._head_end = bounds.head, bounds.head_end
+        self._heap, self._end = bounds.heap, bounds.end
         self._widths = records.value_bytes(self._size)
         self._classes: dict[bytes, _Class | None] = {}
 
@@ -128,11 +141,14 @@ class _Thread:
         if self._class(threads) is None or self._class(strings) is None:
             return None
         # A trace has u4 trace serial, u4 thread serial; a root has them the other way round.
-        root = self._root(serials[4:] + serials[:4], backwards=backwards)
-        thread = self._object(root[1], root[0]) if root else None
-        text_id = self._value(thread, threads, name) if thread else None
-        if thread is None or not text_id or not any(text_id):
+        thread = self._thread(serials[4:] + serials[:4], threads, backwards=backwards)
+        if thread is None:
             return None
+        text_id = self._value(thread, threads, name)
+        if text_id is None:
+            return None
+        if not any(text_id):
+            return ""
         text = self._object(text_id, thread.offset)
         if text is None:  # the first updates of JDK 8 keep the name as characters
             return self._characters(text_id, thread.offset, _LATIN1)
@@ -153,7 +169,7 @@ class _Thread:
                 return None
             return chunk[at - size : at]
 
-        return self._search.first(text, self._head, self._heap, accept)
+        return self._search.first(text, self._head, self._head_end, accept)
 
     def _class_id(self, name: bytes) -> bytes | None:
         """Give the identifier of the class of this name. Its record: header, u4 serial, id, u4 trace serial, id name."""
@@ -168,7 +184,7 @@ class _Thread:
                 return None
             return chunk[at - 4 - size : at - 4]
 
-        return self._search.first(name_id, self._head, self._heap, accept)
+        return self._search.first(name_id, self._head, self._head_end, accept)
 
     # -- in the heap --------------------------------------------------------------------------------------------
 
@@ -177,15 +193,29 @@ class _Thread:
         found = self._search.first(needle, near, self._end, accept)
         return self._search.first(needle, self._heap, near, accept) if found is None else found
 
-    def _root(self, serials: bytes, *, backwards: bool) -> tuple[int, bytes] | None:
-        """Give where the thread's root record lies, and the identifier in it. It is: u1 tag, id, u4 thread, u4 trace."""
-        size = self._size
+    def _thread(self, serials: bytes, threads: bytes, *, backwards: bool) -> _Object | None:
+        """Give the thread whose root has these serials. A root is: u1 tag, id, u4 thread, u4 trace.
 
-        def accept(chunk: bytes, at: int, base: int) -> tuple[int, bytes] | None:
+        The same bytes stand in harmless objects, with a reference that ends in 08 before two small numbers: a
+        MethodTypeForm of JDK 11 has them. So what a root leads to must be a Thread, else the search goes on.
+        """
+        size = self._size
+        refused: set[bytes] = set()
+
+        def accept(chunk: bytes, at: int, base: int) -> _Object | None:
             record = at - size - 1
             if record < 0 or chunk[record] != records.ROOT_THREAD or not any(chunk[record + 1 : at]):
                 return None
-            return base + record, chunk[record + 1 : at]
+            thread_id = chunk[record + 1 : at]
+            if thread_id in refused:
+                return None
+            if len(refused) >= _DECOYS_MOST:
+                raise _GivenUp
+            found = self._object(thread_id, base + record)
+            if found and self._descends(found.class_id, threads):
+                return found
+            refused.add(thread_id)
+            return None
 
         first_end = min(self._end, self._heap + _ENDS_BYTES) if backwards else self._end
         last_start = max(first_end, self._end - _ENDS_BYTES)
@@ -194,6 +224,16 @@ class _Thread:
             if found:
                 return found
         return None
+
+    def _descends(self, class_id: bytes, ancestor: bytes) -> bool:
+        for _ in range(_DEEPEST_INHERITANCE):
+            if class_id == ancestor:
+                return True
+            found = self._class(class_id)
+            if found is None:
+                return False
+            class_id = found.parent
+        return False
 
     def _object(self, object_id: bytes, near: int) -> _Object | None:
         """Give the object of this identifier. It is: u1 tag, id, u4 trace, id class, u4 bytes, the fields' values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import time
 
 import pytest
 
@@ -132,3 +133,26 @@ def test_an_allowance_that_is_used_up_stops_and_loses_nothing() -> None:
         unpacked.read_at(4_000_000, 10)
     unpacked.allowance_bytes = None
     assert unpacked.read_at(4_999_995, 10) == bytes(5)
+
+
+def test_a_tail_made_of_what_looks_like_segments_costs_no_more_than_a_moment() -> None:
+    """160 members of nothing but segment starts were searched again with each member: 20 s and more."""
+    around = bytes([0x1C]) + bytes(4)
+    tail = gzip.compress(around * 5000, 1, mtime=0) * 170 + gzip.compress(
+        around * 5000 + record(END), 1, mtime=0
+    )
+    began = time.process_time()
+    assert read_tail(InMemory(tail), len(tail)) is Tail.UNSURE
+    assert time.process_time() - began < 1.0
+
+
+def test_a_million_empty_members_are_passed_in_time_and_can_be_stopped() -> None:
+    empty = gzip.compress(b"", 1, mtime=0)
+    content = empty * 100_000 + members(Maker().dump())
+    began, looking = time.process_time(), Look(InMemory(content))
+    calls = iter(range(1 << 30))
+    stopped = looking.advance(len(content), budget_bytes=1 << 40, keep_on=lambda _bytes: next(calls) < 1000)
+    assert stopped.shape is Shape.UNFINISHED
+    assert time.process_time() - began < 0.5
+    assert looking.advance(len(content), budget_bytes=None).shape is Shape.COMPLETE
+    assert time.process_time() - began < 5.0

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from dumpagent.hprof import histogram
+from dumpagent.hprof import heap_scan
 from dumpagent.hprof.facts import java_name
 from dumpagent.hprof.histogram import ClassCount, Histogram, count_objects
 from dumpagent.hprof.records import PRIMITIVES
@@ -77,9 +77,7 @@ class Heap:
 
 
 def count(content: bytes, most: int | None = None) -> Histogram:
-    source, walk = InMemory(content), Walk()
-    walk.advance(source)
-    return count_objects(source, walk, most=most)
+    return count_objects(InMemory(content), Walk(), most=most)
 
 
 @pytest.mark.parametrize(("header", "array_header", "reference", "called"), LAYOUTS)
@@ -143,7 +141,7 @@ def test_only_the_largest_classes_are_listed_but_all_are_counted() -> None:
 def test_more_different_lengths_than_are_remembered_are_still_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(histogram, "_CACHE_MOST", 10)
+    monkeypatch.setattr(heap_scan, "_CACHE_MOST", 10)
     heap = Heap(Maker(), 12, 16, 4)
     for number in range(200):
         heap.primitives(8, number)

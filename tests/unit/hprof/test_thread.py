@@ -133,3 +133,27 @@ def test_a_heap_of_nothing_but_likely_starts_is_given_up() -> None:
     assert name_in(PLAIN.dump(PLAIN.classes(), lies)) is None
     starts = (b"\x21" + Maker().id(0x7001)) * 200_000
     assert name_in(PLAIN.dump(PLAIN.classes(), PLAIN.root(), starts)) is None
+
+
+def decoy(form: int = 0x7100) -> bytes:
+    """Give an object whose values end in a reference to 0x..08, one to itself, and the serials of the dying thread."""
+    make = Maker()
+    values = make.id(0xE2003E08) + make.id(form) + (2).to_bytes(4, "big") + (3).to_bytes(4, "big")
+    return b"\x21" + make.id(form) + bytes(4) + make.id(0x2004) + len(values).to_bytes(4, "big") + values
+
+
+@pytest.mark.parametrize("many", [1, 150])
+def test_bytes_of_a_harmless_object_that_look_like_the_thread_s_root_hid_its_name(many: int) -> None:
+    """JDK 11 writes roots last, and a MethodTypeForm holds a reference ending in 08, itself, and two small numbers."""
+    decoys = b"".join(decoy(0x7100 + 16 * number) for number in range(many))
+    dump = PLAIN.dump(PLAIN.classes(), decoys, PLAIN.thread(), PLAIN.name(), PLAIN.array(), PLAIN.root())
+    assert name_in(dump) == "http-8080-exec-1"
+    assert name_in(members(dump, 1000)) == "http-8080-exec-1"
+
+
+def test_a_thread_without_a_name_is_told_from_one_that_was_not_found() -> None:
+    empty = NamedThread(Maker(), b"")
+    assert name_in(empty.dump()) == ""
+    without = PLAIN.thread().replace(Maker().id(0x7002), bytes(8))
+    assert name_in(PLAIN.dump(PLAIN.classes(), PLAIN.root(), without)) == ""
+    assert name_in(PLAIN.dump(PLAIN.classes(), PLAIN.root())) is None

@@ -186,7 +186,7 @@ def test_a_file_of_nothing_but_the_smallest_records_ends_in_bounded_steps() -> N
     walking, began = Walk(), time.process_time()
     assert walking.advance(Endless(), budget_bytes=1 << 20).shape is Shape.UNFINISHED
     assert time.process_time() - began < 1
-    walking._small_bytes = 1 << 30  # as if it had gone on for long
+    walking._small_bytes = 1 << 32  # as if it had gone on for long
     assert walking.advance(Endless()).shape is Shape.BROKEN
 
 
@@ -210,7 +210,7 @@ def test_the_records_before_the_heap_tell_who_wrote_the_dump_and_why(make: Maker
     assert facts.jvm == 'openjdk version "21.0.8" 2025-07-15'
     assert facts.cause is Cause.OOM
     assert (facts.classes, facts.threads) == (2, 2)
-    assert oom_stack(source, walking.header, walking.gathered) == (
+    assert oom_stack(source, walking.header, walking.gathered, walking.ranges) == (
         "com.acme.Shop.fill(Shop.java:42)",
         "com.acme.Shop.run(Native Method)",
     )
@@ -223,3 +223,83 @@ def test_a_dump_without_the_made_up_frame_was_asked_for() -> None:
     assert walking.gathered is not None
     assert facts_of(walking.header, walking.gathered, all_seen=True).cause is Cause.REQUEST
     assert facts_of(walking.header, walking.gathered, all_seen=False).cause is Cause.UNKNOWN
+
+
+def cause_of(content: bytes) -> Cause:
+    walking = Walk()
+    walking.advance(InMemory(content))
+    assert walking.gathered is not None
+    return walking.gathered.cause(all_seen=True)
+
+
+def test_a_dump_that_shows_no_stack_at_all_was_said_to_be_on_request() -> None:
+    """JVMs before 7 and other writers have one empty trace alone: it cannot exclude an OutOfMemoryError."""
+    bare = MAKE.header() + MAKE.string(1, "a") + MAKE.trace(1, 0)
+    assert cause_of(bare + MAKE.segment() + record(END)) is Cause.UNKNOWN
+    assert cause_of(MAKE.header() + MAKE.segment() + record(END)) is Cause.UNKNOWN
+
+
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_frames_and_traces_between_heap_segments_tell_the_cause_and_the_stack(before: int) -> None:
+    """OpenJDK is about to write each thread's frames and trace where the thread is met in the heap."""
+    head = MAKE.head()
+    frames_at = head.index(record(TRACE, struct.pack(">III", 1, 0, 0)))
+    names, stacks = head[:frames_at], head[frames_at:]
+    content = names + MAKE.segment() * before + stacks + MAKE.segment() * 2 + record(END)
+    source, walking = InMemory(content), Walk()
+    assert walking.advance(source, size_bytes=len(content)).shape is Shape.COMPLETE
+    assert walking.header is not None
+    assert walking.gathered is not None
+    assert walking.gathered.cause(all_seen=True) is Cause.OOM
+    assert (walking.gathered.classes, walking.gathered.threads) == (2, 2)
+    assert oom_stack(source, walking.header, walking.gathered, walking.ranges) == (
+        "com.acme.Shop.fill(Shop.java:42)",
+        "com.acme.Shop.run(Native Method)",
+    )
+
+
+def test_a_stack_that_is_deeper_than_what_is_kept_says_how_deep_it_is() -> None:
+    head = MAKE.head(oom=False) + MAKE.frame(71, method=2, file=0, class_serial=1, line=-1)
+    head = MAKE.head()[: -len(MAKE.trace(3, 2, [71, 72, 73]))] + MAKE.trace(3, 2, [71] + [72] * 5000)
+    source, walking = InMemory(head + MAKE.segment() + record(END)), Walk()
+    walking.advance(source)
+    assert walking.header is not None
+    assert walking.gathered is not None
+    facts = facts_of(walking.header, walking.gathered, all_seen=True)
+    assert facts.oom_frames == 5000
+    assert len(oom_stack(source, walking.header, walking.gathered, walking.ranges)) == 1024
+
+
+@pytest.mark.parametrize(
+    "small", [record(STRING, bytes(8)), record(0x03, bytes(4)), record(SEGMENT, bytes(5))]
+)
+def test_a_walk_over_a_gibibyte_of_tiny_records_stops_when_it_is_told_to_and_goes_on_from_there(
+    small: bytes,
+) -> None:
+    content = MAKE.head() + small * 300_000
+    source, walking, asked = InMemory(content), Walk(), 0
+
+    def keep_on(_bytes: int) -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    steps, longest_s = 0, 0.0
+    while True:
+        began = time.process_time()
+        walked = walking.advance(source, size_bytes=len(content), budget_bytes=1 << 40, keep_on=keep_on)
+        longest_s = max(longest_s, time.process_time() - began)
+        if walked.shape is not Shape.UNFINISHED:
+            break
+        steps += 1
+    assert walked.shape is Shape.OPEN
+    assert steps == asked >= len(content) // (260 * 1024)
+    assert longest_s < 0.3  # 0.02 to 0.04 on a quiet machine
+
+
+def test_a_file_of_more_small_records_than_any_jvm_writes_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dumpagent.hprof.walk.SMALL_RECORDS_MOST", 1000)
+    assert walk(MAKE.head() + record(STRING, bytes(8)) * 900).shape is Shape.OPEN
+    assert walk(MAKE.head() + record(STRING, bytes(8)) * 1200).shape is Shape.BROKEN
