@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help test test-fast coverage e2e lint docs dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: help test test-fast coverage e2e lint docs manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -57,10 +57,14 @@ lint: $(STAMP)  ## ruff, mypy, import contracts, the layout's limits
 	$(BIN)/python -m tools.house
 	$(BIN)/python tools/reference.py --check
 	$(BIN)/python -m tools.dashboard --check
+	$(BIN)/python -m tools.manifests --check
 
 docs: $(STAMP)  ## write the reference pages in docs/ from the code
 	$(BIN)/python tools/reference.py
 	$(BIN)/python -m tools.dashboard
+
+manifests: $(STAMP)  ## write the five manifests and the Helm chart from the kustomize bases
+	$(BIN)/python -m tools.manifests
 
 dashboard-picture: $(STAMP)  ## draw docs/dashboard.png from the dashboard (needs prometheus, promtool, chromium)
 	$(BIN)/python -m tools.dashboard_picture

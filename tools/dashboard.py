@@ -253,7 +253,7 @@ def manifest() -> str:
     lines = "".join(f"    {line}\n" for line in text.splitlines())
     return (
         "# Written by tools/dashboard.py (`make docs`); do not edit. Grafana's sidecar finds it by its label.\n"
-        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: dumpagent-dashboard\n  namespace: memory-leak-demo\n"
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: dumpagent-dashboard\n  namespace: heap-dumps\n"
         '  labels: {grafana_dashboard: "1", app.kubernetes.io/name: dumpagent, app.kubernetes.io/part-of: dumpagent}\n'
         f"data:\n  dumpagent.json: |\n{lines}"
     )

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Prove that dumps in the store are what was sent; keep nothing."),
     "prune": ("prune", "Delete old dumps from the bucket, with credentials of its own."),
     "reindex": ("reindex", "Write the index entries that dumps in the store lack."),
+    "cleanup": ("cleanup", "Remove the node's empty dump directory (uninstalling)."),
     "doctor": ("doctor", "Say what keeps dumps from the store, and what to do."),
 }
 

@@ -10,8 +10,10 @@ from dumpagent.doctor.finding import Finding, Result
 
 # Source: <linux/capability.h>
 _CAPABILITIES = {
-    "DAC_OVERRIDE": (1, "rename and delete dumps in other users' directories (CLAIM, LOCAL_KEEP)"),
-    "DAC_READ_SEARCH": (2, "read dumps, which are readable by their application alone"),
+    "DAC_OVERRIDE": (
+        1,
+        "read dumps, which only their application may read, and rename and delete them (CLAIM, LOCAL_KEEP)",
+    ),
     "LEASE": (28, "ask the kernel whether a JVM still writes"),
 }
 

@@ -30,7 +30,7 @@ def dumps(root: str, state_dir: str, *, quiet_s: float, now: float) -> Iterator[
         path, reason = next(iter(unreadable.items()))
         yield Finding(
             "dumps", Result.FAILED, f"{len(unreadable)} paths cannot be looked at, such as {path}: {reason}",
-            "give the agent DAC_READ_SEARCH; mend the file system",
+            "give the agent DAC_OVERRIDE; mend the file system",
         )  # fmt: skip
     cut = [(verdict, dump) for verdict, dump in judged if verdict.state is State.TRUNCATED]
     if cut:

@@ -95,7 +95,7 @@ def _fix(error: OSError) -> str:
         errno.EDQUOT: "the quota is used up: raise it",
         errno.EROFS: "the volume is read-only: look at the storage behind the claim (after a file system error it must be mounted anew)",
         errno.ENOENT: "is the volume mounted? DUMP_ROOT must be the directory that the JVMs write to",
-        errno.EACCES: "run as uid 0 with DAC_READ_SEARCH and DAC_OVERRIDE; on OpenShift see the SELinux level of the manifests",
+        errno.EACCES: "run as uid 0 with DAC_OVERRIDE; on OpenShift see the SELinux level of the manifests",
         errno.ENOTCONN: "the volume's file system is gone: restart what mounts it",
         errno.ESTALE: "the volume was exported anew: the manager has to mount it again",
         errno.EIO: "the storage behind the claim fails",

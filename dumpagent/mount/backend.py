@@ -77,6 +77,8 @@ def prove(source: str, target: str | None, name: str) -> Proof:
     try:
         _write_test(source, target, name)
         if target is not None:
+            with _step("open the volume to every user (mode 1777)", _of_write):
+                open_to_every_user(source)
             with _step("put .ready", _of_write):
                 put_ready(source)
     except _Failed as failed:
@@ -84,6 +86,22 @@ def prove(source: str, target: str | None, name: str) -> Proof:
         withdraw_ready(source)
         return failed.proof
     return Proof(Backend.WRITABLE, "all", through_target=target is not None)
+
+
+def open_to_every_user(source: str) -> None:
+    """Let every user make files in the volume's top directory and delete only their own, as in /tmp. Raises OSError.
+
+    Where the mode cannot be changed (a server that maps root to another user), a directory that others may write to is
+    taken as it is.
+    """
+    mode = os.stat(source).st_mode
+    if mode & 0o1777 == 0o1777:
+        return
+    try:
+        os.chmod(source, 0o1777)  # noqa: S103 - applications write under their own users
+    except OSError:
+        if mode & 0o003 != 0o003:
+            raise
 
 
 def put_ready(source: str) -> None:

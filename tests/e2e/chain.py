@@ -15,16 +15,16 @@ from typing import Any
 from tests.e2e.cluster import Cluster, Failed, wait_for
 from tests.harness import guide, manifests
 
-NAMESPACE = "memory-leak-demo"
-REGISTRY = "image-registry.openshift-image-registry.svc:5000/memory-leak-demo"
+AGENT, NAMESPACE = "heap-dumps", "memory-leak-demo"  # where the daemons are, and the demo application
+REGISTRY = "image-registry.openshift-image-registry.svc:5000/heap-dumps"
 GUIDE = manifests.PROJECT / "docs" / "openshift.md"
 # The sections that are run, in this order; a fast test compares them with the guide.
 SECTIONS = (
     "Your values",
-    "The images",
+    "Your overlay",
     "Apply",
     "Verify",
-    "See a dump travel",
+    "Trigger a heap dump and follow it",
     "Applications of another namespace",
     "Monitoring",
     "Uninstalling",
@@ -49,8 +49,11 @@ class Chain:
         self.cluster = cluster
         self.folder = folder
         shutil.copytree(manifests.FOLDER, folder / "manifests")
-        for file in (folder / "manifests").glob("*.yaml"):
-            file.write_text(file.read_text().replace(REGISTRY, os.environ.get("E2E_REGISTRY") or REGISTRY))
+        if cluster.is_older_than_1_21():
+            for file in (folder / "manifests").rglob("*.yaml"):
+                file.write_text(
+                    file.read_text().replace("apiVersion: policy/v1\n", "apiVersion: policy/v1beta1\n")
+                )
         shim = folder / "bin" / "oc"
         shim.parent.mkdir()
         shim.write_text("#!/bin/sh\nexec " + " ".join(map(str, cluster.kubectl_argv)) + ' "$@"\n')
@@ -68,7 +71,7 @@ class Chain:
             "AWS_SECRET_ACCESS_KEY": store.secret_key,
         }
         done = subprocess.run(
-            ["bash", "-c", guide.script(GUIDE, section, values)],
+            ["bash", "-c", guide.script(GUIDE, section, values).replace(REGISTRY, os.environ.get("E2E_REGISTRY") or REGISTRY)],
             cwd=self.folder,
             env={**os.environ, **values, "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
@@ -82,7 +85,7 @@ class Chain:
 
     def pod(self, name: str) -> manifests.Object:
         """Give a pod of the chain. Raises Failed."""
-        return self.cluster.get("-n", NAMESPACE, "pod", name)
+        return self.cluster.get("-n", namespace_of(name), "pod", name)
 
     def app_pod(self, namespace: str = NAMESPACE) -> str:
         """Give the name of the application's pod, once one runs and is ready."""
@@ -180,6 +183,11 @@ class Chain:
         """Say whether the node has something mounted at /mnt/dump."""
         # RHCOS calls it /var/mnt/dump.
         return " /mnt/dump " in self.cluster.on_node("cat /proc/self/mountinfo").replace("/var/mnt", "/mnt")
+
+
+def namespace_of(pod: str) -> str:
+    """Say which namespace a pod of the chain is in, by its name."""
+    return AGENT if pod in (MANAGER, UPLOADER) else NAMESPACE
 
 
 def is_ready(pod: manifests.Object) -> bool:

@@ -27,6 +27,7 @@ from tests.e2e import kubelet
 from tests.harness import schemas
 from tests.harness.manifests import PROJECT, Object
 from tests.harness.stores.server import StoreServer
+from tools.kubectl import program
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -65,6 +66,10 @@ class Cluster(ABC):
         """Give an object as a dict. Raises Failed."""
         found: Object = json.loads(self.kubectl("get", "-o", "json", *words))
         return found
+
+    def is_older_than_1_21(self) -> bool:
+        """Say whether the server knows PodDisruptionBudget by its beta version alone."""
+        return "policy/v1\n" not in self.kubectl("api-versions")
 
     def on_node(self, command: str) -> str:
         """Give what a shell command printed on the node itself, as root in its mounts and processes. Raises Failed."""
@@ -107,7 +112,8 @@ class Cluster(ABC):
                 ],
             },
         }
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "e2e"}}
+        admits = {f"pod-security.kubernetes.io/{mode}": "privileged" for mode in ("enforce", "audit", "warn")}
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "e2e", "labels": admits}}
         for thing in (namespace, pod):
             self.kubectl("apply", "-f", "-", stdin=json.dumps(thing))
         self.kubectl("wait", "-n", "e2e", "--for=condition=Ready", "--timeout=60s", f"pod/{_NODE_SHELL}")
@@ -136,7 +142,7 @@ class AnyCluster(Cluster):
     """The cluster that KUBECONFIG names."""
 
     node_image = os.environ.get("E2E_NODE_IMAGE", "localhost/busybox:1")
-    kubectl_argv = ("kubectl",)
+    kubectl_argv = (os.environ.get("E2E_KUBECTL", "kubectl"),)
 
     @property
     def store(self) -> StoreServer:
@@ -172,7 +178,8 @@ class LocalCluster(Cluster):
         self._folder = folder
         self._hold_file = folder / "hold"
         self._archives: Sequence[Path] = ()
-        self.kubectl_argv = (self._scripts / "k",)
+        # The node's own kubectl is as old as the node, and its kustomize does not know components.
+        self.kubectl_argv = (self._scripts / "n", program("kubectl"))
         # From here on every program started must be in the node's network, and one thread can be moved there alone.
         self._there = ThreadPoolExecutor(max_workers=1)
         self._client: Any = None

@@ -6,8 +6,9 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from dumpagent import __version__
 from tests.e2e import images
-from tests.e2e.chain import NAMESPACE, REGISTRY, Chain
+from tests.e2e.chain import AGENT, NAMESPACE, REGISTRY, Chain
 from tests.e2e.cluster import Cluster, Failed, running
 
 
@@ -17,7 +18,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
     with running(
         folder,
-        lambda: images.build(folder, f"{REGISTRY}/dumpagent:0.1.0", f"{REGISTRY}/memory-leak-app:0.1.0"),
+        lambda: images.build(
+            folder, f"{REGISTRY}/dumpagent:{__version__}", f"{REGISTRY}/memory-leak-app:{__version__}"
+        ),
     ) as cluster:
         yield cluster
 
@@ -26,7 +29,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def chain(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """Give the chain as the guide brings it up."""
     chain = Chain(cluster, tmp_path_factory.mktemp("guide"))
-    for section in ("Your values", "The images", "Apply"):
+    for section in ("Your values", "Your overlay", "Apply"):
         print(chain.follow_guide(section))
     verified = chain.follow_guide("Verify")
     assert "store_answered" in verified, verified
@@ -44,8 +47,8 @@ def pytest_runtest_makereport(
         for words in (
             ("get", "pods", "-A", "-o", "wide"),
             ("get", "events", "-n", NAMESPACE, "--sort-by=.lastTimestamp"),
-            ("logs", "-n", NAMESPACE, "dump-volume-manager-0", "-c", "dump-volume-manager", "--tail=40"),
-            ("logs", "-n", NAMESPACE, "heap-dump-s3-uploader-0", "-c", "s3-uploader", "--tail=40"),
+            ("logs", "-n", AGENT, "dump-volume-manager-0", "-c", "dump-volume-manager", "--tail=40"),
+            ("logs", "-n", AGENT, "heap-dump-s3-uploader-0", "-c", "s3-uploader", "--tail=40"),
         ):
             try:
                 said = chain.cluster.kubectl(*words)

@@ -18,7 +18,18 @@ from pathlib import Path
 import pytest
 
 from dumpagent.settings import PLACEHOLDER
-from tests.e2e.chain import MANAGER, NAMESPACE, PREFIX, UPLOADER, Chain, Stored, is_ready, restarts
+from tests.e2e.chain import (
+    AGENT,
+    MANAGER,
+    NAMESPACE,
+    PREFIX,
+    UPLOADER,
+    Chain,
+    Stored,
+    is_ready,
+    namespace_of,
+    restarts,
+)
 from tests.e2e.cluster import Failed, wait_for
 from tests.harness import manifests
 
@@ -32,7 +43,7 @@ def _assert_whole(found: list[Stored], pod: str, *, namespace: str = NAMESPACE) 
     assert stored.metadata["verdict"] == "complete"
     assert stored.metadata["cause"] == "oom"
     assert (stored.metadata["namespace"], stored.metadata["pod"]) == (namespace, pod)
-    assert (stored.metadata["agent-namespace"], stored.metadata["agent-pod"]) == (NAMESPACE, UPLOADER)
+    assert (stored.metadata["agent-namespace"], stored.metadata["agent-pod"]) == (AGENT, UPLOADER)
     assert stored.metadata["original-path"] == f"{namespace}_{pod}.hprof"
     assert stored.size_bytes == int(stored.metadata["original-size"])
 
@@ -44,7 +55,11 @@ def test_every_template_is_a_pod_that_the_server_takes(chain: Chain) -> None:
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": "template", "namespace": NAMESPACE, **template["metadata"]},
+            "metadata": {
+                "name": "template",
+                "namespace": workload["metadata"]["namespace"],
+                **template["metadata"],
+            },
             "spec": template["spec"],
         }
         for claim in workload["spec"].get("volumeClaimTemplates", []):
@@ -55,7 +70,7 @@ def test_every_template_is_a_pod_that_the_server_takes(chain: Chain) -> None:
 
 
 def test_kustomize_makes_the_same_objects(chain: Chain) -> None:
-    """`oc apply -k` after the guide would change nothing in kind or name."""
+    """`oc apply -k manifests` after the guide would change nothing in kind or name."""
     made = chain.cluster.kubectl(
         "apply", "--dry-run=client", "-o", "name", "-k", str(chain.folder / "manifests")
     )
@@ -63,13 +78,13 @@ def test_kustomize_makes_the_same_objects(chain: Chain) -> None:
 
 
 # Bits of CapEff. Source: <linux/capability.h>
-_CAPABILITY_BITS = {"DAC_OVERRIDE": 1, "DAC_READ_SEARCH": 2, "LEASE": 28}
+_CAPABILITY_BITS = {"DAC_OVERRIDE": 1, "LEASE": 28}
 
 
 def test_daemons_and_applications_have_the_capabilities_of_their_manifest(chain: Chain) -> None:
     """As the kernel has it for process 1 of the container; nobody can gain more."""
     for pod, container in ((UPLOADER, "s3-uploader"), (chain.app_pod(), "memory-leak-app")):
-        words = ("-n", NAMESPACE, pod, "-c", container, "--", "cat", "/proc/1/status")
+        words = ("-n", namespace_of(pod), pod, "-c", container, "--", "cat", "/proc/1/status")
         lines = chain.cluster.kubectl("exec", *words).splitlines()
         status = {name: value for name, _, value in (line.partition(":\t") for line in lines)}
         (spec,) = (c for c in manifests.containers() if c.spec["name"] == container)
@@ -80,13 +95,13 @@ def test_daemons_and_applications_have_the_capabilities_of_their_manifest(chain:
 
 def test_a_placeholder_that_was_left_stands_in_the_pods_status(chain: Chain) -> None:
     """Who applied the manifests unread finds the variable's name in `oc describe pod`."""
-    template = chain.cluster.get("-n", NAMESPACE, "statefulset", "heap-dump-s3-uploader")["spec"]["template"]
+    template = chain.cluster.get("-n", AGENT, "statefulset", "heap-dump-s3-uploader")["spec"]["template"]
     (container,) = template["spec"]["containers"]
     unread = {**container, "env": [*container["env"], {"name": "S3_BUCKET", "value": PLACEHOLDER}]}
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "unread", "namespace": NAMESPACE},
+        "metadata": {"name": "unread", "namespace": AGENT},
         "spec": {**template["spec"], "affinity": {}, "restartPolicy": "Never", "containers": [unread]},
     }
     chain.cluster.kubectl("create", "-f", "-", stdin=json.dumps(pod))
@@ -95,12 +110,14 @@ def test_a_placeholder_that_was_left_stands_in_the_pods_status(chain: Chain) -> 
             "ended: the uploader with a placeholder",
             lambda: [
                 status["state"]["terminated"]
-                for status in chain.pod("unread")["status"].get("containerStatuses", [])
+                for status in chain.cluster.get("-n", AGENT, "pod", "unread")["status"].get(
+                    "containerStatuses", []
+                )
                 if "terminated" in status["state"]
             ],
         )
     finally:
-        chain.cluster.kubectl("delete", "pod", "-n", NAMESPACE, "unread")
+        chain.cluster.kubectl("delete", "pod", "-n", AGENT, "unread")
     assert ended["exitCode"] == 2
     assert f"S3_BUCKET still has {PLACEHOLDER} in it" in ended["message"]
 
@@ -109,7 +126,7 @@ def test_a_dump_travels_into_the_bucket(chain: Chain, tmp_path: Path) -> None:
     """OutOfMemoryError in a pod, the dump in S3: whole, from this node, readable; the application runs again."""
     pod = chain.app_pod()
     before = restarts(chain.pod(pod))
-    print(chain.follow_guide("See a dump travel"))
+    print(chain.follow_guide("Trigger a heap dump and follow it"))
     found = chain.wait_stored(pod)
     _assert_whole(found, pod)
     assert found[0].metadata["node"] == chain.pod(pod)["spec"]["nodeName"]
@@ -201,7 +218,7 @@ def test_a_dump_survives_the_deletion_of_the_manager(chain: Chain) -> None:
     assert cut, "the JVM was not caught in the middle of its dump"
     uid = chain.pod(MANAGER)["metadata"]["uid"]
     try:
-        cluster.kubectl("delete", "pod", "-n", NAMESPACE, MANAGER, "--wait=false")
+        cluster.kubectl("delete", "pod", "-n", AGENT, MANAGER, "--wait=false")
         chain.wait_ready(MANAGER, not_uid=uid)
     finally:
         cluster.on_node(f"kill -CONT {java}")
@@ -244,7 +261,7 @@ def test_both_daemons_are_monitored(chain: Chain) -> None:
     chain.follow_guide("Monitoring")
     for pod, metric in ((MANAGER, "dumpagent_mount_up 1"), (UPLOADER, "dumpagent_dumps_uploaded_total")):
         scraped = chain.cluster.kubectl(
-            "get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9095/proxy/metrics"
+            "get", "--raw", f"/api/v1/namespaces/{AGENT}/pods/{pod}:9095/proxy/metrics"
         )
         assert f"\n{metric}" in scraped
 
@@ -254,7 +271,7 @@ def test_the_doctor_finds_nothing_wrong(chain: Chain) -> None:
     before = len(chain.stored(""))
     words = (
         "-n",
-        NAMESPACE,
+        AGENT,
         UPLOADER,
         "-c",
         "s3-uploader",
@@ -311,7 +328,7 @@ def _usage(chain: Chain, pod: str, container: str) -> Usage:
     files = {}
     for file in _CGROUP_FILES:
         with contextlib.suppress(Failed):
-            words = ("-n", NAMESPACE, pod, "-c", container, "--", "cat", f"/sys/fs/cgroup/{file}")
+            words = ("-n", AGENT, pod, "-c", container, "--", "cat", f"/sys/fs/cgroup/{file}")
             files[file] = chain.cluster.kubectl("exec", *words)
 
     def entry(file: str, name: str) -> int:
@@ -358,7 +375,7 @@ def test_a_probe_answers_within_the_kubelets_default_timeout(chain: Chain) -> No
     """In the manager's own container, which has a tenth of a core."""
     words = "TIMEFORMAT=%R; for i in 1 2 3 4 5; do sleep 1; time dumpagent check ready; done"
     said = subprocess.run(
-        [*map(str, chain.cluster.kubectl_argv), "exec", "-n", NAMESPACE, MANAGER, "-c", "dump-volume-manager", "--", "bash", "-c", words],
+        [*map(str, chain.cluster.kubectl_argv), "exec", "-n", AGENT, MANAGER, "-c", "dump-volume-manager", "--", "bash", "-c", words],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     seconds = sorted(float(line) for line in said.stderr.split() if line[:1].isdigit())

@@ -21,7 +21,13 @@ FILES = (
     "openshift-route.yaml",
 )
 OTHER_FILES = ("node-cleanup.yaml",)
-MONITORING_FILES = tuple(sorted(f"monitoring/{path.name}" for path in (FOLDER / "monitoring").glob("*.yaml")))
+MONITORING_FILES = tuple(
+    sorted(
+        f"monitoring/{path.name}"
+        for path in (FOLDER / "monitoring").glob("*.yaml")
+        if path.name != "kustomization.yaml"
+    )
+)
 WORKLOADS = ("StatefulSet", "Deployment", "DaemonSet")
 # What upload hands on to the SDK, which reads it itself.
 SDK_PREFIX = "AWS_"
@@ -71,7 +77,7 @@ class Container:
     @property
     def words(self) -> list[str]:
         """Give what `dumpagent` is run with; empty if the container runs something else."""
-        if "command" in self.spec or "/dumpagent:" not in self.spec["image"]:
+        if "command" in self.spec or "/dumpagent" not in self.spec["image"]:
             return []
         return list(self.spec["args"])
 

@@ -183,3 +183,15 @@ def test_as_pid_1_it_reaps_orphans_and_ends_on_sigterm(node: Node) -> None:
     finally:
         outer.kill()
         outer.wait()
+
+
+def test_a_new_volume_takes_dumps_of_every_user_without_an_init_container(node: Node) -> None:
+    """A file system's top directory is root's, 0755: before .ready stands, every user may write there, as in /tmp."""
+    volume = node.in_volume(".")
+    volume.chmod(0o755)
+    node.manager().ready()
+    assert volume.stat().st_mode & 0o7777 == 0o1777
+    node.app().run(
+        "os.chdir(dumps); os.setgid(10001); os.setuid(10001); open('x.hprof', 'x').close()", dumps=node.dumps
+    )
+    assert node.in_volume("x.hprof").stat().st_uid == 10001

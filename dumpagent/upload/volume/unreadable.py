@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-NOT_READABLE = "run the agent as uid 0 with the capability DAC_READ_SEARCH: dumps are readable by their application alone"
+NOT_READABLE = (
+    "run the agent as uid 0 with the capability DAC_OVERRIDE: dumps are readable by their application alone"
+)
 
 
 def scan_hint(reason: str) -> str | None:
