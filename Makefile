@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help test test-fast coverage e2e lint docs manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: help test test-fast coverage e2e lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -65,6 +65,21 @@ docs: $(STAMP)  ## write the reference pages in docs/ from the code
 
 manifests: $(STAMP)  ## write the five manifests and the Helm chart from the kustomize bases
 	$(BIN)/python -m tools.manifests
+
+DOCS_VENV := .cache/docs-venv
+DOCS_STAMP := $(DOCS_VENV)/.installed
+
+$(DOCS_STAMP): requirements/docs.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements/docs.txt
+	@touch $@
+
+docs-site: $(DOCS_STAMP)  ## the documentation as a site, with search, in build/site
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet
+	@echo "build/site/index.html"
+
+images:  ## build both images and load them into the cluster of the current kubectl context
+	@scripts/images
 
 dashboard-picture: $(STAMP)  ## draw docs/dashboard.png from the dashboard (needs prometheus, promtool, chromium)
 	$(BIN)/python -m tools.dashboard_picture
