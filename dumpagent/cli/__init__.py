@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from dumpagent import __version__
+from dumpagent.cli.examples import epilog
 from dumpagent.errors import BadSettings, DumpagentError
 from dumpagent.gc_pause import uncollected
 
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prune": ("prune", "Delete old dumps from the bucket, with credentials of its own."),
     "reindex": ("reindex", "Write the index entries that dumps in the store lack."),
     "cleanup": ("cleanup", "Remove the node's empty dump directory (uninstalling)."),
+    "config": ("config", "Show every setting, its value and where it comes from."),
     "doctor": ("doctor", "Say what keeps dumps from the store, and what to do."),
 }
 
@@ -48,7 +50,23 @@ class LazyGroup(click.Group):
         with uncollected(for_ever=True):
             command = importlib.import_module(f"dumpagent.cli.{COMMANDS[cmd_name][0]}").command
         assert isinstance(command, click.Command)  # noqa: S101 - a programming error, not a user's
+        command.epilog = command.epilog or epilog(cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1) if args else []
+            if near:
+                raise click.UsageError(
+                    f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx
+                ) from error
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -11,7 +11,7 @@ import threading
 
 import click
 
-from dumpagent.cli.options import takes
+from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.doctor.examination import Doctor
 from dumpagent.doctor.finding import Patient, Result
@@ -41,6 +41,7 @@ def command(
     No check takes longer than ten seconds, whatever hangs.
     """
     root = volume.dump_root.rstrip("/") or "/"
+    require_directory(root, "DUMP_ROOT")
     state_dir = remembering.state_dir or f"{root}/.dumpagent"
     quiet = log_to(None, Logging(log_level="error"))
     store = open_store(s3, tell=quiet, stop=threading.Event())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Collection
+import os
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -25,7 +26,11 @@ class _SettingType(click.ParamType[Any]):
         self.name = declared_setting.kind.value.lower()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return self.setting.parse(value) if isinstance(value, str) else value
+        """Give the value, or the refusal itself: all that are wrong are told at once, by `takes`."""
+        try:
+            return self.setting.parse(value) if isinstance(value, str) else value
+        except BadSettings as error:
+            return error
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         if self.setting.kind is Kind.CHOICE:
@@ -68,23 +73,26 @@ def takes(*settings_classes: type, without: Collection[str] = ()) -> Callable[[_
     def decorate(command: _C) -> _C:
         @functools.wraps(command)
         def with_settings(*args: Any, **parameters: Any) -> Any:
-            built = []
+            built: list[Any] = []
+            wrong: list[BadSettings] = []
+            warn_of_unknown_variables()
             for number, settings_class in enumerate(settings_classes):
                 values = {}
                 for field, (setting, _default) in declared(settings_class).items():
                     if field in without:
                         continue
                     given = parameters.pop(_parameter(number, field))
-                    if given is not None:
+                    if isinstance(given, BadSettings):
+                        wrong.append(given)
+                    elif given is not None:
                         values[field] = given
                         if setting.secret:
                             NET.learn_url(given) if setting.kind is Kind.URL else NET.learn(given)
                     elif setting.required:
-                        raise BadSettings(
-                            f"{setting.env} is not set; accepted: {setting.accepted}",
-                            hint=f"set the variable {setting.env} or the flag {flag(setting.env)}: {setting.why}",
-                        )
-                built.append(settings_class(**values))
+                        wrong.append(not_set(setting))
+                if not wrong:
+                    built.append(settings_class(**values))
+            refuse(wrong)
             return command(*built, *args, **parameters)
 
         decorated: Any = with_settings
@@ -97,6 +105,46 @@ def takes(*settings_classes: type, without: Collection[str] = ()) -> Callable[[_
         return result
 
     return decorate
+
+
+def not_set(setting: Setting) -> BadSettings:
+    """Give the refusal of a required setting that nobody set."""
+    return BadSettings(
+        f"{setting.env} is not set; accepted: {setting.accepted}",
+        hint=f"set the variable {setting.env} or the flag {flag(setting.env)}: {setting.why}",
+    )
+
+
+def refuse(wrong: Sequence[BadSettings]) -> None:
+    """Raise one BadSettings for all that is wrong; do nothing if nothing is."""
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        lines = "".join(f"\n  {error}" for error in wrong)
+        raise BadSettings(
+            f"{len(wrong)} settings are not accepted:{lines}", hint="`dumpagent config` shows all settings"
+        )
+
+
+def require_directory(path: str, env: str) -> None:
+    """Raise BadSettings if there is no directory at `path`. For commands that people start; a daemon waits for it."""
+    if not os.path.isdir(path):
+        what = "is not a directory" if os.path.lexists(path) else "does not exist"
+        raise BadSettings(
+            f"{env} is {path!r}, which {what}",
+            hint=f"mount the volume there, or set {env} to the directory that JVMs write their dumps below",
+        )
+
+
+def warn_of_unknown_variables() -> None:
+    """Say on stderr which variables look like a misspelt setting: no program reads them, and none would say so."""
+    from dumpagent.cli.unknown import misspelt
+
+    for name, meant in misspelt(os.environ):
+        click.echo(
+            f"dumpagent: the variable {name} is set, but no setting has that name; did you mean {meant}?",
+            err=True,
+        )
 
 
 def _parameter(number: int, field: str) -> str:

@@ -15,7 +15,7 @@ import click
 
 from dumpagent import __version__
 from dumpagent.cli.listeners import Audience, notify, serve_metrics, tell_pods
-from dumpagent.cli.options import takes
+from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.dumps.model import DumpFile
 from dumpagent.dumps.text import printable
@@ -110,6 +110,8 @@ def command(
             f"STATE_DIR is {state_dir!r}; accepted: an absolute path",
             hint="set it to an absolute path, or leave it empty",
         )
+    if once or dry_run:
+        require_directory(root, "DUMP_ROOT")
     host = socket.gethostname()
     place = dataclasses.replace(place, node_name=place.node_name or host, pod_name=place.pod_name or host)
     as_daemon = not (once or dry_run)
