@@ -68,6 +68,7 @@ class Demo:
         self._show_bucket(first)
         self._lose_state()
         self._run_out_of_memory_again(jdk, first)
+        self._fetch(first)
 
     def variables(self) -> str:
         """Give the agent's settings as shell assignments, to use the bucket by hand."""
@@ -124,13 +125,17 @@ class Demo:
         self._proved(f"It died, and left a heap dump: {dump.name}, {len(content) / 1e6:.1f} MB.")
         return content
 
-    def _run_agent(self) -> None:
-        """Run one pass of the agent and show what it says. Raises DemoFailed."""
-        self._say("$ dumpagent upload --once")
+    def _run_agent(self, *words: str) -> str:
+        """Run a command of the agent, one pass if none is named; show and give what it says. Raises DemoFailed."""
+        words = words or ("upload", "--once")
+        self._say(f"$ dumpagent {shlex.join(words)}")
         try:
             ended = subprocess.run(
-                [sys.executable, "-m", "dumpagent", "upload", "--once"],
-                env=os.environ | self._environment,
+                [sys.executable, "-m", "dumpagent", *words],
+                env=os.environ
+                | {"PYTHONPATH": str(Path(__file__).parent.parent), "COLUMNS": "100"}
+                | self._environment,
+                cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -148,6 +153,7 @@ class Demo:
                 f"The agent ended with exit code {ended.returncode}; the reason stands above.\n"
                 "Please report this with the output of `make demo`."
             )
+        return str(ended.stdout)
 
     def _upload(self) -> None:
         self._begin("The agent finds the finished dump and uploads it")
@@ -210,6 +216,19 @@ class Demo:
             self._say(f"{BUCKET}/{key}")
         self._proved("Both are in the bucket, byte for byte: an object is never overwritten.")
 
+    def _fetch(self, first: bytes) -> None:
+        self._begin("A developer finds the dump, fetches it and looks into it")
+        self._run_agent("ls")
+        key = next(key for key, content in self._stored().items() if content == first)
+        self._run_agent("get", key)
+        fetched = self._folder / Path(key).name
+        if not fetched.exists() or fetched.read_bytes() != first:
+            raise DemoFailed(
+                f"`dumpagent get {key}` did not fetch what is in the bucket. Please report this."
+            )
+        self._run_agent("inspect", fetched.name)
+        self._proved("Fetched whole, and checked. Eclipse MAT opens it.")
+
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
@@ -234,8 +253,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             seconds = time.monotonic() - began
             console.print(f"\n[bold green]All of it worked, in {seconds:.0f} s.[/]")
             if keep:
-                console.print("The store and the dump stay until Ctrl-C. In another terminal:\n")
-                console.print(Text(demo.variables()), soft_wrap=True)
+                console.print("The store and the dump stay until Ctrl-C. Paste this into another terminal:\n")
+                console.print(Text(f"cd {shlex.quote(os.getcwd())}\n{demo.variables()}"), soft_wrap=True)
+                for line in ("ls", "get --latest --output /tmp", "verify", "doctor"):
+                    console.print(Text(f"{shlex.quote(sys.executable)} -m dumpagent {line}"), soft_wrap=True)
                 signal.pause()
             else:
                 console.print(

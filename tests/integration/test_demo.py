@@ -52,6 +52,7 @@ def test_the_demo_brings_two_dumps_of_one_name_to_the_bucket_and_leaves_nothing(
     assert demo.returncode == 0, output
     assert "Byte for byte what the JVM wrote" in output
     assert re.search(r"verdict +complete", output)
+    assert "Fetched whole, and checked" in output
     assert re.search(r"cause +oom", output)
     assert "All of it worked" in output
     assert_nothing_left(tmp_path, port_of(output))
