@@ -19,7 +19,7 @@ import yaml
 from dumpagent import __version__
 from tools import chart
 from tools.kubectl import kustomize
-from tools.project import PROJECT, names
+from tools.project import PROJECT, names, runbook_url
 
 FOLDER = PROJECT / "manifests"
 AGENT, DEMO = "heap-dumps", "memory-leak-demo"
@@ -110,6 +110,13 @@ def with_images() -> dict[str, str]:
     return {path: text for path, text in found.items() if path not in _HEADERS}
 
 
+def with_runbooks() -> dict[str, str]:
+    """Give the alerts with the address of each one's runbook."""
+    path = "monitoring/prometheusrule.yaml"
+    text = (FOLDER / path).read_text()
+    return {path: re.sub(r"(runbook_url: )\S+#(\S+)", lambda m: m[1] + runbook_url(m[2]), text)}
+
+
 def stale() -> dict[str, str]:
     """Give the files that do not hold what they should, with what they should hold."""
     wrong_names = [
@@ -119,7 +126,7 @@ def stale() -> dict[str, str]:
         raise SystemExit(
             f"project.env: {', '.join(wrong_names)}: the image must keep its name; its registry and tag are yours"
         )
-    for content in (with_images, five_files, chart_files):
+    for content in (with_images, with_runbooks, five_files, chart_files):
         wrong = {
             path: text
             for path, text in content().items()

@@ -12,3 +12,9 @@ def names() -> dict[str, str]:
     lines = (PROJECT / "project.env").read_text().splitlines()
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {name: value for name, _, value in pairs}
+
+
+def runbook_url(alert: str) -> str:
+    """Give where the runbook of an alert is: on the published site, or in a checkout while there is none."""
+    site = names()["DOCS_URL"].rstrip("/")
+    return f"{site}/runbooks/#{alert.lower()}" if site else f"docs/runbooks.md#{alert.lower()}"

@@ -50,7 +50,8 @@ class LazyGroup(click.Group):
         with uncollected(for_ever=True):
             command = importlib.import_module(f"dumpagent.cli.{COMMANDS[cmd_name][0]}").command
         assert isinstance(command, click.Command)  # noqa: S101 - a programming error, not a user's
-        command.epilog = command.epilog or epilog(cmd_name)
+        if "Examples:" not in (command.help or ""):
+            command.epilog = command.epilog or epilog(cmd_name)
         return command
 
     def resolve_command(

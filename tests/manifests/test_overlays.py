@@ -18,6 +18,7 @@ import yaml
 from tests.harness import manifests
 from tests.harness.manifests import Object
 from tools import manifests as written
+from tools import project
 from tools.kubectl import kustomize, program
 from tools.manifests import rendered
 
@@ -43,6 +44,15 @@ def test_each_overlay_makes_objects_that_kubernetes_accepts(overlay: str) -> Non
 def test_what_is_written_from_the_sources_is_up_to_date() -> None:
     """`make manifests` would change nothing: the five files, the chart, the images' names."""
     assert list(written.stale()) == []
+
+
+def test_the_address_of_the_runbooks_has_one_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once DOCS_URL is named in project.env, `make manifests` writes it into every alert."""
+    monkeypatch.setattr(project, "names", lambda: {"DOCS_URL": "https://docs.example.com/dumpagent/"})
+    (text,) = written.with_runbooks().values()
+    urls = re.findall(r"runbook_url: (\S+)", text)
+    assert urls
+    assert all(url.startswith("https://docs.example.com/dumpagent/runbooks/#") for url in urls)
 
 
 def test_the_agent_alone_has_nothing_of_the_demo() -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.monitoring.rules import REPOSITORY, rules, write_rules
+from tools.project import runbook_url
 
 pytestmark = pytest.mark.needs("promtool")
 
@@ -184,7 +185,7 @@ def test_every_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on() -> 
     for rule in rules():
         assert rule["labels"]["severity"] in ("critical", "warning")
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
-        assert rule["annotations"]["runbook_url"] == f"docs/runbooks.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["runbook_url"] == runbook_url(rule["alert"])
         for part in ("**At risk:**", "**Find out:**", "**Mend:**"):
             assert part in sections[rule["alert"]], f"{rule['alert']} lacks {part}"
 
