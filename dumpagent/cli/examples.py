@@ -13,7 +13,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "inspect": ("dumpagent inspect java_pid1.hprof", "dumpagent inspect --histogram *.hprof.gz"),
     "rechunk": ("dumpagent rechunk java_pid1.hprof.gz for-mat.hprof.gz",),
-    "ls": ("dumpagent ls --since 2d", "dumpagent ls --app shop/checkout"),
     "get": (
         "dumpagent get --latest --app shop/checkout",
         "dumpagent get heap-dumps/shop_checkout-7d4b9.hprof",
