@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dumpagent.fetch.stored import StoredDump, below, is_dump_path
 from dumpagent.index.entry import IndexEntry, index_prefix, key_of
 from dumpagent.index.reader import entries_among
-from dumpagent.prune.policy import Candidate, Decision, Rules, decide
+from dumpagent.prune.policy import Decision, Prunable, Rules, decide
 from dumpagent.store.protocol import Store, StoredObject
 
 # What stands beside a dump under its own key and belongs to it.
@@ -81,9 +81,9 @@ def _dump_of(entry: IndexEntry, objects: dict[str, StoredObject], root: str) -> 
     return StoredDump(stored, entry.path, entry=entry)
 
 
-def _candidate(dump: StoredDump) -> Candidate[StoredDump]:
+def _candidate(dump: StoredDump) -> Prunable[StoredDump]:
     assert dump.entry is not None  # noqa: S101 - made by _dump_of
-    return Candidate(
+    return Prunable(
         dump, _workload(dump), float(dump.entry.when), dump.original_size_bytes or dump.size_bytes
     )
 

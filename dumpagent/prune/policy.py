@@ -31,7 +31,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate(Generic[_Dump]):
+class Prunable(Generic[_Dump]):
     """One dump as the rules see it. `workload` is whatever tells two applications apart; `when` is in seconds since
     the epoch, `size_bytes` that of the uncompressed dump.
     """
@@ -46,7 +46,7 @@ class Candidate(Generic[_Dump]):
 class Decision(Generic[_Dump]):
     """What becomes of one dump."""
 
-    candidate: Candidate[_Dump]
+    candidate: Prunable[_Dump]
     why: Why
 
     @property
@@ -54,12 +54,12 @@ class Decision(Generic[_Dump]):
         return self.why is Why.GOES
 
 
-def decide(candidates: Iterable[Candidate[_Dump]], rules: Rules, *, now: float) -> list[Decision[_Dump]]:
+def decide(candidates: Iterable[Prunable[_Dump]], rules: Rules, *, now: float) -> list[Decision[_Dump]]:
     """Decide about each dump. The first dump of a workload always stays, so its only one does too.
 
     A dump from a clock that was ahead counts as young.
     """
-    by_workload: dict[Hashable, list[Candidate[_Dump]]] = {}
+    by_workload: dict[Hashable, list[Prunable[_Dump]]] = {}
     for candidate in candidates:
         by_workload.setdefault(candidate.workload, []).append(candidate)
     return [
@@ -70,17 +70,17 @@ def decide(candidates: Iterable[Candidate[_Dump]], rules: Rules, *, now: float) 
 
 
 def _sorted(
-    group: list[Candidate[_Dump]], rules: Rules
-) -> tuple[list[Candidate[_Dump]], list[Candidate[_Dump]]]:
+    group: list[Prunable[_Dump]], rules: Rules
+) -> tuple[list[Prunable[_Dump]], list[Prunable[_Dump]]]:
     ordered = sorted(group, key=lambda candidate: candidate.when)
     largest = sorted(ordered, key=lambda candidate: -candidate.size_bytes)[: rules.keep_largest]
     return ordered, largest
 
 
 def _why(
-    candidate: Candidate[_Dump],
-    ordered: Sequence[Candidate[_Dump]],
-    largest: Sequence[Candidate[_Dump]],
+    candidate: Prunable[_Dump],
+    ordered: Sequence[Prunable[_Dump]],
+    largest: Sequence[Prunable[_Dump]],
     rules: Rules,
     now: float,
 ) -> Why:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.prune.carry_out import carry_out
 from dumpagent.prune.plan import Plan, make_plan
-from dumpagent.prune.policy import Candidate, Rules, Why, decide
+from dumpagent.prune.policy import Prunable, Rules, Why, decide
 from tests.harness.stores.memory import MemoryStore
 from tests.unit.fetch.conftest import NOON, Bucket, iso
 from tests.unit.fetch.test_catalogue import put
@@ -28,7 +28,7 @@ def test_the_first_the_last_the_largest_the_only_and_the_young_stay(
     dumps: list[tuple[int, int, int]], rules: Rules
 ) -> None:
     candidates = [
-        Candidate(number, workload, NOON - age * DAY, size)
+        Prunable(number, workload, NOON - age * DAY, size)
         for number, (workload, age, size) in enumerate(dumps)
     ]
     decisions = decide(candidates, rules, now=NOON)
@@ -144,5 +144,5 @@ def test_an_object_that_was_replaced_since_the_plan_stays() -> None:
 
 
 def test_an_only_dump_stays_for_ever() -> None:
-    (decision,) = decide([Candidate("x", "app", 0.0, 1)], Rules(1, 0, 0.0), now=NOON)
+    (decision,) = decide([Prunable("x", "app", 0.0, 1)], Rules(1, 0, 0.0), now=NOON)
     assert decision.why is Why.FIRST
