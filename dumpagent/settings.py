@@ -19,16 +19,8 @@ PLACEHOLDER = "REPLACE_ME"  # what the manifests hold where only the user knows 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 _T = TypeVar("_T")
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d|)")
-_SWITCH = {
-    "true": True,
-    "1": True,
-    "yes": True,
-    "on": True,
-    "false": False,
-    "0": False,
-    "no": False,
-    "off": False,
-}
+_SWITCH = dict.fromkeys(("true", "1", "yes", "on"), True)
+_SWITCH |= dict.fromkeys(("false", "0", "no", "off"), False)
 _SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -59,6 +51,7 @@ class Setting:
     made: Callable[[str], Any] = str  # makes the value of a choice
     required: bool = False
     secret: bool = False  # its value is never shown
+    may_be_empty: bool = False  # of a directory
 
     @property
     def accepted(self) -> str:
@@ -70,7 +63,7 @@ class Setting:
         if self.kind is Kind.URL:
             return "http://host[:port] or https://host[:port]"
         if self.kind is Kind.DIRECTORY:
-            return "an absolute path"
+            return "an absolute path" + (" or nothing" if self.may_be_empty else "")
         if self.kind is Kind.TEXT:
             return "any text" + (", not empty" if self.required else "")
         unit = {
@@ -118,7 +111,7 @@ class Setting:
             return self.made(by_lower[text.lower()]) if text.lower() in by_lower else _refuse(text)
         if self.kind is Kind.URL and text and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", text):
             raise ValueError(text)
-        if self.kind is Kind.DIRECTORY and not text.startswith("/"):
+        if self.kind is Kind.DIRECTORY and not (self.may_be_empty and not text) and not text.startswith("/"):
             raise ValueError(text)
         if self.required and not text:
             raise ValueError(text)
@@ -291,8 +284,9 @@ class Remembering:
     state_dir: str = setting(
         "",
         "STATE_DIR",
-        Kind.TEXT,
-        "receipts and unfinished uploads, an absolute path; empty: DUMP_ROOT/.dumpagent",
+        Kind.DIRECTORY,
+        "receipts and unfinished uploads; empty: DUMP_ROOT/.dumpagent",
+        may_be_empty=True,
     )
     state_retention_days: float = setting(
         7.0, "STATE_RETENTION_DAYS", Kind.DAYS, "how long the receipt of a dump that is gone from the disk is kept",

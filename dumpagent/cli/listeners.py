@@ -9,6 +9,7 @@ import threading
 from dumpagent.cli.status import open_status
 from dumpagent.kernel.files import replace_file
 from dumpagent.kernel.shutdown import Shutdown
+from dumpagent.observe.barrier import Barrier, repeat
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.log import tell_all
 from dumpagent.probes.heartbeat import Pulse
@@ -56,7 +57,9 @@ def serve_metrics(
         why_not_ready=pulse.why_not_ready,
         tell=audience,
     )
-    threading.Thread(target=server.serve, args=(ending.stop.is_set,), name="status", daemon=True).start()
+    repeat(
+        "status", lambda: server.serve(ending.stop.is_set), stopped=ending.stop.is_set, barrier=loop.barrier
+    )
 
 
 def notify(
@@ -68,6 +71,8 @@ def notify(
     outbox: str,
     node: str,
     s3: S3,
+    owned: threading.Event,
+    barrier: Barrier,
 ) -> None:
     """Send what is told from now on to NOTIFY_URL; what could not be sent waits in `outbox` over restarts."""
     from dumpagent.notify.webhook import Notifier, webhook
@@ -83,10 +88,10 @@ def notify(
         save=functools.partial(replace_file, mode=0o600),
     )
     audience.join(notifier)
-    notifier.start(ending.stop.is_set)
+    notifier.start(ending.stop.is_set, owned=owned, barrier=barrier)
 
 
-def tell_pods(audience: Audience, ending: Shutdown, *, root: str, place: Place) -> None:
+def tell_pods(audience: Audience, ending: Shutdown, *, root: str, place: Place, barrier: Barrier) -> None:
     """Put an Event on the pod of each dump that is stored from now on. Raises BadSettings outside a cluster."""
     from dumpagent.notify.api_server import ApiServer, address_of
     from dumpagent.notify.pod_events import PodEvents
@@ -99,4 +104,4 @@ def tell_pods(audience: Audience, ending: Shutdown, *, root: str, place: Place) 
         tell=audience,
     )
     audience.join(events)
-    events.start(ending.stop.is_set)
+    events.start(ending.stop.is_set, barrier=barrier)

@@ -19,8 +19,8 @@ from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.dumps.model import DumpFile
 from dumpagent.dumps.text import printable
-from dumpagent.errors import BadSettings
 from dumpagent.kernel.shutdown import Shutdown
+from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.daemon import AgentStarted, AgentStopped
 from dumpagent.observe.events.dumps import PassFinished, PassInterrupted
@@ -46,7 +46,7 @@ from dumpagent.settings import (
 from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.terminal import progress
 from dumpagent.upload.daemon import GRACE_S, Daemon
-from dumpagent.upload.keeping.retention import Retention, settle_all
+from dumpagent.upload.keeping.deletion import Deletion, restore_hidden
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.multipart import Progress
@@ -105,11 +105,6 @@ def command(
     """
     root = volume.dump_root.rstrip("/") or "/"
     state_dir = remembering.state_dir or f"{root}/.dumpagent"
-    if not state_dir.startswith("/"):
-        raise BadSettings(
-            f"STATE_DIR is {state_dir!r}; accepted: an absolute path",
-            hint="set it to an absolute path, or leave it empty",
-        )
     if once or dry_run:
         require_directory(root, "DUMP_ROOT")
     host = socket.gethostname()
@@ -119,11 +114,15 @@ def command(
     tell: Tell = audience
     hear_libraries(tell)
     ending = Shutdown()
-    store = open_store(s3, tell=tell, stop=ending.stop, remembered_in=f"{state_dir}/store.json")
+    store = open_store(
+        s3, tell=tell, stop=ending.stop, remembered_in=None if dry_run else f"{state_dir}/store.json"
+    )
+    barrier = Barrier(tell)
     state = Incident(tell, StateUnwritable, StateWritable)
     ledger = Ledger(
         state_dir,
         store=store.name,
+        read_only=dry_run,
         unwritable=lambda error: state.failed(
             "state", StateUnwritable(error=error.strerror or str(error), path=error.filename or state_dir)
         ),
@@ -144,7 +143,10 @@ def command(
         tell=tell,
         stop=ending.stop,
         retention_days=remembering.state_retention_days,
-        retention=None if dry_run else Retention(keeping, root=root, store=store, ledger=ledger, tell=tell),
+        deletion=None
+        if dry_run
+        else Deletion(keeping, root=root, store=store, ledger=ledger, tell=tell, barrier=barrier),
+        barrier=barrier,
         sweep=Sweep(store, ledger, tell, prefix=s3.prefix, node=place.node_name),
         claim=claim if watching.claim and not dry_run else None,
         progress=_bar,
@@ -167,9 +169,11 @@ def command(
                     outbox=f"{state_dir}/outbox",
                     node=place.node_name,
                     s3=s3,
+                    owned=ledger.is_owned,
+                    barrier=barrier,
                 )
             if notifying.pod_events:
-                tell_pods(audience, ending, root=root, place=place)
+                tell_pods(audience, ending, root=root, place=place, barrier=barrier)
             pulse.begin()
             tell(
                 AgentStarted(
@@ -217,11 +221,10 @@ def _once(
         try:
             with contextlib.suppress(LookRefused):  # may write, but not list: the first dump will tell
                 store.check()
-            ledger.load()
-            if not dry_run:
-                ledger.lock()
-                settle_all(loop.root, ledger.directory)
-            outcome.append(loop.run_once(dry_run=dry_run))
+            with ledger.owned():
+                if not dry_run:
+                    restore_hidden(loop.root, ledger.directory, barrier=loop.barrier)
+                outcome.append(loop.run_once(dry_run=dry_run))
         except BaseException as error:  # noqa: BLE001 - raised again below, by the main thread
             outcome.append(error)
         finally:
@@ -245,7 +248,6 @@ def _once(
         counted = dataclasses.asdict(finished)
         del counted["left"]
         tell(PassFinished(**counted, seconds=time.monotonic() - began, store=store.name))
-    ledger.close()
     return 1 if finished.failed or finished.left else 0
 
 

@@ -23,7 +23,7 @@ from dumpagent.mount.rescuer import Rescuer
 from dumpagent.mount.table import Shows, Table, View
 from dumpagent.mount.wakeups import Wakeups
 from dumpagent.observe.events import Tell
-from dumpagent.observe.events.daemon import HeartbeatFailed, HeartbeatRecovered
+from dumpagent.observe.events.daemon import ChildRefused, ChildStarted, HeartbeatFailed, HeartbeatRecovered
 from dumpagent.observe.events.mount import (
     BackendDead,
     BackendFailure,
@@ -35,8 +35,6 @@ from dumpagent.observe.events.mount import (
     BackendRefusing,
     BackendStale,
     BackendUnknown,
-    ChildRefused,
-    ChildStarted,
     MountAdopted,
     MountBound,
     MountLoss,
@@ -426,13 +424,18 @@ class Keeper:
         hung = self.prober.overdue
         self.prober.abandon()
         self.rescuer.abandon()
-        if self.settings.unmount_on_exit and self.wakeups.stopping:
-            if not hung:
-                self._withdraw_ready()
-            self.tell(MountReleased(path=self.target, layers=clear(self.target)))
-        self.heartbeat.stop()
-        if self.status:
-            self.status.close()
+        try:
+            if self.settings.unmount_on_exit and self.wakeups.stopping:
+                if not hung:
+                    self._withdraw_ready()
+                self.tell(MountReleased(path=self.target, layers=clear(self.target)))
+        except OSError as error:
+            text = error.strerror or str(error)
+            self.remount.failed("target", RemountFailed(error=text, path=self.target, hint=hints.REMOUNT))
+        finally:
+            self.heartbeat.stop()  # whatever failed: this daemon was not killed
+            if self.status:
+                self.status.close()
 
     def _withdraw_ready(self) -> None:
         def withdraw(_: Say) -> None:

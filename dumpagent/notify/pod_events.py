@@ -23,6 +23,7 @@ from dumpagent.dumps.text import iso_time, size_text
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.notify.api_server import AlreadyThere, Forbidden, NotThere
 from dumpagent.notify.commands import fetch_command
+from dumpagent.observe.barrier import Barrier, repeat
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.events.dumps import DumpUploaded
 from dumpagent.observe.events.notify import PodEventFailed, PodEventMade, PodEventRecovered, PodEventSkipped
@@ -94,16 +95,9 @@ class PodEvents:
         if isinstance(event, DumpUploaded):
             self._heard.put(event)
 
-    def start(self, stopped: Callable[[], bool]) -> threading.Thread:
+    def start(self, stopped: Callable[[], bool], *, barrier: Barrier) -> threading.Thread:
         """Make Events in a thread of its own until `stopped()`."""
-
-        def run() -> None:
-            while not stopped():
-                self.turn(wait_s=1.0)
-
-        thread = threading.Thread(target=run, name="pod-events", daemon=True)
-        thread.start()
-        return thread
+        return repeat("pod events", lambda: self.turn(wait_s=1.0), stopped=stopped, barrier=barrier)
 
     def turn(self, *, wait_s: float = 0.0) -> None:
         """Hear what has come, waiting up to `wait_s` for it, and make the Events that are due."""

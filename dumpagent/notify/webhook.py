@@ -19,6 +19,7 @@ from typing import Any
 from dumpagent.dumps.text import size_text
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.notify.commands import fetch_command
+from dumpagent.observe.barrier import Barrier, repeat
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpUploaded
 from dumpagent.observe.events.notify import NotifyFailed, NotifyRecovered
@@ -105,6 +106,8 @@ class Notifier:
         self._heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._store = _StoreAway()
         self._waiting: dict[str, Message] = {}
+        self._number = 0  # of the last message: a restart tells them in this order
+        self._loaded = False
         self._tokens, self._filled_at = float(_BURST), monotonic()
         self._not_before, self._failures = 0.0, 0
 
@@ -113,23 +116,30 @@ class Notifier:
         if isinstance(event, _OF_INTEREST):
             self._heard.put(event)
 
-    def run(self, stopped: Callable[[], bool]) -> None:
-        """Tell until `stopped()`."""
-        self.load()
-        while not stopped():
+    def start(
+        self, stopped: Callable[[], bool], *, owned: threading.Event, barrier: Barrier
+    ) -> threading.Thread:
+        """Tell in a thread of its own until `stopped()`.
+
+        The outbox is read once the state directory is `owned`: until then it is another agent's.
+        """
+
+        def step() -> None:
+            if not self._loaded:
+                if not owned.wait(1.0):
+                    return
+                self.load()
             self.turn(wait_s=1.0)
 
-    def start(self, stopped: Callable[[], bool]) -> threading.Thread:
-        """Tell in a thread of its own until `stopped()`."""
-        thread = threading.Thread(target=self.run, args=(stopped,), name="notify", daemon=True)
-        thread.start()
-        return thread
+        return repeat("notify", step, stopped=stopped, barrier=barrier)
 
     def load(self) -> None:
-        """Read what an earlier run could not tell any more."""
+        """Read what an earlier run could not tell any more, in the order in which it happened."""
+        self._loaded = True
+        found: list[tuple[int, Message]] = []
         try:
             os.makedirs(self._outbox, mode=0o700, exist_ok=True)
-            names = sorted(os.listdir(self._outbox))
+            names = os.listdir(self._outbox)
         except OSError:
             return
         for name in names:
@@ -142,9 +152,12 @@ class Notifier:
                     self._store = _StoreAway(values["since"], bool(values["told"]), str(values["error"]))
                 else:
                     message = Message(str(values["name"]), str(values["text"]), dict(values["facts"]))
-                    self._waiting[message.name] = message
+                    found.append((int(values.get("number", 0)), message))
             except (OSError, ValueError, KeyError, TypeError):
                 continue
+        for number, message in sorted(found, key=lambda each: each[0]):
+            self._waiting.setdefault(message.name, message)
+            self._number = max(self._number, number)
 
     def turn(self, *, wait_s: float = 0.0) -> None:
         """Hear what has come, waiting up to `wait_s` for it, and tell what is due."""
@@ -220,10 +233,17 @@ class Notifier:
 
     def _put(self, message: Message) -> None:
         self._waiting[message.name] = message
+        self._number += 1
         while len(self._waiting) > _MOST_WAITING:
             self._remove(next(iter(self._waiting)))
         self._write(
-            message.name, {"name": message.name, "text": message.text, "facts": printable(message.facts)}
+            message.name,
+            {
+                "number": self._number,
+                "name": message.name,
+                "text": message.text,
+                "facts": printable(message.facts),
+            },
         )
 
     def _keep_store(self) -> None:
@@ -312,5 +332,5 @@ _OF_INTEREST = (
 
 
 def _name(*parts: object) -> str:
-    """Give a file name that the same thing always gets, in order of time."""
+    """Give a file name that the same thing always gets."""
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -1,8 +1,9 @@
-"""Upload mode as a daemon: one thread looks, one brings, one process asks the store, and none waits for another."""
+"""Upload mode as a daemon: the main thread scans, a second thread uploads, a child process probes the store."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -10,22 +11,26 @@ from collections.abc import Callable
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Unreachable
 from dumpagent.kernel.shutdown import Shutdown
+from dumpagent.kernel.space import space_of
 from dumpagent.observe.events import Tell
+from dumpagent.observe.events.daemon import ChildRefused, ChildStarted
 from dumpagent.observe.events.volume import OtherAgentFound, OtherAgentGone, SpaceMeasured
 from dumpagent.observe.incident import Incident
 from dumpagent.probes.heartbeat import Health, Pulse
 from dumpagent.settings import S3, Asking, Watching
 from dumpagent.store.s3.probe import StoreProbe, Unanswered
-from dumpagent.upload.keeping.retention import settle_all, space_of
+from dumpagent.upload.keeping.deletion import restore_hidden
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
-from dumpagent.upload.volume.watch import Woken, open_watch
+from dumpagent.upload.volume.watch import Watch, Woken, open_watch
 
 GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
 _LOCK_RETRY_S = 5.0
 _LEAST_RECHECK_S = 0.05
+_FAULT_WAIT_S = 1.0
 _UNANSWERED_S = 120.0  # the SDK's own tries end before, where anything answers at all
 _BEAT_EVERY_S = 10.0
+_FORK_HINT = "raise the pod's pids limit (podPidsLimit of the kubelet) or its memory limit"
 
 
 class Daemon:
@@ -49,29 +54,32 @@ class Daemon:
     ) -> None:
         self._loop, self._ledger, self._pulse, self._tell, self._ending = loop, ledger, pulse, tell, ending
         self._watching = watching
+        self._next_scan = self._recheck_s = 0.0
         self._warming = Warming(warm_up)
-        self._question = StoreQuestion(s3, loop, every_s=asking.store_check_interval_s)
+        self._probing = StoreProbing(s3, loop, tell, every_s=asking.store_check_interval_s)
 
     def run(self) -> None:
-        """Look and bring until a stop. Raises what ended the thread that brings, if anything did."""
-        self._ledger.load()
-        self._own_the_volume()
-        self._question.begin()
-        bringer = WorkerThread(self._loop, self._ending)
-        bringer.start()
-        self._look_until_the_end(bringer)
-        self._loop.backlog.wake()
-        self._question.close()
-        bringer.join(GRACE_S)
-        self._pulse.stop()
+        """Scan and upload until a stop. Raises what ended the thread that uploads, if anything did."""
+        with contextlib.ExitStack() as stack:
+            self._own_the_volume(stack)
+            self._probing.begin()
+            worker = WorkerThread(self._loop, self._ending)
+            if not self._ending.stop.is_set():
+                worker.start()
+                self._scan_until_the_end(worker)
+            self._loop.backlog.wake()
+            self._probing.close()
+            if worker.is_alive():
+                worker.join(GRACE_S)
+            self._pulse.stop()
 
-    def _own_the_volume(self) -> None:
-        """Wait until no other agent works on this volume, and finish what the last one left."""
+    def _own_the_volume(self, stack: contextlib.ExitStack) -> None:
+        """Wait until no other agent works on this volume, then read its state, for as long as `stack` is open."""
         other = Incident(self._tell, OtherAgentFound, OtherAgentGone)
         while not self._ending.stop.is_set():
             try:
-                self._ledger.lock()
-                settle_all(self._loop.root, self._ledger.directory)
+                stack.enter_context(self._ledger.owned())
+                restore_hidden(self._loop.root, self._ledger.directory, barrier=self._loop.barrier)
                 break
             except AnotherAgent as error:
                 other.failed("lock", OtherAgentFound(error=str(error), hint=error.hint))
@@ -79,35 +87,47 @@ class Daemon:
                 self._ending.wait(_LOCK_RETRY_S)
         other.ended_for("lock", OtherAgentGone())
 
-    def _look_until_the_end(self, bringer: WorkerThread) -> None:
+    def _scan_until_the_end(self, worker: WorkerThread) -> None:
+        barrier = self._loop.barrier
         watch = open_watch(self._loop.root, tell=self._tell, skip=frozenset({self._ledger.directory}))
-        next_scan, woken = 0.0, Woken()
+        woken = Woken()
         while not self._ending.stop.is_set():
-            if woken.everything or time.monotonic() >= next_scan:
-                next_scan = time.monotonic() + self._watching.watch_interval_s
-                if watch:
-                    watch.cover()  # before the scan: what is finished between the two is seen by one of them
-                recheck_s = self._loop.look()
-                _measure_space(self._loop.root, self._tell)
-            elif woken.relpaths:
-                recheck_s = self._loop.look_at(woken.relpaths)
-            else:
-                recheck_s = self._loop.look_again()
-            wait_s = min(next_scan - time.monotonic(), _BEAT_EVERY_S)
-            if recheck_s is not None:
-                wait_s = min(wait_s, max(recheck_s, _LEAST_RECHECK_S))
+            found = woken
+            barrier.run("scan", lambda found=found: self._scan(found, watch))  # type: ignore[misc]
             if woken.begun or self._loop.counts.pending:
                 self._warming.begin()
-            bringer.raise_if_dead()
+            worker.raise_if_dead()
             self._beat()
-            heard = [
-                each for each in (self._question.fd, watch.fileno() if watch else None) if each is not None
-            ]
-            ready = self._ending.wait(wait_s, also=heard)
-            woken = watch.read() if watch and watch.fileno() in ready else Woken()
-            self._question.turn(ready)
+            fds = [self._probing.fd, watch.fileno() if watch else None]
+            ready = self._ending.wait(self._wait_s(), also=[fd for fd in fds if fd is not None])
+            woken = Woken()
+            if watch and watch.fileno() in ready:
+                try:
+                    woken = watch.read()
+                except Exception as error:  # noqa: BLE001 - what it would have said, a scan finds
+                    barrier.note("read wake-ups", error)
+                    woken = Woken(everything=True)
+            barrier.run("probe the store", functools.partial(self._probing.step, ready))
         if watch:
             watch.close()
+
+    def _scan(self, woken: Woken, watch: Watch | None) -> None:
+        """Scan the volume if it is time to, else judge what the wake-ups name and what waits."""
+        self._recheck_s = _FAULT_WAIT_S  # unless this ends well
+        if woken.everything or time.monotonic() >= self._next_scan:
+            self._next_scan = time.monotonic() + self._watching.watch_interval_s
+            if watch:
+                watch.cover()  # before the scan: what is finished between the two is seen by one of them
+            recheck_s = self._loop.look()
+            _measure_space(self._loop.root, self._tell)
+        elif woken.relpaths:
+            recheck_s = self._loop.look_at(woken.relpaths)
+        else:
+            recheck_s = self._loop.look_again()
+        self._recheck_s = _BEAT_EVERY_S if recheck_s is None else max(recheck_s, _LEAST_RECHECK_S)
+
+    def _wait_s(self) -> float:
+        return min(self._next_scan - time.monotonic(), _BEAT_EVERY_S, self._recheck_s)
 
     def _beat(self) -> None:
         if trouble := self._loop.root_incident:
@@ -130,7 +150,10 @@ class Warming:
         """Begin, if nobody has; never waits."""
         if not self._begun:
             self._begun = True
-            threading.Thread(target=self._run, name="warm up", daemon=True).start()
+            try:
+                threading.Thread(target=self._run, name="warm up", daemon=True).start()
+            except RuntimeError:
+                pass  # the pod's pids limit: the first request makes the client ready
 
     def _run(self) -> None:
         try:
@@ -139,28 +162,38 @@ class Warming:
             pass
 
 
-class StoreQuestion:
-    """Asks the store every `every_s`: one that nobody needs just now must not be found broken by the next dump."""
+class StoreProbing:
+    """Probes the store every `every_s`: a store that fails while no dump is there is told before the next dump."""
 
-    def __init__(self, s3: S3, loop: UploadLoop, *, every_s: float) -> None:
+    def __init__(self, s3: S3, loop: UploadLoop, tell: Tell, *, every_s: float) -> None:
         self._s3, self._loop, self._every_s = s3, loop, every_s
-        self._greeting: StoreProbe | None = None
+        self._forking = Incident(tell, ChildRefused, ChildStarted)
+        self._probe: StoreProbe | None = None
         self._asked_at = 0.0
 
     @property
     def fd(self) -> int | None:
-        """Give what becomes readable with the answer, None if no question is under way."""
-        return self._greeting.fd if self._greeting else None
+        """Give what becomes readable with the answer, None if no probe is under way."""
+        return self._probe.fd if self._probe else None
 
     def begin(self) -> None:
-        """Ask."""
-        self._greeting, self._asked_at = StoreProbe(self._s3), time.monotonic()
+        """Start a probe; where no process can be had, that is told and tried again when the next one is due."""
+        self._asked_at = time.monotonic()
+        try:
+            self._probe = StoreProbe(self._s3)
+        except OSError as error:
+            self._forking.failed(
+                "probe",
+                ChildRefused(error=error.strerror or str(error), path=self._s3.bucket, hint=_FORK_HINT),
+            )
+        else:
+            self._forking.ended_for("probe", ChildStarted(path=self._s3.bucket))
 
-    def turn(self, ready: list[int]) -> None:
-        """Hear the answer if it is `ready`, ask again if it is time, give up on a question that nobody answers."""
-        if self._greeting and self._greeting.fd in ready:
+    def step(self, ready: list[int]) -> None:
+        """Take the answer if it is `ready`, probe again if it is time, give up on a probe that nobody answers."""
+        if self._probe and self._probe.fd in ready:
             with contextlib.suppress(Unanswered):
-                self._loop.note_store(self._greeting.hear())
+                self._loop.note_store(self._probe.hear())
         waited_s = time.monotonic() - self._asked_at
         if self.fd is None:
             if waited_s >= self._every_s:
@@ -172,29 +205,33 @@ class StoreQuestion:
             self._loop.note_store(Unreachable(error, hint=hint))
 
     def close(self) -> None:
-        """End the question that is under way."""
-        if self._greeting:
-            self._greeting.close()
+        """End the probe that is under way."""
+        if self._probe:
+            self._probe.close()
 
 
 class WorkerThread(threading.Thread):
-    """Brings dumps to the store, one after the other, until the end. However long one takes, the main loop turns."""
+    """Uploads dumps, one after the other, until the end. However long one takes, the main loop goes on."""
 
     def __init__(self, loop: UploadLoop, ending: Shutdown) -> None:
-        super().__init__(name="bring", daemon=True)
+        super().__init__(name="upload", daemon=True)
         self._loop, self._ending = loop, ending
         self._died_of: BaseException | None = None
 
     def run(self) -> None:
-        """Bring until a stop. What nobody foresaw ends the daemon, not its uploads alone."""
+        """Upload until a stop. A fault of ours is told and the next dump goes on."""
         try:
             while not self._ending.stop.is_set():
-                brought = self._loop.bring_next(timeout_s=1.0)
-                if brought is None or isinstance(brought, Receipt):
-                    self._loop.reclaim()
+                if not self._loop.barrier.run("upload and free space", self._step):
+                    self._ending.stop.wait(_FAULT_WAIT_S)
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             self._died_of = error
             self._ending.wake()
+
+    def _step(self) -> None:
+        outcome = self._loop.bring_next(timeout_s=1.0)
+        if outcome is None or isinstance(outcome, Receipt):
+            self._loop.reclaim()
 
     def raise_if_dead(self) -> None:
         """Raise what ended the thread, if anything did."""

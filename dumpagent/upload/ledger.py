@@ -9,8 +9,10 @@ import errno
 import fcntl
 import json
 import os
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -31,7 +33,8 @@ class Ledger:
     """The receipts and unfinished uploads of one volume for one store, in memory and in `directory`.
 
     When the directory cannot be written, memory alone remembers: `unwritable` is told the error, and a restart asks
-    the store about each dump again.
+    the store about each dump again. `read_only`: nothing is written or removed on disk, for a dry run. Safe to use from
+    several threads.
     """
 
     def __init__(
@@ -42,8 +45,12 @@ class Ledger:
         unwritable: Callable[[OSError], None] = lambda _error: None,
         writable: Callable[[], object] = lambda: None,
         now: Callable[[], float] = time.time,
+        read_only: bool = False,
     ) -> None:
         self.directory = directory
+        self.is_owned = threading.Event()  # set once the state was read and is ours
+        self._read_only = read_only
+        self._mutex = threading.RLock()  # the scan prunes receipts while an upload records one
         self._store = store
         self._unwritable = unwritable
         self._writable = writable
@@ -54,9 +61,23 @@ class Ledger:
 
     # -- opening ------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Own the state of this volume: lock it, then read it. Raises AnotherAgent if another agent owns it.
+
+        In that order: the other agent still writes what would be read too early, and its temporary files are not ours.
+        """
+        self.lock()
+        try:
+            self.load()
+            self.is_owned.set()
+            yield
+        finally:
+            self.close()
+
     def load(self) -> None:
         """Read what an earlier run left. What cannot be read is as if it were not there."""
-        for kind in ("receipts", "uploads"):
+        for kind in () if self._read_only else ("receipts", "uploads"):
             try:
                 os.makedirs(f"{self.directory}/{kind}", mode=0o700, exist_ok=True)
             except OSError as error:
@@ -75,7 +96,10 @@ class Ledger:
         Where the file system has no locks, or the directory cannot be written, there is nothing to hold and no error:
         conditional writes and the look at the store before each upload still keep dumps from being stored twice.
         """
+        if self._read_only:
+            return
         try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
             fd = os.open(
                 f"{self.directory}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
@@ -109,36 +133,42 @@ class Ledger:
 
     def receipts(self) -> list[Receipt]:
         """Give all receipts, oldest upload first."""
-        return sorted(self._receipts.values(), key=lambda receipt: receipt.uploaded_at)
+        with self._mutex:
+            return sorted(self._receipts.values(), key=lambda receipt: receipt.uploaded_at)
 
     def record(self, receipt: Receipt) -> None:
         """Remember that a dump is stored, and that its upload is no longer under way."""
-        self._receipts[receipt.identity] = receipt
-        self._write("receipts", receipt.identity, asdict(receipt))
-        self.forget_unfinished(receipt.identity)
+        with self._mutex:
+            self._keep(receipt)
+            self.forget_unfinished(receipt.identity)
 
     def forget(self, identity: Identity) -> None:
         """Drop a receipt that turned out to be wrong: the store does not hold the dump."""
-        if self._receipts.pop(identity, None) is not None:
-            self._remove("receipts", identity)
+        with self._mutex:
+            if self._receipts.pop(identity, None) is not None:
+                self._remove("receipts", identity)
 
     def note_present(self, present: Iterable[Identity], *, retention_s: float) -> list[Receipt]:
         """Take note of which dumps lie on the disk, and drop the receipts of those gone for `retention_s`.
 
         Only after a scan that could look everywhere. Gives the dropped receipts.
         """
+        if self._read_only:
+            return []
         here, now = set(present), self._now()
         dropped = []
-        for identity, receipt in list(self._receipts.items()):
-            if identity in here:
-                if receipt.gone_since is not None:
-                    self._keep(replace(receipt, gone_since=None))
-            elif receipt.gone_since is None or receipt.gone_since > now:  # the latter: the clock was set back
-                self._keep(replace(receipt, gone_since=now))
-            if identity not in here and now - (self._receipts[identity].gone_since or now) >= retention_s:
-                del self._receipts[identity]
-                self._remove("receipts", identity)
-                dropped.append(receipt)
+        with self._mutex:
+            for identity, receipt in list(self._receipts.items()):
+                if identity in here:
+                    if receipt.gone_since is not None:
+                        self._keep(replace(receipt, gone_since=None))
+                elif (
+                    receipt.gone_since is None or receipt.gone_since > now
+                ):  # the latter: the clock was set back
+                    self._keep(replace(receipt, gone_since=now))
+                if identity not in here and now - (self._receipts[identity].gone_since or now) >= retention_s:
+                    self.forget(identity)
+                    dropped.append(receipt)
         return dropped
 
     # -- uploads under way --------------------------------------------------------------------------------------
@@ -148,16 +178,19 @@ class Ledger:
         return self._unfinished.get(identity)
 
     def all_unfinished(self) -> list[Unfinished]:
-        return list(self._unfinished.values())
+        with self._mutex:
+            return list(self._unfinished.values())
 
     def note_unfinished(self, unfinished: Unfinished) -> None:
         """Remember an upload that is under way, in place of what was known of it."""
-        self._unfinished[unfinished.identity] = unfinished
-        self._write("uploads", unfinished.identity, asdict(unfinished))
+        with self._mutex:
+            self._unfinished[unfinished.identity] = unfinished
+            self._write("uploads", unfinished.identity, asdict(unfinished))
 
     def forget_unfinished(self, identity: Identity) -> None:
-        if self._unfinished.pop(identity, None) is not None:
-            self._remove("uploads", identity)
+        with self._mutex:
+            if self._unfinished.pop(identity, None) is not None:
+                self._remove("uploads", identity)
 
     # -- files --------------------------------------------------------------------------------------------------
 
@@ -166,6 +199,8 @@ class Ledger:
         self._write("receipts", receipt.identity, asdict(receipt))
 
     def _write(self, kind: str, identity: Identity, values: dict[str, Any]) -> None:
+        if self._read_only:
+            return
         path = f"{self.directory}/{kind}/{identity}.json"
         content = json.dumps({"version": _VERSION, **values}, indent=1).encode()
         try:
@@ -180,6 +215,8 @@ class Ledger:
             self._writable()
 
     def _remove(self, kind: str, identity: Identity) -> None:
+        if self._read_only:
+            return
         try:
             os.unlink(f"{self.directory}/{kind}/{identity}.json")
         except FileNotFoundError:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import DumpagentError, Unreachable
+from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import DumpWaiting, DumpWouldUpload, UploadFailed, UploadRecovered
 from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import Store
 from dumpagent.upload.backlog import Backlog, Counts, Entry
+from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.keeping.reclaim import Reclaimer
-from dumpagent.upload.keeping.retention import Retention
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
@@ -59,13 +60,15 @@ class UploadLoop:
         stop: threading.Event,
         retention_days: float,
         claim: Claim | None = None,
-        retention: Retention | None = None,
+        deletion: Deletion | None = None,
+        barrier: Barrier | None = None,
         sweep: Sweep | None = None,
         progress: ShowProgress = no_progress,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
         self.backlog = Backlog(monotonic=monotonic)
+        self.barrier = barrier or Barrier(tell, monotonic=monotonic)
         self._ledger, self._sender, self._tell, self._stop = ledger, sender, tell, stop
         self._reach = StoreHealth(store, tell, monotonic=monotonic)
         dump_incident = Incident(tell, UploadFailed, UploadRecovered, monotonic=monotonic)
@@ -78,6 +81,7 @@ class UploadLoop:
             dump_incident=dump_incident,
             tell=tell,
             retention_s=retention_days * _DAY_S,
+            barrier=self.barrier,
             monotonic=monotonic,
         )
         self._bringer = UploadWorker(
@@ -90,14 +94,15 @@ class UploadLoop:
             tell=tell,
             stop=stop,
             progress=progress,
+            barrier=self.barrier,
             monotonic=monotonic,
         )
         self._sweep = sweep
-        self._reclaimer = retention and Reclaimer(
+        self._reclaimer = deletion and Reclaimer(
             backlog=self.backlog,
             ledger=ledger,
             recheck=Recheck(store, ledger, tell, monotonic=monotonic),
-            retention=retention,
+            deletion=deletion,
             reach=self._reach,
             stop=stop,
         )
@@ -161,7 +166,8 @@ class UploadLoop:
     def run_once(self, *, dry_run: bool = False) -> Pass:
         """Look once and bring everything that is due; each dump is tried once."""
         self.look()
-        uploaded = already_stored = failed = 0
+        uploaded = already_stored = 0
+        failed: list[Entry] = []
         while not self._stop.is_set():
             entry = self.backlog.take(timeout_s=0)
             if entry is None:
@@ -177,17 +183,17 @@ class UploadLoop:
                 else:
                     already_stored += 1
             elif outcome is not None:
-                failed += 1
+                failed.append(entry)
         if self._stop.is_set():
-            return Pass(uploaded, already_stored, failed=failed, left=self.counts.pending - failed)
+            return Pass(uploaded, already_stored, failed=len(failed), left=self.counts.pending - len(failed))
         if not dry_run:
             self.reclaim()
-        waiting = self.backlog.waiting()
+        waiting = [entry for entry in self.backlog.waiting() if entry not in failed]  # each dump counts once
         for entry in waiting:
             if entry.verdict:
                 self._tell(DumpWaiting(path=entry.dump.path, reason=entry.verdict.reason))
         unreadable = sum(1 for entry in waiting if entry.verdict is None) + len(self._finder.unreadable)
-        return Pass(uploaded, already_stored, len(waiting), failed + unreadable)
+        return Pass(uploaded, already_stored, len(waiting), len(failed) + unreadable)
 
     def _foresee(self, entry: Entry) -> None:
         assert entry.verdict is not None  # noqa: S101 - READY entries have one

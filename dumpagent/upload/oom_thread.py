@@ -43,12 +43,17 @@ class OomThreadSearch:
         self.dump = dump
         self._cpu_s, self._find = cpu_s, find
         self._found: str | None = None
+        self.fault: Exception | None = None  # what ended the search, if it was a fault of ours
         self._resumed = time.monotonic()
         self._hurry, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         if verdict.facts and verdict.facts.cause is Cause.OOM:
-            self._thread = threading.Thread(target=self._search, name="victim", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._search, name="oom thread", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return  # the pod's pids limit: the upload does without the name
+            self._thread = thread
 
     def name(self, *, wait_s: float) -> str | None:
         """Give the thread's name, waiting up to `wait_s` for it; None if it is not known then. Ends the search."""
@@ -62,7 +67,9 @@ class OomThreadSearch:
         try:
             self._found = self._find(self.dump, self._keep_on)
         except OSError:
-            pass  # gone or unreadable: whoever sends it tells
+            pass  # gone or unreadable: the upload tells
+        except Exception as error:  # noqa: BLE001 - a fault of ours costs the name, not the upload; `fault` has it told
+            self.fault = error
 
     def _keep_on(self, _bytes: int) -> bool:
         """Rest after a piece of work; say whether another one may follow."""

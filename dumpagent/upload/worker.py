@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from traceback import format_exc
 
 from dumpagent.dumps.model import DumpFile, State, Verdict
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.dumps.text import iso_time_ms
 from dumpagent.errors import DumpagentError, Unreachable
+from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
-from dumpagent.observe.events.daemon import AgentFaulty
 from dumpagent.observe.events.dumps import (
     AttemptFailed,
     DumpAlreadyStored,
@@ -63,12 +62,13 @@ class UploadWorker:
         tell: Tell,
         stop: threading.Event,
         progress: ShowProgress,
+        barrier: Barrier,
         monotonic: Callable[[], float],
     ) -> None:
         self._backlog, self._sender, self._judge, self._reach = backlog, sender, judge, reach
         self._ledger = ledger
         self._dump_incident, self._tell, self._stop = dump_incident, tell, stop
-        self._progress, self._monotonic = progress, monotonic
+        self._progress, self._barrier, self._monotonic = progress, barrier, monotonic
 
     def bring_next(self, *, timeout_s: float) -> Outcome:
         """Bring the next dump that is due to the store, waiting up to `timeout_s` for one.
@@ -121,9 +121,7 @@ class UploadWorker:
             )
             return error
         except Exception as error:  # noqa: BLE001 - a fault of ours with one dump must not end the others' uploads
-            self._tell(
-                AgentFaulty(path=dump.path, error=f"{type(error).__name__}: {error}", trace=format_exc())
-            )
+            self._barrier.note("upload", error, path=dump.path)
             self._backlog.retry(entry)
             return DumpagentError(f"{type(error).__name__}: {error}")
         self._backlog.has_stored(entry)
@@ -137,6 +135,9 @@ class UploadWorker:
     def _tell_stored(self, entry: Entry, verdict: Verdict, receipt: Receipt, *, seconds: float) -> None:
         dump, facts = entry.dump, verdict.facts
         victim, entry.victim = entry.victim, None
+        oom_thread = victim.name(wait_s=_VICTIM_WAIT_S if receipt.is_news else 0) if victim else None
+        if victim and victim.fault:
+            self._barrier.note("find the thread that ran out of memory", victim.fault, path=dump.path)
         told = (DumpUploaded if receipt.is_news else DumpAlreadyStored)(
             path=dump.path,
             key=receipt.key,
@@ -151,7 +152,7 @@ class UploadWorker:
             jvm=facts.jvm if facts else None,
             cause=facts.cause.value if facts else None,
             dump_time=iso_time_ms(facts.dump_time_ms) if facts else None,
-            oom_thread=victim.name(wait_s=_VICTIM_WAIT_S if receipt.is_news else 0) if victim else None,
+            oom_thread=oom_thread,
             oom_stack=tuple(facts.oom_stack[:_STACK_TOLD]) or None if facts else None,
             resumed=True if receipt.resumed else None,
             verified=receipt.verified,

@@ -94,12 +94,12 @@ def _serve(orders: socket.socket, part_bytes: int) -> None:
     import dumpagent.cli.upload
     import dumpagent.observe.metrics.mount
     import dumpagent.observe.metrics.upload  # noqa: F401
-    from dumpagent.upload.daemon import StoreQuestion
+    from dumpagent.upload.daemon import StoreProbing
     from dumpagent.upload.transfer.sweep import Sweep
     from dumpagent.upload.transfer.uploader import Uploader
 
     # A process of its own that asks the store whether it is there, at every start, takes longer than most lives.
-    StoreQuestion.begin = lambda _self: None  # type: ignore[method-assign, assignment]
+    StoreProbing.begin = lambda _self: None  # type: ignore[method-assign, assignment]
     # Parts of the least size that stores take, so that small dumps are multipart uploads.
     assert Uploader.__init__.__kwdefaults__
     Uploader.__init__.__kwdefaults__["part_bytes"] = part_bytes

@@ -38,11 +38,18 @@ class AgentKilled(Event, level="warning"):
     hint: str
 
 
-class AgentFaulty(Event, level="error"):
+class AgentFaulty(Failure, level="error"):
     """A fault of the agent's own; please report the trace. Other dumps go on."""
 
-    error: str
+    step: str
     trace: str
+    path: str | None = None
+
+
+class AgentSound(Recovery, level="info"):
+    """A step that failed by a fault of the agent's own works again."""
+
+    step: str
     path: str | None = None
 
 
@@ -68,5 +75,17 @@ class HeartbeatFailed(Failure, level="error"):
 
 class HeartbeatRecovered(Recovery, level="info"):
     """RUNTIME_DIR can be written again."""
+
+    path: str
+
+
+class ChildRefused(Failure, level="error"):
+    """No process can be had for the write test, the rescue or the probe of the store: raise the pod's pids limit."""
+
+    path: str
+
+
+class ChildStarted(Recovery, level="info"):
+    """Processes can be had again."""
 
     path: str

@@ -187,15 +187,3 @@ class StaleReadyRemoved(Event, level="warning"):
     """The node's own directory held a .ready, which said what was not so."""
 
     path: str
-
-
-class ChildRefused(Failure, level="error"):
-    """No process can be had for the write test or the rescue: raise the pod's pids limit."""
-
-    path: str
-
-
-class ChildStarted(Recovery, level="info"):
-    """Processes can be had again."""
-
-    path: str

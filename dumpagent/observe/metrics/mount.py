@@ -9,10 +9,8 @@ from collections.abc import Callable
 from prometheus_client import Histogram
 
 from dumpagent.observe.events import Event
-from dumpagent.observe.events.daemon import HeartbeatFailed, HeartbeatRecovered
+from dumpagent.observe.events.daemon import ChildRefused, ChildStarted, HeartbeatFailed, HeartbeatRecovered
 from dumpagent.observe.events.mount import (
-    ChildRefused,
-    ChildStarted,
     FileRescued,
     MountAdopted,
     MountBound,

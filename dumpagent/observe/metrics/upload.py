@@ -13,7 +13,13 @@ from prometheus_client.registry import Collector
 
 from dumpagent.dumps.model import Cause, State
 from dumpagent.observe.events import Event
-from dumpagent.observe.events.daemon import AgentFaulty, HeartbeatFailed, HeartbeatRecovered
+from dumpagent.observe.events.daemon import (
+    AgentFaulty,
+    ChildRefused,
+    ChildStarted,
+    HeartbeatFailed,
+    HeartbeatRecovered,
+)
 from dumpagent.observe.events.dumps import (
     AttemptFailed,
     ClaimFailed,
@@ -46,6 +52,7 @@ _UPLOAD_BUCKETS_S = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _DELAY_BUCKETS_S = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600)
 
 _LASTING: Lasting = {
+    "child": ((ChildRefused,), (ChildStarted,)),
     "claim": ((ClaimFailed,), (ClaimRecovered,)),
     "delete": ((DeleteFailed,), (DeleteRecovered,)),
     "heartbeat": ((HeartbeatFailed,), (HeartbeatRecovered,)),

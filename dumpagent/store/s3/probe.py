@@ -76,15 +76,25 @@ def ask(store: Store) -> bytes:
     except LookRefused:
         return b"{}"  # write-only credentials: the first dump will tell
     except DumpagentError as error:
-        return json.dumps({"error": str(error)[:2000], "hint": error.hint[:1000]}).encode()
+        return _answer(str(error), error.hint)
     return b"{}"
+
+
+def _answer(error: str, hint: str) -> bytes:
+    """Give the JSON of a refusal. The texts are cut, never the JSON: escapes make six bytes of some characters."""
+    most = _MOST_BYTES
+    while True:
+        answer = json.dumps({"error": error[:most], "hint": hint[: most // 2]}).encode()
+        if len(answer) <= _MOST_BYTES:
+            return answer
+        most //= 2
 
 
 def _be_the_child() -> None:
     from dumpagent.store.s3.store import S3Store
 
     found = {name: os.environ.get(setting.env, "") for name, (setting, _) in declared(S3).items()}
-    answer = ask(S3Store(S3(**found), stop=threading.Event()))[:_MOST_BYTES]
+    answer = ask(S3Store(S3(**found), stop=threading.Event()))
     try:
         os.write(1, answer)
     except BrokenPipeError:

@@ -6,8 +6,8 @@ import threading
 
 from dumpagent.errors import Unreachable
 from dumpagent.upload.backlog import Backlog
+from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.keeping.recheck import Recheck, Stored
-from dumpagent.upload.keeping.retention import Retention
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 
@@ -23,12 +23,12 @@ class Reclaimer:
         backlog: Backlog,
         ledger: Ledger,
         recheck: Recheck,
-        retention: Retention,
+        deletion: Deletion,
         reach: StoreHealth,
         stop: threading.Event,
     ) -> None:
         self._backlog, self._ledger, self._recheck = backlog, ledger, recheck
-        self._retention, self._reach, self._stop = retention, reach, stop
+        self._deletion, self._reach, self._stop = deletion, reach, stop
 
     def reclaim(self) -> None:
         """Look at every stored dump once; what the store turns out not to hold is to be uploaded again."""
@@ -38,7 +38,7 @@ class Reclaimer:
         stored = [Stored(dump, receipt) for dump, receipt in receipts if receipt is not None]
         try:
             stored, missing = self._recheck.look(stored, stopped=self._stop.is_set)
-            missing += self._retention.reclaim(stored, stopped=self._stop.is_set)
+            missing += self._deletion.reclaim(stored, stopped=self._stop.is_set)
         except Unreachable as error:
             self._reach.leave_alone(_RETRY_S)
             self._reach.note(error)

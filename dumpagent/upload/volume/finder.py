@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dumpagent.dumps.model import DumpFacts, DumpFile, State, Verdict
 from dumpagent.dumps.names import dump_of_segment
 from dumpagent.dumps.segment_files import segment_files_of
+from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import (
     ClaimFailed,
@@ -28,6 +29,7 @@ from dumpagent.upload.volume.scan import Scan, dump_file, scan
 from dumpagent.upload.volume.unreadable import NOT_READABLE, scan_hint
 
 _CLAIM_RECHECK_S = 0.25
+_FAULT_RECHECK_S = 60.0  # a fault of ours with one dump is likely to come again
 Claim = Callable[[DumpFile, DumpFacts | None], DumpFile]
 
 
@@ -48,11 +50,12 @@ class Finder:
         dump_incident: Incident[UploadFailed, UploadRecovered],
         tell: Tell,
         retention_s: float,
+        barrier: Barrier,
         monotonic: Callable[[], float],
     ) -> None:
         self._root, self._backlog, self._ledger, self._judge = root, backlog, ledger, judge
         self._claim, self._dump_incident, self._tell = claim, dump_incident, tell
-        self._retention_s, self._monotonic = retention_s, monotonic
+        self._retention_s, self._barrier, self._monotonic = retention_s, barrier, monotonic
         self._scan_incident = Incident(tell, ScanFailed, ScanRecovered, monotonic=monotonic)
         self._claim_incident = Incident(tell, ClaimFailed, ClaimRecovered, monotonic=monotonic)
         self.unreadable: dict[str, str] = {}
@@ -111,6 +114,7 @@ class Finder:
         for dump in changes.lost:
             self._judge.forget(dump)
             self._dump_incident.forget(dump.identity.inode)
+            self._barrier.forget("judge", dump.path)
             self._tell(DumpGone(path=dump.path, size_bytes=dump.size_bytes))
 
     def _orphans(self, found: Scan) -> Iterator[DumpFile]:
@@ -143,6 +147,13 @@ class Finder:
         return min((recheck_s for recheck_s in rechecks if recheck_s is not None), default=None)
 
     def _judge_one(self, entry: Entry) -> float | None:
+        rechecks: list[float | None] = []
+        path = entry.dump.path
+        if not self._barrier.run("judge", lambda: rechecks.append(self._judged(entry)), path=path):
+            return _FAULT_RECHECK_S
+        return rechecks[0]
+
+    def _judged(self, entry: Entry) -> float | None:
         dump = entry.dump
         try:
             verdict = self._judge.judge(dump)

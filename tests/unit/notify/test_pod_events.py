@@ -12,6 +12,7 @@ import pytest
 from dumpagent.errors import BadSettings, Unreachable
 from dumpagent.notify.api_server import ApiServer, address_of
 from dumpagent.notify.pod_events import Pod, PodEvents, writer_named_by
+from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Event
 from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpUploaded
 from dumpagent.secrets import HIDDEN, hide
@@ -257,7 +258,7 @@ def test_a_server_that_hangs_holds_up_nobody_who_tells(world: World) -> None:
 
     world.cluster.answer = hang
     stopped = threading.Event()
-    thread = world.events.start(stopped.is_set)
+    thread = world.events.start(stopped.is_set, barrier=Barrier(world.told))
     for number in range(1000):
         world.events(an_event(DumpUploaded, **{**DUMP, "key": f"dump-{number}"}))
     while not world.cluster.asked:

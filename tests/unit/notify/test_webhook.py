@@ -14,6 +14,7 @@ import pytest
 from dumpagent.errors import BadSettings, DumpagentError, Refused, Unreachable
 from dumpagent.kernel.files import replace_file
 from dumpagent.notify.webhook import Notifier, Post, webhook
+from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Event
 from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpUploaded
 from dumpagent.observe.events.store import StoreAnswered, StoreFailed, StoreRecovered
@@ -42,12 +43,15 @@ class World:
         self.notifier = self.start()
 
     def start(self) -> Notifier:
-        self.notifier = Notifier(
+        self.notifier = self.new_notifier()
+        self.notifier.load()
+        return self.notifier
+
+    def new_notifier(self) -> Notifier:
+        return Notifier(
             self.settings, outbox=str(self.outbox), node="worker-1", root="/mnt/dump", bucket="dumps",
             tell=self.told, post=self.post, save=replace_file, now=lambda: self.time, monotonic=lambda: self.time,
         )  # fmt: skip
-        self.notifier.load()
-        return self.notifier
 
     def _post(self, body: bytes) -> None:
         if self.refusal:
@@ -258,3 +262,41 @@ def test_a_bad_notify_url_is_refused_without_showing_it() -> None:
     with pytest.raises(BadSettings) as caught:
         setting.parse("htp://hooks/SECRET")
     assert "SECRET" not in str(caught.value)
+
+
+def test_what_waits_over_a_restart_is_told_in_the_order_in_which_it_happened(world: World) -> None:
+    world.refusal = Unreachable("away")
+    keys = [f"dump-{number}" for number in range(30)]
+    for key in keys[:20]:
+        world.notifier(an_event(DumpUploaded, **DUMP | {"key": key}))
+    world.notifier.turn()
+    world.start()
+    for key in keys[20:]:
+        world.notifier(an_event(DumpUploaded, **DUMP | {"key": key}))
+    world.notifier.turn()
+    world.start()
+    world.refusal = None
+    world.after(1000)
+    text = "\n".join(world.texts())
+    assert sorted(keys, key=lambda key: text.index(f"get {key}\n")) == keys
+
+
+def test_a_waiting_agent_leaves_the_outbox_to_the_one_that_owns_it(world: World) -> None:
+    world.refusal = Unreachable("away")
+    world.hear(an_event(DumpUploaded, **DUMP))
+    world.refusal = None
+    owned, told = threading.Event(), threading.Event()
+
+    def post(body: bytes) -> None:
+        world._post(body)
+        told.set()
+
+    world.post = post
+    waiting = world.new_notifier()
+    thread = waiting.start(told.is_set, owned=owned, barrier=Barrier(world.told))
+    assert not told.wait(0.5)
+    assert world.got == []
+    owned.set()
+    assert told.wait(10)
+    thread.join(10)
+    assert len(world.got) == 1

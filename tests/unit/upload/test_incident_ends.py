@@ -17,7 +17,7 @@ from tests.harness.hprof import Maker
 from tests.harness.stores.memory import MemoryStore
 from tests.unit.upload import test_loop, test_loop_claims
 from tests.unit.upload.conftest import SMALL_LIMITS, Told, Volume, some_bytes
-from tests.unit.upload.keeping.test_retention import Scene
+from tests.unit.upload.keeping.test_deletion import Scene
 
 
 class _Refusing(MemoryStore):
@@ -63,7 +63,7 @@ def test_a_volume_that_lets_us_rename_again(volume: Volume, store: MemoryStore, 
 def test_a_dump_that_can_be_deleted_again(volume: Volume, store: MemoryStore, told: Told) -> None:
     scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
     scene.upload("a.hprof", some_bytes(10), at=1)
-    in_the_way = volume.root / ".dumpagent" / "deleting"
+    in_the_way = volume.root / f"deleting-{scene.stored[0].dump.identity}.hprof"
     in_the_way.touch()
     for _ in range(3):
         scene.reclaim()

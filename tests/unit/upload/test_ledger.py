@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -178,3 +180,44 @@ def test_what_a_cut_off_write_left_is_cleared_away(tmp_path: Path) -> None:
     (tmp_path / "receipts" / "1-2-3.json.99.tmp").write_text('{"vers')
     assert opened(tmp_path).receipts() == []
     assert os.listdir(tmp_path / "receipts") == []
+
+
+def test_an_agent_that_waits_removes_nothing_of_the_living_one_and_then_reads_all_that_it_wrote(
+    tmp_path: Path,
+) -> None:
+    """It worked from receipts that it had read before the other one ended, and removed its temporary files."""
+    living, waiting = (Ledger(str(tmp_path), store=STORE) for _ in range(2))
+    with living.owned():
+        being_written = tmp_path / "receipts" / "1-1-1.json.4711.tmp"
+        being_written.touch()
+        with pytest.raises(AnotherAgent), waiting.owned():
+            pass
+        assert being_written.exists()
+        assert not waiting.is_owned.is_set()
+        living.record(receipt())
+    with waiting.owned():
+        assert waiting.receipt(receipt().identity) == receipt()
+        assert not being_written.exists()
+
+
+def test_receipts_are_pruned_while_an_upload_records_others(tmp_path: Path) -> None:
+    """Two threads changed one table: the scan ended with KeyError."""
+    ledger = opened(tmp_path)
+    for inode in range(300):
+        ledger.record(dataclasses.replace(receipt(inode), gone_since=1.0))
+    failures: list[BaseException] = []
+
+    def forget() -> None:
+        try:
+            for inode in reversed(range(300)):
+                ledger.forget(receipt(inode).identity)
+        except KeyError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    while thread.is_alive():
+        ledger.note_present([], retention_s=1e12)
+    thread.join()
+    assert failures == []
+    assert ledger.receipts() == []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,13 @@ import pytest
 
 from dumpagent.dumps.model import Identity, State, Verdict
 from dumpagent.errors import Unreachable
+from dumpagent.kernel.space import Space, space_of
+from dumpagent.observe.barrier import Barrier
 from dumpagent.settings import Keep, Keeping, Place
 from dumpagent.store.protocol import Body, LookRefused, Store, StoredObject
+from dumpagent.upload.keeping.deletion import Deletion, restore_hidden
 from dumpagent.upload.keeping.recheck import Recheck, Stored
-from dumpagent.upload.keeping.retention import Retention, Space, in_order_of_deletion, settle_all, space_of
+from dumpagent.upload.keeping.retention import in_order_of_deletion
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.uploader import Uploader
@@ -42,19 +47,27 @@ class Scene:
     """A volume with dumps that were brought to a store, and the retention over them."""
 
     def __init__(
-        self, volume: Volume, store: Store, told: Told, keep: Keep, *, behind: Store | None = None
+        self,
+        volume: Volume,
+        store: Store,
+        told: Told,
+        keep: Keep,
+        *,
+        behind: Store | None = None,
+        unlink: Callable[[str], None] = os.unlink,
     ) -> None:
         self.volume, self.told = volume, told
         self.ledger = Ledger(f"{volume.root}/.dumpagent", store=store.name)
         self.ledger.load()
         self.sender = Uploader(behind or store, Place(node_name="n"), part_bytes=PART)
-        self.retention = Retention(
+        self.deletion = Deletion(
             Keeping(local_keep=keep),
             root=str(volume.root),
             store=store,
             ledger=self.ledger,
             tell=told,
             space=Disk(volume.root),
+            unlink=unlink,
         )
         self.stored: list[Stored] = []
 
@@ -67,7 +80,7 @@ class Scene:
         self.stored.append(Stored(job.dump, receipt))
 
     def reclaim(self) -> list[Identity]:
-        return self.retention.reclaim(self.stored)
+        return self.deletion.reclaim(self.stored)
 
     def left(self) -> list[str]:
         return sorted(
@@ -120,6 +133,18 @@ def test_repeats_of_a_crash_loop_go_before_its_first_dump(
         "0",
         "3",
     ]
+
+
+def test_the_first_and_the_newest_dump_of_a_crash_loop_stay_longest(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    """When nothing else is left they go too, the newest before the first: room for the next dump comes first."""
+    scene = Scene(volume, store, told, Keep.WHILE_SPACE)
+    for number in range(5):
+        scene.upload(f"java_pid1.{number}.hprof", some_bytes(10), at=600.0 * number + 1)
+        last = scene.stored[-1]
+        scene.stored[-1] = Stored(last.dump, replace(last.receipt, path="java_pid1.hprof"))
+    assert [each.dump.relpath.split(".")[1] for each in in_order_of_deletion(scene.stored)] == list("12340")
 
 
 def test_a_full_disk_of_unconfirmed_dumps_is_an_alarm_and_no_deletion(
@@ -177,28 +202,74 @@ def test_a_store_that_cannot_be_asked_deletes_nothing(volume: Volume, store: Mem
 def test_another_file_that_took_the_name_is_not_deleted(
     volume: Volume, store: MemoryStore, told: Told
 ) -> None:
-    """It comes back under a dump's name, and is uploaded like any other."""
+    """It keeps its name, and is uploaded like any other."""
     scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
     scene.upload("a.hprof", some_bytes(10), at=1)
     os.unlink(volume.root / "a.hprof")
     volume.dump("a.hprof", b"another dump")
     scene.reclaim()
-    (left,) = scene.left()
-    assert (volume.root / left).read_bytes() == b"another dump"
+    assert scene.left() == ["a.hprof"]
+    assert (volume.root / "a.hprof").read_bytes() == b"another dump"
     assert told.of("dump_deleted") == []
 
 
-def test_a_deletion_that_was_cut_off_is_finished_or_undone_at_the_next_start(volume: Volume) -> None:
-    aside = volume.root / ".dumpagent" / "deleting"
-    volume.dump("a.hprof", b"confirmed")
-    volume.dump("b.hprof", b"not the one")
-    dumps = {name: volume.job(name).dump for name in ("a.hprof", "b.hprof")}
-    aside.mkdir(parents=True)
-    os.rename(volume.root / "a.hprof", aside / str(dumps["a.hprof"].identity))
-    os.rename(volume.root / "b.hprof", aside / "1-2-3")
-    settle_all(str(volume.root), f"{volume.root}/.dumpagent")
-    assert [path.read_bytes() for path in volume.root.glob("*.hprof")] == [b"not the one"]
-    assert list(aside.iterdir()) == []
+def test_a_file_that_cannot_be_deleted_stays_in_sight_and_goes_later(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    """Hidden in the state directory, a file that had taken the dump's name was never uploaded."""
+    errors = [errno.EIO, errno.EIO]
+
+    def unlink(path: str) -> None:
+        if errors:
+            raise OSError(errors.pop(), "Input/output error", path)
+        os.unlink(path)
+
+    scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED, unlink=unlink)
+    scene.upload("a.hprof", some_bytes(10), at=1)
+    for _ in range(2):
+        scene.reclaim()
+        (left,) = scene.left()
+        dump = volume.job(left).dump
+        assert scene.ledger.receipt(dump.identity), "the next scan knows it for a stored dump"
+        scene.stored = [Stored(dump, scene.stored[0].receipt)]
+    scene.reclaim()
+    assert scene.left() == []
+    (failed,) = told.of("delete_failed")
+    assert "DAC_OVERRIDE" not in str(failed["hint"])
+    assert told.names()[-2:] == ["delete_recovered", "dump_deleted"]
+
+
+def test_a_fault_of_ours_while_deleting_one_dump_does_not_stop_the_others(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    def unlink(path: str) -> None:
+        if b"first" in Path(path).read_bytes():
+            raise ValueError("nobody foresaw this")
+        os.unlink(path)
+
+    scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED, unlink=unlink)
+    scene.upload("a.hprof", b"first", at=1)
+    scene.upload("b.hprof", b"second", at=2)
+    scene.reclaim()
+    assert len(scene.left()) == 1
+    (fault,) = told.of("agent_faulty")
+    assert fault["path"] == scene.stored[0].dump.path
+    assert "nobody foresaw this" in str(fault["trace"])
+
+
+def test_what_the_first_version_hid_is_brought_back_and_overwrites_nothing(
+    volume: Volume, told: Told
+) -> None:
+    hidden = volume.root / ".dumpagent" / "deleting"
+    hidden.mkdir(parents=True)
+    (hidden / "1-2-3").write_bytes(b"a new dump")
+    volume.dump("recovered-1-2-3.hprof", b"an earlier one")
+    restore_hidden(str(volume.root), f"{volume.root}/.dumpagent", barrier=Barrier(told))
+    assert sorted(path.read_bytes() for path in volume.root.glob("*.hprof")) == [
+        b"a new dump",
+        b"an earlier one",
+    ]
+    assert list(hidden.iterdir()) == []
 
 
 def test_what_only_root_may_fill_is_no_room() -> None:
@@ -233,7 +304,7 @@ def test_what_another_agent_overwrote_right_after_our_look_is_uploaded_again(
     recheck = Recheck(store, scene.ledger, told, settle_s=30, now=lambda: 0.0, monotonic=lambda: now)
     kept, missing = recheck.look(fresh)
     assert (kept, missing) == (fresh, [])
-    assert scene.retention.reclaim(kept) == []
+    assert scene.deletion.reclaim(kept) == []
     assert scene.left() == ["a.hprof"], "nothing goes before the second look"
     store.delete("a.hprof")
     theirs = some_bytes(10)

@@ -1,0 +1,211 @@
+"""Deletes dumps from the volume that the store has just confirmed again, and nothing else, ever."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+from collections.abc import Callable, Iterable
+
+from dumpagent.dumps.model import Identity
+from dumpagent.dumps.segment_files import segment_files_of
+from dumpagent.errors import Unreachable
+from dumpagent.kernel.rename import rename_noreplace
+from dumpagent.kernel.space import Space, space_of
+from dumpagent.observe.barrier import Barrier
+from dumpagent.observe.events import Tell
+from dumpagent.observe.events.dumps import DeleteFailed, DeleteRecovered, DumpDeleted, ObjectMissing
+from dumpagent.observe.events.volume import VolumeFull, VolumeRoomy
+from dumpagent.observe.incident import Incident
+from dumpagent.settings import Keep, Keeping
+from dumpagent.store.protocol import Store
+from dumpagent.upload.keeping.recheck import Stored, is_there
+from dumpagent.upload.keeping.retention import in_order_of_deletion, may_go, with_segment_files
+from dumpagent.upload.ledger import Ledger
+
+_ASIDE = "deleting-"
+_MOST_OF_A_NAME = 1000
+
+
+class Deletion:
+    """Deletes what `keeping` allows to be deleted, one dump at a time, each after a fresh look at its object."""
+
+    def __init__(
+        self,
+        keeping: Keeping,
+        *,
+        root: str,
+        store: Store,
+        ledger: Ledger,
+        tell: Tell,
+        barrier: Barrier | None = None,
+        space: Callable[[str], Space] = space_of,
+        unlink: Callable[[str], None] = os.unlink,
+    ) -> None:
+        self._keeping, self._root, self._store, self._ledger, self._tell = keeping, root, store, ledger, tell
+        self._space, self._unlink = space, unlink
+        self._barrier = barrier or Barrier(tell)
+        self._full = Incident(tell, VolumeFull, VolumeRoomy)
+        self._undeletable = Incident(tell, DeleteFailed, DeleteRecovered)
+
+    def wanted(self) -> bool:
+        """Say whether something is to be deleted now, if it may. Asks the file system, not the store."""
+        if self._keeping.local_keep is Keep.ALWAYS:
+            return False
+        return self._keeping.local_keep is Keep.UNTIL_UPLOADED or self._scarce()
+
+    def reclaim(
+        self, stored: Iterable[Stored], *, stopped: Callable[[], bool] = lambda: False
+    ) -> list[Identity]:
+        """Delete what may be deleted until there is room enough; give the dumps that the store turned out not to hold.
+
+        Their receipts are dropped: they are to be uploaded again. Raises Unreachable when the store cannot be asked;
+        nothing is deleted then.
+        """
+        missing: list[Identity] = []
+        units = with_segment_files(one for one in stored if may_go(one))
+        for stub in in_order_of_deletion(unit[-1] for unit in units.values()):
+            if stopped():
+                break
+            unit = units[stub.dump.relpath]
+            if (self._blocks_a_name(unit) or self.wanted()) and self._has_all_segment_files(unit):
+                self._barrier.run(
+                    "delete",
+                    functools.partial(self._delete_unit, unit, missing),
+                    path=stub.dump.path,
+                    foreseen=(Unreachable,),
+                )
+        self._judge_space()
+        return missing
+
+    def _blocks_a_name(self, unit: tuple[Stored, ...]) -> bool:
+        """Say whether a killed JVM's stub and segment files still have the names that the next dump wants (CLAIM=false)."""
+        stub = unit[-1]
+        unclaimed = stub.dump.relpath == stub.receipt.path
+        return len(unit) > 1 and unclaimed and self._keeping.local_keep is not Keep.ALWAYS
+
+    def _has_all_segment_files(self, unit: tuple[Stored, ...]) -> bool:
+        """Say whether every segment file that lies beside the dump is in the store too."""
+        there = {segment.dump.relpath for segment in unit}
+        try:
+            return all(segment.relpath in there for segment in segment_files_of(unit[-1].dump))
+        except OSError:
+            return False  # unknown: nothing is deleted
+
+    def _delete_unit(self, unit: tuple[Stored, ...], missing: list[Identity]) -> None:
+        """Delete these files if the store holds them all; add those that it does not hold to `missing`.
+
+        Raises Unreachable.
+        """
+        answers = [(each, is_there(self._store, each.receipt)) for each in unit]
+        if all(there for _, there in answers):
+            for each in unit:
+                self._delete(each)
+            return
+        for each, there in answers:
+            if there is False:
+                self._ledger.forget(each.receipt.identity)
+                missing.append(each.dump.identity)
+                self._tell(ObjectMissing(path=each.dump.path, key=each.receipt.key, store=self._store.name))
+
+    def _judge_space(self) -> None:
+        try:
+            room = self._space(self._root)
+        except OSError:
+            return  # unknown: the scan tells what is wrong with the volume
+        if self._keeping.local_keep is Keep.ALWAYS or not self._is_scarce(room):
+            self._full.ended_for("volume", VolumeRoomy(path=self._root))
+            return
+        self._full.failed(
+            "volume",
+            VolumeFull(
+                error=f"less than {self._keeping.local_min_free_percent:g} % of the volume is free",
+                path=self._root,
+                free_bytes=room.free_bytes,
+                total_bytes=room.total_bytes,
+                hint="nothing that is left may be deleted: it is not confirmed in the store, or is no dump. "
+                "Make the volume larger or clear it by hand; the next dump may not fit",
+            ),
+        )
+
+    def _scarce(self) -> bool:
+        try:
+            return self._is_scarce(self._space(self._root))
+        except OSError:
+            return False  # unknown: deleting is what could lose something
+
+    def _is_scarce(self, room: Space) -> bool:
+        return room.free_percent < self._keeping.local_min_free_percent
+
+    def _delete(self, each: Stored) -> None:
+        """Delete the file that the receipt is about, and no other that may have its name by now.
+
+        It is renamed first, examined, and only then unlinked: what takes the name between a look and an unlink would
+        be lost. It stays in its directory under a dump's name, so nothing is needed but the rename (no free block, no
+        free inode, no second directory), and whatever a kill or an error leaves there is found by the next scan: a
+        stored dump by its receipt, any other file as a new dump.
+        """
+        path = each.dump.path
+        directory, _, name = path.rpartition("/")
+        aside = f"{_ASIDE}{each.dump.identity}.hprof"
+        try:
+            if name != aside:
+                rename_noreplace(path, f"{directory}/{aside}")
+            status = os.lstat(f"{directory}/{aside}")
+            if Identity(status.st_ino, status.st_size, status.st_mtime_ns) != each.dump.identity:
+                if name != aside:
+                    rename_noreplace(
+                        f"{directory}/{aside}", path
+                    )  # another file has taken the name: it is not ours
+                return
+            self._unlink(f"{directory}/{aside}")
+        except FileNotFoundError:
+            return  # gone already
+        except OSError as error:
+            failed = DeleteFailed(error=error.strerror or str(error), path=path, hint=_hint(error.errno))
+            self._undeletable.failed("volume", failed)
+            return
+        self._undeletable.ended_for("volume", DeleteRecovered(path=path))
+        self._tell(DumpDeleted(path=path, key=each.receipt.key, size_bytes=each.dump.size_bytes))
+
+
+def _hint(code: int | None) -> str:
+    if code in (errno.EACCES, errno.EPERM):
+        return (
+            "deleting needs the capability DAC_OVERRIDE (and FOWNER where the directory has the sticky bit)"
+        )
+    if code == errno.EROFS:
+        return "the volume is read-only for the agent: mount it writable, or set LOCAL_KEEP=always"
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return "the volume has no room left even to rename a file: delete a file by hand"
+    if code == errno.EEXIST:
+        return (
+            "a file with the name that a dump gets before it is deleted is there already: remove it by hand"
+        )
+    return "the volume does not delete: see the node's kernel log and the storage behind the claim"
+
+
+def restore_hidden(root: str, state_dir: str, *, barrier: Barrier) -> None:
+    """Bring back to `root`, as dumps, the files that version 0.1 moved to STATE_DIR/deleting and did not delete.
+
+    Those that are stored are deleted from there like any other; another file may be a new dump.
+    """
+    hidden = f"{state_dir}/deleting"
+    try:
+        names = os.listdir(hidden)
+    except OSError:
+        return
+    for name in names:
+        path = f"{hidden}/{name}"
+        barrier.run("restore a hidden file", functools.partial(_restore, root, path, name), path=path)
+
+
+def _restore(root: str, path: str, name: str) -> None:
+    for count in range(1, _MOST_OF_A_NAME):
+        try:
+            rename_noreplace(path, f"{root}/recovered-{name}{f'-{count}' if count > 1 else ''}.hprof")
+            return
+        except FileExistsError:
+            continue
+        except OSError:
+            return  # it waits for the next start
