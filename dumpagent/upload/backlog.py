@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
@@ -38,6 +38,7 @@ class Entry:
     victim: OomThreadSearch | None = None
     not_before: float = 0.0
     waiting_since: float = 0.0
+    volume: Hashable = None  # on which it was found
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,16 @@ class Backlog:
         self._seen = self._uploaded = self._failed = 0
 
     def update(
-        self, dumps: Iterable[DumpFile], *, stored: Callable[[Identity], bool], everything: bool
+        self,
+        dumps: Iterable[DumpFile],
+        *,
+        stored: Callable[[Identity], bool],
+        everything: bool,
+        volume: Hashable = None,
     ) -> Changes:
-        """Take over what a scan found; `everything`: it looked everywhere, so what it did not find is gone.
+        """Take over what a scan of `volume` found; `everything`: it looked everywhere, so what it did not find is gone.
+
+        Of a dump that was found on another volume nothing is concluded.
 
         Dumps for which `stored` is true count as uploaded without more ado.
         """
@@ -92,6 +100,8 @@ class Backlog:
                 key = (dump.device, dump.identity.inode)
                 missing.discard(key)
                 entry = self._entries.get(key)
+                if entry is not None:
+                    entry.volume = volume
                 if entry is not None and entry.stage is not Stage.STORED:
                     if entry.dump != dump and entry.stage is not Stage.SENDING:
                         grown = entry.dump.identity != dump.identity
@@ -106,12 +116,14 @@ class Backlog:
                 self._seen += 1
                 known = stored(dump.identity)
                 self._uploaded += known
-                self._entries[key] = Entry(dump, Stage.STORED if known else Stage.WAITING, waiting_since=now)
+                self._entries[key] = Entry(
+                    dump, Stage.STORED if known else Stage.WAITING, waiting_since=now, volume=volume
+                )
                 if not known:
                     changes.new.append(dump)
             for key in missing if everything else ():
                 entry = self._entries[key]
-                if entry.stage is Stage.SENDING:
+                if entry.stage is Stage.SENDING or entry.volume != volume:
                     continue  # its open descriptor keeps the bytes; the end of the upload decides
                 del self._entries[key]
                 if entry.stage is not Stage.STORED:

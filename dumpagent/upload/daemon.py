@@ -119,7 +119,8 @@ class Daemon:
             if watch:
                 watch.cover()  # before the scan: what is finished between the two is seen by one of them
             recheck_s = self._loop.look()
-            _measure_space(self._loop.root, self._tell)
+            if not self._loop.root_incident:
+                _measure_space(self._loop.root, self._tell)
         elif woken.relpaths:
             recheck_s = self._loop.look_at(woken.relpaths)
         else:

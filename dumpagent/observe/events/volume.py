@@ -34,6 +34,18 @@ class SpaceMeasured(Event, level="debug"):
     size_bytes: int
 
 
+class VolumeAway(Failure, level="error"):
+    """The volume is not mounted at DUMP_ROOT; nothing is concluded from that, and its dumps wait for it."""
+
+    path: str
+
+
+class VolumeBack(Recovery, level="info"):
+    """The volume is mounted at DUMP_ROOT again."""
+
+    path: str
+
+
 class VolumeFull(Failure, level="error"):
     """Less than LOCAL_MIN_FREE is free and nothing may be deleted; the next dump may not fit."""
 

@@ -40,6 +40,8 @@ from dumpagent.observe.events.volume import (
     SpaceMeasured,
     StateUnwritable,
     StateWritable,
+    VolumeAway,
+    VolumeBack,
     VolumeFull,
     VolumeRoomy,
     WatchLimited,
@@ -59,6 +61,7 @@ _LASTING: Lasting = {
     "other_agent": ((OtherAgentFound,), (OtherAgentGone,)),
     "space": ((VolumeFull,), (VolumeRoomy,)),
     "state": ((StateUnwritable,), (StateWritable,)),
+    "volume_away": ((VolumeAway,), (VolumeBack,)),
     "watch": ((WatchLimited, WatchUnavailable), ()),  # until the daemon is started again
 }
 

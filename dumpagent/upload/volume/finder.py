@@ -19,12 +19,20 @@ from dumpagent.observe.events.dumps import (
     UploadFailed,
     UploadRecovered,
 )
-from dumpagent.observe.events.volume import ReceiptsPruned, ScanFailed, ScanFinished, ScanRecovered
+from dumpagent.observe.events.volume import (
+    ReceiptsPruned,
+    ScanFailed,
+    ScanFinished,
+    ScanRecovered,
+    VolumeAway,
+    VolumeBack,
+)
 from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten
 from dumpagent.upload.volume.judge import Judge
+from dumpagent.upload.volume.presence import VolumeAt, is_away, volume_at
 from dumpagent.upload.volume.scan import Scan, dump_file, scan
 from dumpagent.upload.volume.unreadable import NOT_READABLE, scan_hint
 
@@ -58,6 +66,10 @@ class Finder:
         self._retention_s, self._barrier, self._monotonic = retention_s, barrier, monotonic
         self._scan_incident = Incident(tell, ScanFailed, ScanRecovered, monotonic=monotonic)
         self._claim_incident = Incident(tell, ClaimFailed, ClaimRecovered, monotonic=monotonic)
+        self._volume_incident = Incident(tell, VolumeAway, VolumeBack, monotonic=monotonic)
+        self._home: VolumeAt | None = None  # the volume of the first scan, which the receipts are about
+        self._volume: VolumeAt | None = None
+        self._away = False
         self.unreadable: dict[str, str] = {}
 
     def look(self) -> float | None:
@@ -65,7 +77,18 @@ class Finder:
 
         Gives the seconds after which another look can tell more, None if only a change of the volume can.
         """
-        began = self._monotonic()
+        began, volume = self._monotonic(), volume_at(self._root)
+        self._away = is_away(self._home, volume)
+        if self._away:
+            text, hint = (
+                "the volume is not mounted",
+                "see why the mount is lost; dumps wait on the volume until it is back",
+            )
+            self._volume_incident.failed("volume", VolumeAway(error=text, path=self._root, hint=hint))
+            self.unreadable = {self._root: text}
+            return None
+        self._volume_incident.ended_for("volume", VolumeBack(path=self._root))
+        self._home, self._volume = self._home or volume, volume
         found = scan(self._root, skip=frozenset({self._ledger.directory}))
         for path in self.unreadable.keys() - found.unreadable.keys():
             self._scan_incident.ended_for(path, ScanRecovered(path=path))
@@ -83,8 +106,11 @@ class Finder:
         if found.parts:
             self._take_over(found.dumps, everything=False)  # whose parts they are must be known first
         dumps = [*found.dumps, *self._orphans(found)]
-        self._take_over(dumps, everything=found.complete)
-        if found.complete:
+        whole = (
+            found.complete and volume_at(self._root) == volume
+        )  # nothing was mounted or unmounted meanwhile
+        self._take_over(dumps, everything=whole)
+        if whole and volume == self._home:  # the receipts are about this one
             dropped = self._ledger.note_present(
                 (dump.identity for dump in dumps), retention_s=self._retention_s
             )
@@ -94,6 +120,8 @@ class Finder:
 
     def look_at(self, relpaths: Iterable[str]) -> float | None:
         """Look at these files, which may be finished, and judge what waits, without a scan. Gives the same as `look`."""
+        if self._away:
+            return None
         dumps = []
         for relpath in relpaths:
             try:
@@ -107,7 +135,10 @@ class Finder:
 
     def _take_over(self, dumps: Iterable[DumpFile], *, everything: bool) -> None:
         changes = self._backlog.update(
-            dumps, stored=lambda identity: self._ledger.receipt(identity) is not None, everything=everything
+            dumps,
+            stored=lambda identity: self._ledger.receipt(identity) is not None,
+            everything=everything,
+            volume=self._volume,
         )
         for dump in changes.new:
             self._tell(DumpFound(path=dump.path, size_bytes=dump.size_bytes))
@@ -131,6 +162,8 @@ class Finder:
 
         Gives the same as `look`.
         """
+        if self._away:
+            return None
         for entry in self._backlog.waiting():
             try:
                 dump = dump_file(self._root, entry.dump.relpath, os.lstat(entry.dump.path))
