@@ -165,7 +165,8 @@ class Demo:
         client = self._server.client()
         entries = client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
         entries.sort(key=lambda entry: entry["LastModified"])
-        return {e["Key"]: client.get_object(Bucket=BUCKET, Key=e["Key"])["Body"].read() for e in entries}
+        keys = [entry["Key"] for entry in entries if not entry["Key"].startswith(".dumpagent/")]
+        return {key: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
     def _expect(self, *contents: bytes) -> list[str]:
         """Give the keys of the objects, which hold exactly these dumps in this order. Raises DemoFailed."""

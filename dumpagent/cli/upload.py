@@ -46,6 +46,7 @@ from dumpagent.settings import (
 from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.terminal import progress
 from dumpagent.upload.daemon import GRACE_S, Daemon
+from dumpagent.upload.indexing import Indexer
 from dumpagent.upload.keeping.deletion import Deletion, restore_hidden
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
@@ -150,6 +151,7 @@ def command(
         sweep=Sweep(store, ledger, tell, prefix=s3.prefix, node=place.node_name),
         claim=claim if watching.claim and not dry_run else None,
         progress=_bar,
+        index=Indexer(store, place, tell, prefix=s3.prefix).write,
     )
     with ending:
         if not as_daemon:

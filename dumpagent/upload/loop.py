@@ -25,7 +25,7 @@ from dumpagent.upload.transfer.sweep import Sweep
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
-from dumpagent.upload.worker import Outcome, ShowProgress, UploadWorker, no_progress
+from dumpagent.upload.worker import Index, Outcome, ShowProgress, UploadWorker, no_index, no_progress
 
 _DAY_S = 86400.0
 _SWEEP_RETRY_S = 30.0
@@ -64,6 +64,7 @@ class UploadLoop:
         barrier: Barrier | None = None,
         sweep: Sweep | None = None,
         progress: ShowProgress = no_progress,
+        index: Index = no_index,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
@@ -95,6 +96,7 @@ class UploadLoop:
             stop=stop,
             progress=progress,
             barrier=self.barrier,
+            index=index,
             monotonic=monotonic,
         )
         self._sweep = sweep

@@ -38,7 +38,12 @@ _HOW_TO_KEEP_DUMPS_WHOLE = (
 )
 _VICTIM_WAIT_S = 2.0  # the next dump waits as long
 ShowProgress = Callable[[DumpFile], AbstractContextManager[Progress]]
+Index = Callable[[Job, Receipt], None]  # writes the entry of a stored dump; raises Unreachable
 Outcome = Receipt | DumpagentError | OSError | None
+
+
+def no_index(_job: Job, _receipt: Receipt) -> None:
+    """Write no index entry."""
 
 
 @contextmanager
@@ -63,12 +68,13 @@ class UploadWorker:
         stop: threading.Event,
         progress: ShowProgress,
         barrier: Barrier,
+        index: Index,
         monotonic: Callable[[], float],
     ) -> None:
         self._backlog, self._sender, self._judge, self._reach = backlog, sender, judge, reach
         self._ledger = ledger
         self._dump_incident, self._tell, self._stop = dump_incident, tell, stop
-        self._progress, self._barrier, self._monotonic = progress, barrier, monotonic
+        self._progress, self._index, self._barrier, self._monotonic = progress, index, barrier, monotonic
 
     def bring_next(self, *, timeout_s: float) -> Outcome:
         """Bring the next dump that is due to the store, waiting up to `timeout_s` for one.
@@ -93,7 +99,9 @@ class UploadWorker:
             entry.victim = OomThreadSearch(dump, verdict)
         try:
             with self._progress(dump) as advance:
-                receipt = self._sender.upload(Job(dump, verdict), self._ledger, progress=advance)
+                job = Job(dump, verdict)
+                receipt = self._sender.upload(job, self._ledger, progress=advance)
+            self._index(job, receipt)
             self._ledger.record(receipt)
         except Stopped:
             self._backlog.judge_again(entry)

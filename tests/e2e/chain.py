@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.e2e.cluster import Cluster, Failed, wait_for
 from tests.harness import guide, manifests
+from tests.harness.stores.server import is_dump_key
 
 AGENT, NAMESPACE = "heap-dumps", "memory-leak-demo"  # where the daemons are, and the demo application
 REGISTRY = "image-registry.openshift-image-registry.svc:5000/heap-dumps"
@@ -109,7 +110,7 @@ class Chain:
             heads = [
                 (o["Key"], s3.head_object(Bucket=self.cluster.bucket, Key=o["Key"]))
                 for o in found
-                if pod in o["Key"]
+                if pod in o["Key"] and is_dump_key(o["Key"])
             ]
             return [Stored(key, head["ContentLength"], head["Metadata"]) for key, head in heads]
 

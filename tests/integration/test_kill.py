@@ -20,7 +20,7 @@ import pytest
 from dumpagent.settings import S3
 from dumpagent.store.s3.store import S3Store
 from tests.harness import children
-from tests.harness.stores.server import StoreServer
+from tests.harness.stores.server import StoreServer, is_dump_key
 from tests.harness.sweeping import sweep_leftovers
 
 MIB = 1 << 20
@@ -62,8 +62,10 @@ def digests(server: StoreServer, bucket: str, *, unpack: bool = False) -> dict[s
     client = server.client()
     found = {}
     for entry in client.list_objects_v2(Bucket=bucket).get("Contents", []):
-        content = client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
         key = entry["Key"]
+        if not is_dump_key(key):
+            continue
+        content = client.get_object(Bucket=bucket, Key=key)["Body"].read()
         if unpack:
             key, content = key.removesuffix(".gz"), gzip.decompress(content)
         found[key] = hashlib.sha256(content).hexdigest()

@@ -14,7 +14,7 @@ import pytest
 from isal import isal_zlib
 
 from tests.harness import children
-from tests.harness.stores.server import StoreServer
+from tests.harness.stores.server import StoreServer, is_dump_key
 from tests.integration.test_kill import agent, wait_until
 
 MIB = 1 << 20
@@ -53,7 +53,8 @@ def received(sink: StoreServer) -> int:
 
 def stored_bytes(sink: StoreServer) -> int:
     """Give the length of the one object, 0 for the mark of an upload under way."""
-    (stored,) = sink.client().list_objects_v2(Bucket="dumps")["Contents"]
+    listed = sink.client().list_objects_v2(Bucket="dumps")["Contents"]
+    (stored,) = (found for found in listed if is_dump_key(found["Key"]))
     return stored["Size"]
 
 

@@ -18,7 +18,7 @@ import pytest
 from tests.harness.children import end, start
 from tests.harness.hprof import Maker
 from tests.harness.jvm import PINNED, Jdk, pinned_jdk
-from tests.harness.stores.server import StoreServer
+from tests.harness.stores.server import StoreServer, is_dump_key
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +106,7 @@ def stored(moto: StoreServer, bucket: str) -> Callable[[], dict[str, int]]:
 
     def look() -> dict[str, int]:
         listing = client.list_objects_v2(Bucket=bucket)
-        return {item["Key"]: item["Size"] for item in listing.get("Contents", [])}
+        return {item["Key"]: item["Size"] for item in listing.get("Contents", []) if is_dump_key(item["Key"])}
 
     return look
 

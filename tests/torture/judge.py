@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 
-from tests.harness.stores.server import StoreServer
+from tests.harness.stores.server import StoreServer, is_dump_key
 from tests.torture.jvms import Truth
 from tests.torture.node import AT_A_CALL, AT_A_MOMENT, STOPPED, TROUBLES, Node
 from tests.torture.weather import Weather
@@ -22,7 +22,7 @@ class Stored:
         """Give what the bucket holds now."""
         found = {}
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket):
-            for entry in page.get("Contents", []):
+            for entry in filter(lambda entry: is_dump_key(entry["Key"]), page.get("Contents", [])):
                 version = entry["Key"], entry["ETag"]
                 if version not in self._read:
                     body = self._client.get_object(Bucket=self._bucket, Key=entry["Key"])["Body"]

@@ -56,6 +56,18 @@ class StoreUnconditional(Event, level="warning"):
     hint: str
 
 
+class IndexFailed(Failure, level="warning"):
+    """The store refused a dump's index entry: the dump is stored, and `dumpagent ls` shows it with --all alone."""
+
+    path: str
+
+
+class IndexRecovered(Recovery, level="info"):
+    """Index entries can be written again."""
+
+    path: str
+
+
 class LeftoverAborted(Event, level="info"):
     """A multipart upload of this node that nobody will finish was aborted: its dump is gone, or a kill cut it off
     unnoted.

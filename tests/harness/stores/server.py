@@ -22,6 +22,11 @@ HOST = "127.0.0.1"
 REGION = "us-east-1"
 
 
+def is_dump_key(key: str) -> bool:
+    """Say whether an object under this key is no index entry, reservation or trial of the agent."""
+    return ".dumpagent/" not in key
+
+
 @dataclass(frozen=True, slots=True)
 class Quirks:
     """Where a store differs from AWS S3; a test asserts each, so that a new version that differs is noticed."""
