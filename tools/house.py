@@ -34,7 +34,7 @@ EXCEPTIONS: dict[str, str] = {
     "cli/": "2026-12-01",
     "cli/upload.py command()": "2026-12-01",
     "mount/keeper.py": "2026-12-01",
-    "store/s3/store.py": "2026-12-01",
+    "settings.py": "2026-12-01",
 }
 
 

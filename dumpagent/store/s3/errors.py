@@ -7,7 +7,7 @@ from typing import Any
 from botocore import exceptions as sdk
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
-from dumpagent.store.protocol import Corrupted, Expired, NoSuchUpload, Occupied
+from dumpagent.store.protocol import Corrupted, NoSuchUpload, Occupied, TooLarge
 
 # Error codes by what they ask of a person. Source: S3 API Reference, "Error responses"; Ceph RGW and Swift s3api use the same
 # names, older or smaller stores the HTTP status alone.
@@ -24,9 +24,34 @@ _HINTS: dict[str, str] = {
     "InvalidBucketName": "correct S3_BUCKET: 3 to 63 lower-case letters, digits, dots and hyphens",
     "QuotaExceeded": "the store's quota is used up: raise it or delete old dumps; nothing is deleted here meanwhile",
     "NoSuchKey": "`dumpagent ls` shows what is there",
+    "Denied": (
+        "a policy denies it explicitly, so no further right helps: ask its owner; where the bucket asks for encryption, set "
+        "S3_SSE (AES256, aws:kms or aws:kms:dsse) and S3_SSE_KMS_KEY_ID, for an ACL set S3_ACL, for tags S3_TAGS"
+    ),
+    "KMS": (
+        "give these credentials kms:GenerateDataKey and kms:Decrypt on the bucket's KMS key, in the key's own policy too; or "
+        "name another key by S3_SSE_KMS_KEY_ID"
+    ),
+    "Archived": (
+        "the object is archived: restore it first (`aws s3api restore-object --bucket BUCKET --key KEY --restore-request Days=7`, "
+        "hours for Glacier), then ask again; S3_STORAGE_CLASS=STANDARD_IA keeps dumps at hand"
+    ),
+    "Full": "the store has no room left: add disks or delete objects there; dumps stay on the volume meanwhile",
+    "TooLarge": (
+        "the largest request allowed is below 5 MiB, the smallest part of S3: raise it in the proxy before the store "
+        "(nginx: client_max_body_size 64m; ingress-nginx: the annotation nginx.ingress.kubernetes.io/proxy-body-size: 64m)"
+    ),
+    "Unknown": "this store does not know the request; see docs/stores.md for what it must know",
+    "VirtualHosts": "set S3_ADDRESSING_STYLE=virtual: this store takes the bucket in the host name only",
     "MissingContentLength": "the store cannot take chunked requests; please report this with the name of the store",
 }
 _NO_CONNECTION = "check S3_ENDPOINT_URL (scheme, host, port), DNS and network policies from this pod to the store; dumps wait meanwhile"
+_NO_NAME = "the host of S3_ENDPOINT_URL has no address: correct it, or look at the pod's DNS (CoreDNS, ndots, a network policy for port 53); dumps wait meanwhile"
+_NO_LISTENER = "nobody listens there: correct the port of S3_ENDPOINT_URL, or look whether the store runs; dumps wait meanwhile"
+_NO_ANSWER = "no answer in time: a network policy or firewall drops the packets, or the store hangs; dumps wait meanwhile"
+_TLS = "for a private CA set AWS_CA_BUNDLE to a readable file with its certificate; else check S3_ENDPOINT_URL's host name and http/https"
+_PROXY = "correct HTTPS_PROXY, or name the store's host in NO_PROXY (host, .domain or CIDR)"
+_LOOK_AT_STORE = "look at the store's own health and log; dumps wait on the volume and are tried again"
 # What a person at the other end of the road does instead.
 _READER_HINTS = {
     _HINTS[
@@ -51,8 +76,24 @@ _SAME_HINT = {
     "RequestExpired": "RequestTimeTooSkewed",
     "411": "MissingContentLength",
     "QuotaExceededException": "QuotaExceeded",
-    "InsufficientStorage": "QuotaExceeded",
-    "507": "QuotaExceeded",
+    "InsufficientStorage": "Full",
+    "XMinioStorageFull": "Full",
+    "StorageFull": "Full",
+    "507": "Full",
+    "InvalidObjectState": "Archived",
+    "KMS.DisabledException": "KMS",
+    "KMS.NotFoundException": "KMS",
+    "KMS.KMSInvalidStateException": "KMS",
+    "KMS.InvalidStateException": "KMS",
+    "SecondLevelDomainForbidden": "VirtualHosts",
+    "PathStyleDomainForbidden": "VirtualHosts",
+    "413": "TooLarge",
+    "EntityTooLarge": "TooLarge",
+    "NotImplemented": "Unknown",
+    "MethodNotAllowed": "Unknown",
+    "501": "Unknown",
+    "505": "Unknown",
+    "405": "Unknown",
 }
 _WRONG_REGION = {
     "301",
@@ -83,6 +124,29 @@ _CORRUPTED = {
     "IncompleteBody",
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+_TOO_LARGE = {"413", "EntityTooLarge", "RequestEntityTooLarge", "MaxMessageLengthExceeded"}
+# These mean never, not later. Source: S3 API Reference, "Error responses"; RFC 9110, 15.6.2 and 15.6.6.
+_NEVER = {"NotImplemented", "501", "505"}
+_FULL = {"XMinioStorageFull", "StorageFull", "InsufficientStorage", "507"}
+# What a store answers to credentials that it does not take, or no longer: Vault and sidecars replace files, and the
+# old keys are then simply unknown.
+_OF_CREDENTIALS = {
+    *_EXPIRED,
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "AccessDenied",
+    "Forbidden",
+    "401",
+    "403",
+    "Unauthorized",
+    "AuthFailure",
+    "RequestExpired",
+    "InvalidSecurity",
+    "NotSignedUp",
+}
 _OCCUPIED = {"PreconditionFailed", "412"}
 
 
@@ -121,9 +185,13 @@ def _from_answer(error: sdk.ClientError, what: str) -> DumpagentError:
         return NoSuchUpload(said)
     if code in _OCCUPIED or status == 412:
         return Occupied(said)
+    if code in _TOO_LARGE or status == 413:
+        return TooLarge(said, hint=_HINTS["TooLarge"])
     # The answer to a HEAD has no body, and so no code: 400 is all that it says of a token that is over.
-    if code in _EXPIRED or (code == "400" and error.operation_name == "HeadObject"):
-        return Expired(said, hint=_HINTS["ExpiredToken"])
+    if code in _EXPIRED:
+        return Refused(said, hint=_HINTS["ExpiredToken"])
+    if special := _special_hint(code, text):
+        return Refused(said, hint=special)
     if code in _CORRUPTED:
         return Corrupted(said, hint="the bytes were damaged between here and the store; they are sent again")
     if code in _WRONG_REGION or (status in (301, 307, 400) and "region" in text.lower()):
@@ -134,16 +202,43 @@ def _from_answer(error: sdk.ClientError, what: str) -> DumpagentError:
         return Refused(
             said, hint=f"set AWS_DEFAULT_REGION to the bucket's region{f': {expected}' if expected else ''}"
         )
-    if code in _PASSING or status >= 500 or status in (408, 429):
-        return Unreachable(
-            said, hint="nothing to do if it passes; if it lasts, look at the store's own health"
-        )
+    is_for_ever = code in _NEVER or status in (501, 505) or code in _FULL or status == 507
+    if not is_for_ever and (code in _PASSING or status >= 500 or status in (408, 429)):
+        return Unreachable(said, hint=_LOOK_AT_STORE)
     hint = (
         _HINTS.get(code)
         or _HINTS.get(_SAME_HINT.get(code, ""), "")
         or _HINTS.get(_SAME_HINT.get(str(status), ""), "")
     )
-    return Refused(said, hint=hint)
+    return Refused(said, hint=hint or _DEFAULT)
+
+
+_DEFAULT = (
+    "the store gives no reason that is known here: look at its log for this request, and at docs/stores.md"
+)
+
+
+def _special_hint(code: str, text: str) -> str:
+    """Give the hint of a refusal whose text says more than its code."""
+    lower = text.lower()
+    if code.startswith("KMS.") or "kms:" in lower or "kms key" in lower:
+        return _HINTS["KMS"]
+    if "explicit deny" in lower:
+        return _HINTS["Denied"]
+    if code == "InvalidObjectState" or ("archive" in lower and code in ("AccessDenied", "403")):
+        return _HINTS["Archived"]
+    return ""
+
+
+def speaks_of_credentials(error: Exception) -> bool:
+    """Say whether other credentials could make the same request succeed.
+
+    The answer to a HEAD has no body, and so no code: 400 is all that it says of a token that has expired.
+    """
+    if not isinstance(error, sdk.ClientError):
+        return False
+    code, _ = code_and_status(error)
+    return code in _OF_CREDENTIALS or (code == "400" and error.operation_name == "HeadObject")
 
 
 def _from_connection(error: Exception, what: str) -> DumpagentError:
@@ -163,28 +258,51 @@ def _from_connection(error: Exception, what: str) -> DumpagentError:
     if isinstance(error, sdk.NoRegionError):
         return Refused(f"{what}: no region is known", hint="set AWS_DEFAULT_REGION to the bucket's region")
     if isinstance(error, sdk.ProxyConnectionError):
-        return Unreachable(
-            f"{what}: {text}", hint="correct HTTPS_PROXY, or name the store's host in NO_PROXY"
-        )
+        return Unreachable(f"{what}: the proxy cannot be used: {text}", hint=_PROXY)
     if isinstance(error, sdk.SSLError):
-        return Unreachable(
-            f"{what}: {text}",
-            hint="for a private CA set AWS_CA_BUNDLE to a readable file with its certificate; else check S3_ENDPOINT_URL's host name and http/https",
-        )
+        return Unreachable(f"{what}: TLS failed: {text}", hint=_TLS)
     if isinstance(
         error, sdk.ParamValidationError | sdk.InvalidS3AddressingStyleError | sdk.UnknownServiceError
     ):
         return Refused(f"{what}: {text}", hint="check S3_BUCKET and S3_ENDPOINT_URL")
-    if isinstance(error, sdk.EndpointConnectionError | sdk.ConnectTimeoutError | sdk.ConnectionClosedError):
-        return Unreachable(f"{what}: {text}", hint=_NO_CONNECTION)
+    if isinstance(error, sdk.ConnectTimeoutError | sdk.ReadTimeoutError):
+        return Unreachable(f"{what}: timed out: {text}", hint=_NO_ANSWER)
+    if isinstance(error, sdk.EndpointConnectionError | sdk.ConnectionClosedError):
+        said, hint = _connection_fault(error)
+        return Unreachable(f"{what}: {said}{text}", hint=hint)
     if isinstance(
         error, sdk.CredentialRetrievalError | sdk.MetadataRetrievalError | sdk.UnauthorizedSSOTokenError
     ):
         return Unreachable(
             f"{what}: {text}",
-            hint="the credential provider gave nothing: check AWS_ROLE_ARN and its token file",
+            hint=(
+                "the credential provider gave nothing: check AWS_ROLE_ARN and its token file, or for EKS Pod Identity the agent on the node "
+                "(AWS_CONTAINER_CREDENTIALS_FULL_URI, AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE)"
+            ),
         )
     return Unreachable(
         f"{what}: {type(error).__name__}: {text}",
-        hint="nothing to do if it passes; if it lasts, look at the store's health and the network between; dumps wait meanwhile",
+        hint="look at the store's health and the network between; dumps wait on the volume and are tried again",
     )
+
+
+def _connection_fault(error: Exception) -> tuple[str, str]:
+    """Say why no connection came about, and what to do: DNS, a closed port, or something between."""
+    told = f"{error} {getattr(error, 'kwargs', {}).get('error', '')}".lower()
+    if any(
+        word in told
+        for word in (
+            "name resolution",
+            "name or service",
+            "nameresolution",
+            "getaddrinfo",
+            "no address",
+            "failed to resolve",
+        )
+    ):
+        return "DNS failed: ", _NO_NAME
+    if "refused" in told:
+        return "connection refused: ", _NO_LISTENER
+    if "unreachable" in told or "no route" in told:
+        return "no route: ", _NO_CONNECTION
+    return "", _NO_CONNECTION

@@ -93,7 +93,10 @@ def _answer(error: str, hint: str) -> bytes:
 def _be_the_child() -> None:
     from dumpagent.store.s3.store import S3Store
 
-    found = {name: os.environ.get(setting.env, "") for name, (setting, _) in declared(S3).items()}
+    found = {
+        name: setting.parse(os.environ[setting.env]) if os.environ.get(setting.env) else default
+        for name, (setting, default) in declared(S3).items()
+    }
     answer = ask(S3Store(S3(**found), stop=threading.Event()))
     try:
         os.write(1, answer)

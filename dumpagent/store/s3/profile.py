@@ -18,6 +18,9 @@ class Digest(enum.Enum):
 
     CRC32 = "crc32"  # x-amz-checksum-crc32, 0.06 CPU-s/GiB
     MD5 = "md5"  # Content-MD5, 1.5 CPU-s/GiB, and nearly every store has it
+    # Asked for (a bucket with Object Lock), and not verified.
+    ASKED_FOR_CRC32 = "crc32, unverified"
+    ASKED_FOR_MD5 = "md5, unverified"
     NONE = "none"  # takes anything: lengths and the metadata are all that can be confirmed
 
 
@@ -28,6 +31,8 @@ class Profile:
     `storage_class`: takes the configured one. `whole_checksum`: keeps one CRC32 over all parts of a multipart
     upload. `conditional`: knows If-None-Match on writes (False: refuses the header). `conditional_complete`: heeds it
     when a multipart upload is completed (False: takes the header and overwrites all the same, as Ceph RGW 16 does).
+    `tags`, `head`, `lists_v2`: knows object tags, HEAD, version 2 of listings. `body_max_bytes`: larger requests were
+    refused, by the store or a proxy before it.
     """
 
     digest: Digest | None = None
@@ -35,6 +40,10 @@ class Profile:
     whole_checksum: bool | None = None
     conditional: bool | None = None
     conditional_complete: bool | None = None
+    tags: bool | None = None
+    head: bool | None = None
+    lists_v2: bool | None = None
+    body_max_bytes: int | None = None
 
     def to_json(self, *, store: str) -> str:
         """Give the text that `from_json` reads; `store` says of which store and configuration this was learnt."""

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import os
+
+# What other tools read, in the order in which people set them. The SDK's own settings come first.
+# Source: boto3 guide, AWS_CA_BUNDLE; requests, REQUESTS_CA_BUNDLE; OpenSSL, SSL_CERT_FILE; curl(1), CURL_CA_BUNDLE.
+_OTHERS = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
+
+
+def ca_file_set(configured: str | None) -> str | None:
+    """Give the file with CAs that is set: `configured` for the SDK, or by a variable of other tools.
+
+    None where none is set, or only one that names no file: then the SDK's own are trusted.
+    """
+    if configured:
+        return configured
+    named = (os.environ.get(name, "") for name in _OTHERS)
+    return next((path for path in named if path and os.path.isfile(path)), None)
+
 
 def ca_file() -> str:
-    """Give the file with the CAs: AWS_CA_BUNDLE, the profile's `ca_bundle`, or the SDK's own.
+    """Give the file with the CAs: AWS_CA_BUNDLE, the profile's `ca_bundle`, other tools' variables, or the SDK's own.
 
-    Source: boto3 guide, "Configuration": AWS_CA_BUNDLE; botocore.httpsession.
+    Source: boto3 guide, "Configuration"; botocore.httpsession.
     """
     import botocore.session
     from botocore.exceptions import BotoCoreError
@@ -16,4 +33,4 @@ def ca_file() -> str:
         configured = botocore.session.get_session().get_config_variable("ca_bundle")
     except BotoCoreError:  # a profile that is not there: asking for credentials tells
         configured = None
-    return str(configured or get_cert_path(True))
+    return str(ca_file_set(configured) or get_cert_path(True))

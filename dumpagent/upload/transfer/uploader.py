@@ -41,7 +41,7 @@ _SMALLER_PARTS_TIMES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class KeyChoice:
     """A key that the dump may get or has, and what was found there."""
 
     key: str
@@ -102,7 +102,7 @@ class Uploader:
         finally:
             os.close(fd)
 
-    def foresee(self, job: Job) -> Candidate:
+    def foresee(self, job: Job) -> KeyChoice:
         """Give the key that the dump would get, and what stands there now. Asks the store, changes nothing."""
         fd = open_dump(job.dump.path, job.dump.identity)
         try:
@@ -140,20 +140,20 @@ class Uploader:
 
     # -- the order of things ------------------------------------------------------------------------------------
 
-    def _candidates(self, job: PreparedJob) -> Iterator[Candidate]:
+    def _candidates(self, job: PreparedJob) -> Iterator[KeyChoice]:
         """Give the keys that this dump may get or has, best first. Raises Refused when there are no more."""
         for key, other in self._keys(job):
             if other:
                 found = standing_of(self._store, other, job, packed=not job.packed, prefix=self._prefix)
                 if found.standing in (Standing.WHOLE, Standing.RESERVED_BY_US):
                     # The latter: COMPRESSION was changed in the middle of an upload of version 0.1.
-                    yield Candidate(other, found)
+                    yield KeyChoice(other, found)
             began = self._monotonic()
             found = standing_of(self._store, key, job, packed=job.packed, prefix=self._prefix)
             # The last one before the upload counts: by then the connection stands.
             self._round_trip_s = self._monotonic() - began
             if found.standing is not Standing.FOREIGN:
-                yield Candidate(key, found)
+                yield KeyChoice(key, found)
         raise Refused(
             f"every key for {job.job.original} is taken by other objects",
             hint="nothing was overwritten; set S3_PREFIX to one of your own, or look who else writes to this bucket",
@@ -207,7 +207,7 @@ class Uploader:
             give_up(self._store, noted, prefix=self._prefix)
             journal.forget_unfinished(job.identity)
 
-    def _already(self, job: PreparedJob, journal: Journal, candidate: Candidate) -> Receipt:
+    def _already(self, job: PreparedJob, journal: Journal, candidate: KeyChoice) -> Receipt:
         there = Sent(candidate.found.stored_bytes, job.contents.crc32, sent_bytes=0)
         confirmed = Confirmed(looked=True, described=candidate.found.described)
         return self._receipt(job, journal, candidate.key, there, confirmed)
@@ -271,7 +271,7 @@ class Uploader:
         found = standing_of(self._store, key, job, packed=job.packed, prefix=self._prefix)
         if found.standing is not Standing.WHOLE:
             return None
-        return self._already(job, journal, Candidate(key, found))
+        return self._already(job, journal, KeyChoice(key, found))
 
     def _make(
         self,

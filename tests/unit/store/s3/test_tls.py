@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from dumpagent.errors import Refused
 from dumpagent.settings import S3
-from dumpagent.store.protocol import Body, Expired
+from dumpagent.store.protocol import Body
 from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store.s3.store import S3Store
 from dumpagent.store.s3.tls import PatientSocket
@@ -70,7 +71,7 @@ def test_an_answer_before_the_end_of_the_body_is_heard(hasty_server: str) -> Non
     store = S3Store(
         S3(bucket="dumps", endpoint_url=hasty_server), attempts=1, profile=Profile(digest=Digest.CRC32)
     )
-    with pytest.raises(Expired):
+    with pytest.raises(Refused, match="ExpiredToken"):
         store.send_part("k", "upload", 1, Body(content, zlib.crc32(content)))
 
 

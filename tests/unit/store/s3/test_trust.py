@@ -25,3 +25,16 @@ def test_a_profile_may_name_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_without_either_it_is_the_sdk_s_own() -> None:
     assert ssl.create_default_context(cafile=ca_file()).cert_store_stats()["x509_ca"] > 10
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"])
+def test_a_private_ca_may_stand_in_the_variable_of_another_tool(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    for other in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(other, raising=False)
+    bundle = tmp_path / "ca.pem"
+    monkeypatch.setenv(name, str(bundle))
+    assert ca_file() != str(bundle), "one that is not there is not used"
+    bundle.write_text("")
+    assert ca_file() == str(bundle)

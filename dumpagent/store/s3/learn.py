@@ -1,0 +1,116 @@
+"""Tries out what a store does with a digest and with conditions, on an upload of its own key."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import Any, Protocol
+
+from dumpagent.errors import Refused
+from dumpagent.store.protocol import Body, Corrupted, Expired, NoSuchUpload, Occupied, Part
+from dumpagent.store.s3.client import code_of, status_of
+from dumpagent.store.s3.profile import Digest
+
+_DATA = b"does this store verify what it is told?"
+
+
+class Tried(Protocol):
+    """The store that is tried out."""
+
+    def begin_trial(self, key: str) -> str: ...
+    def send_trial_part(self, key: str, upload_id: str, data: bytes, **header: Any) -> None: ...
+    def put(self, key: str, body: Body, metadata: dict[str, str]) -> None: ...
+    def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part: ...
+    def complete(self, key: str, upload_id: str, parts: list[Part], *, crc32: int) -> None: ...
+    def abort(self, key: str, upload_id: str) -> None: ...
+
+
+def try_digests(store: Tried, key: str, *, has_md5: bool = True) -> Digest:
+    """Give the cheapest digest that the store verifies: that it refuses when it is wrong, and takes when it is right.
+
+    Tried on parts of an upload that is aborted, so that nothing is ever stored by it. The upload has a key of its own:
+    whoever finds it open after a kill knows what it is. Raises Refused, Unreachable.
+    """
+    upload_id = store.begin_trial(key)
+    crc32, md5 = zlib.crc32(_DATA), Body(_DATA, 0).md5()
+    tries: list[tuple[Digest, dict[str, str], dict[str, str]]] = [
+        (Digest.CRC32, {"ChecksumCRC32": _crc32(1)}, {"ChecksumCRC32": _crc32(crc32)}),
+    ]
+    if has_md5 and md5 is not None:
+        tries.append((Digest.MD5, {"ContentMD5": _base64(bytes(16))}, {"ContentMD5": _base64(md5)}))
+    try:
+        taken: list[Digest] = []
+        for digest, wrong, right in tries:
+            verified = _refuses(store, key, upload_id, wrong)
+            if _takes(store, key, upload_id, right):
+                if verified:
+                    return digest
+                taken.append(digest)
+        if not taken or _takes(store, key, upload_id, {}):
+            return Digest.NONE
+        # A bucket with Object Lock asks for a digest, whether the store verifies it or not.
+        return Digest.ASKED_FOR_MD5 if Digest.MD5 in taken else Digest.ASKED_FOR_CRC32
+    finally:
+        try:
+            store.abort(key, upload_id)
+        except Refused:
+            pass  # credentials that may only write: an upload with one small part stays open
+
+
+def try_conditions(store: Tried, key: str) -> bool:
+    """Say whether the store keeps an object when an upload of its key is completed with `If-None-Match: *`."""
+    body = Body(_DATA, zlib.crc32(_DATA))
+    try:
+        try:
+            store.put(key, body, {})
+        except Occupied:
+            pass  # tried before
+        upload_id = store.begin_trial(key)
+        part = store.send_part(key, upload_id, 1, body)
+        try:
+            store.complete(key, upload_id, [part], crc32=body.crc32)
+        except Occupied:
+            try:
+                store.abort(key, upload_id)
+            except Refused:
+                pass  # stays open, with one small part
+            return True
+    except Refused:
+        pass  # not allowed to try: as if it did not
+    return False
+
+
+def _refuses(store: Tried, key: str, upload_id: str, header: dict[str, str]) -> bool:
+    try:
+        store.send_trial_part(key, upload_id, _DATA, **header)
+    except Corrupted:
+        return True
+    except (NoSuchUpload, Expired):
+        raise
+    except Refused as error:
+        # Some stores have codes of their own for a digest that does not fit. A refusal of the header itself is told
+        # apart by the right digest, which is tried next.
+        if "Token" in code_of(error):
+            raise
+        return status_of(error) in (400, 403, 405)
+    return False
+
+
+def _takes(store: Tried, key: str, upload_id: str, header: dict[str, str]) -> bool:
+    try:
+        store.send_trial_part(key, upload_id, _DATA, **header)
+    except (NoSuchUpload, Expired):
+        raise
+    except Refused as error:
+        if "Token" in code_of(error):
+            raise
+        return False
+    return True
+
+
+def _crc32(value: int) -> str:
+    return _base64(value.to_bytes(4, "big"))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,234 @@
+"""A bucket as it is asked: what is there, what it is made of, and every request until it is answered.
+
+What a store may not know is tried, left out where it is refused, and remembered in the profile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from dumpagent.errors import Refused, Unreachable
+from dumpagent.settings import MIB, S3
+from dumpagent.store.attempts import Attempts
+from dumpagent.store.protocol import (
+    BLOCK_BYTES,
+    TLS_BLOCK_BYTES,
+    Body,
+    Limits,
+    LookRefused,
+    Occupied,
+    Replaced,
+    StoredObject,
+    TooLarge,
+)
+from dumpagent.store.s3.answers import digest_of, object_of
+from dumpagent.store.s3.client import SdkClient, code_of, status_of
+from dumpagent.store.s3.options import may_be_unknown
+from dumpagent.store.s3.profile import Digest, Profile
+
+_READ_BYTES = 1 * MIB
+_GONE = ("404", "NoSuchKey", "NotFound")
+_NOT_ALLOWED = ("403", "AccessDenied", "Forbidden")
+
+
+class S3Reader:
+    """One bucket of an S3-compatible store as it is asked; see `Store` for what the calls do.
+
+    `stop` ends waits between attempts. `profile` is what an earlier run learnt; `learnt` is told every change of it.
+    `reads_only` is for somebody who fetches dumps: hints ask for no more rights than that takes.
+    """
+
+    def __init__(
+        self,
+        settings: S3,
+        *,
+        stop: threading.Event | None = None,
+        profile: Profile | None = None,
+        learnt: Callable[[Profile, Profile], None] = lambda _before, _now: None,
+        attempts: int = 4,
+        reads_only: bool = False,
+    ) -> None:
+        self.profile = profile or Profile()
+        self._settings, self._learnt = settings, learnt
+        self._stop = stop or threading.Event()
+        self._attempts = Attempts(attempts, self._stop)
+        self._client = SdkClient(settings, reads_only=reads_only)
+        self._lock = threading.Lock()  # of the profile; never held during a request
+
+    @property
+    def name(self) -> str:
+        return self._client.name
+
+    @property
+    def limits(self) -> Limits:
+        plain = self._settings.endpoint_url.lower().startswith("http:")
+        usual = Limits()
+        bounds = (self.profile.body_max_bytes, self._settings.part_size_bytes or None, usual.part_max_bytes)
+        most_bytes = min(bound for bound in bounds if bound is not None)
+        return replace(
+            usual,
+            block_bytes=BLOCK_BYTES if plain else TLS_BLOCK_BYTES,
+            part_max_bytes=max(most_bytes, usual.part_min_bytes),
+        )
+
+    def warm_up(self) -> None:
+        """Load the SDK and make its client, which the first request would have to wait for. Asks nothing.
+
+        Half a second of CPU and 30 MB. Raises what the SDK raises, as the first request would.
+        """
+        self._client.connect()
+
+    # -- asking -------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        try:
+            self._listing("listing", MaxKeys=1, Prefix=self._settings.prefix)
+        except Refused as error:
+            if code_of(error) in _NOT_ALLOWED or may_be_unknown(error):
+                raise LookRefused(str(error), hint=error.hint) from error.__cause__
+            raise
+
+    def look(self, key: str) -> StoredObject | None:
+        if self.profile.head is not False:
+            try:
+                answer = self._call(f"looking at {key}", "head_object", Key=key, ChecksumMode="ENABLED")
+                return object_of(key, answer)
+            except Refused as error:
+                if code_of(error) in _GONE:
+                    return None
+                if status_of(error) not in (400, 403, 405, 501):
+                    raise
+                refused = error
+            # The answer to a HEAD has no body, and so no reason; and some stores and proxies do not know it.
+            try:
+                found = self._look_by_get(key)
+            except LookRefused as error:
+                if code_of(refused) in _NOT_ALLOWED:
+                    raise
+                raise error from error.__cause__
+            if status_of(refused) != 403:
+                self._learn(head=False)
+            return found
+        return self._look_by_get(key)
+
+    def _look_by_get(self, key: str) -> StoredObject | None:
+        """Look by reading the first byte. Raises LookRefused where that is refused too."""
+        try:
+            try:
+                answer = self._call(f"looking at {key}", "get_object", Key=key, Range="bytes=0-0")
+            except Refused as error:
+                if status_of(error) != 416:  # an empty object has no first byte
+                    raise
+                answer = self._call(f"looking at {key}", "get_object", Key=key)
+        except Refused as error:
+            if code_of(error) in _GONE:
+                return None
+            if code_of(error) in _NOT_ALLOWED or may_be_unknown(error):
+                raise LookRefused(str(error), hint=error.hint) from error.__cause__
+            raise
+        answer["Body"].close()
+        return object_of(key, answer)
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        more: dict[str, Any] = {}
+        below = f" {prefix}" if prefix else ""
+        while True:
+            answer = self._listing(f"listing{below}", Prefix=prefix, **more)
+            entries = answer.get("Contents", [])
+            for entry in entries:
+                yield StoredObject(
+                    key=entry["Key"],
+                    size_bytes=entry["Size"],
+                    etag=entry["ETag"].strip('"'),
+                    modified=entry["LastModified"].timestamp(),
+                    storage_class=entry.get("StorageClass", "STANDARD"),
+                )
+            if not answer.get("IsTruncated"):
+                return
+            if self.profile.lists_v2 is False:
+                more = {"Marker": answer.get("NextMarker") or entries[-1]["Key"]}
+            else:
+                more = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    def _listing(self, doing: str, **parameters: Any) -> Any:
+        """List with version 2 of the request, with version 1 where the store does not know that."""
+        if self.profile.lists_v2 is not False:
+            try:
+                return self._call(doing, "list_objects_v2", **parameters)
+            except Refused as error:
+                if status_of(error) not in (400, 405, 501) or not may_be_unknown(error):
+                    raise
+                answer = self._call(doing, "list_objects", **parameters)
+                self._learn(lists_v2=False)
+                return answer
+        return self._call(doing, "list_objects", **parameters)
+
+    def read(
+        self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None
+    ) -> Iterator[bytes]:
+        last = "" if length is None else str(start + length - 1)
+        asked: dict[str, Any] = {} if etag is None else {"IfMatch": f'"{etag}"'}
+        if start or length is not None:
+            asked["Range"] = f"bytes={start}-{last}"
+        try:
+            answer = self._call(f"reading {key}", "get_object", Key=key, **asked)
+        except Occupied as error:  # 412 means "another object stands there" to a reader too
+            raise Replaced(str(error)) from error
+        try:
+            # Neither condition nor range is honoured by every store; gluing other bytes on would go unnoticed.
+            if etag is not None and answer["ETag"].strip('"') != etag:
+                raise Replaced(f"reading {key} in {self.name}: it is another object now")
+            if "Range" in asked and not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
+                raise Refused(
+                    f"reading {key} in {self.name}: the store gives no part of an object, only all of it",
+                    hint="delete the .part file to fetch it from its beginning",
+                )
+        except Refused:
+            answer["Body"].close()
+            raise
+        try:
+            yield from answer["Body"].iter_chunks(_READ_BYTES)
+        except Exception as error:  # the SDK raises its own, urllib3's and the socket's errors from a body
+            raise Unreachable(f"reading {key} in {self.name}: {type(error).__name__}: {error}") from error
+        finally:
+            answer["Body"].close()
+
+    # -- one request --------------------------------------------------------------------------------------------
+
+    def _learn(self, **what: Any) -> None:
+        with self._lock:
+            before = self.profile
+            now = self.profile = replace(self.profile, **what)
+        if now != before:
+            self._learnt(before, now)
+
+    def _call(
+        self,
+        doing: str,
+        operation: str,
+        *,
+        body: Body | None = None,
+        digest: Digest = Digest.NONE,
+        **parameters: Any,
+    ) -> Any:
+        """Send until there is an answer, a refusal, or the attempts are used up. Raises Refused, Unreachable."""
+
+        def send() -> Any:
+            if body is None:
+                return self._client.request(doing, operation, **parameters)
+            fresh = body.anew()
+            return self._client.request(
+                doing, operation, Body=fresh.data, **digest_of(fresh, digest), **parameters
+            )
+
+        try:
+            return self._attempts.until_answered(send)
+        except TooLarge as error:
+            if body is None or body.size_bytes <= Limits().part_min_bytes:
+                raise Refused(str(error), hint=error.hint) from error.__cause__
+            half_bytes = max(Limits().part_min_bytes, body.size_bytes // 2 // MIB * MIB)
+            self._learn(body_max_bytes=min(self.profile.body_max_bytes or half_bytes, half_bytes))
+            raise

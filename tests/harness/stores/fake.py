@@ -1,0 +1,446 @@
+"""A fake S3 store in this process, with the ways of stores that cannot be had here switched on one by one.
+
+Each quirk plays what a public report tells of; `docs/stores.md` names the stores. Objects are in memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+from tests.harness.stores.server import HOST, StoreServer
+
+ACCESS_KEY, SECRET_KEY = "AKIAFAKESTORE0000001", "fakestoresecretfakestoresecretfakestore1"
+BUCKET = "dumps"
+# What a request is, by which `refuses` names it: everything but PUT, UploadPart and Complete.
+OPTIONAL = (
+    "list-uploads",
+    "list-parts",
+    "condition",
+    "checksum",
+    "class",
+    "tags",
+    "head",
+    "list",
+    "delete",
+    "abort",
+)
+CODES = {501: "NotImplemented", 405: "MethodNotAllowed", 400: "InvalidRequest", 403: "AccessDenied"}
+_EXPLICIT_DENY = (
+    'User: arn:aws:sts::123456789012:assumed-role/x is not authorized to perform: s3:PutObject on resource: "arn:aws:s3:::b/k" '
+    "with an explicit deny in a resource-based policy"
+)
+_NGINX_413 = (
+    "<html><head><title>413 Request Entity Too Large</title></head><body><h1>413</h1><hr>nginx</body></html>"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How the store differs from S3; the defaults are S3's ways. Bytes, seconds."""
+
+    equal_parts: bool = False  # Cloudflare R2
+    sse_required: bool = False  # a bucket's policy
+    max_body_bytes: int = 0  # nginx before the store
+    drops_multipart_metadata: bool = False  # older SeaweedFS
+    drops_metadata: bool = False
+    renames_metadata: bool = False  # Azure behind S3Proxy
+    asks_for_digest: bool = False  # a bucket with Object Lock
+    verifies_digests: bool = True
+    seen_after_s: float = 0  # eventual consistency
+    late_complete_s: float = 0  # Complete gets no answer, and the object appears so much later
+    ignores_conditions: str = ""  # "complete" (Ceph RGW 16) or "all"
+    virtual_only: bool = False  # Alibaba OSS, Tencent COS
+    keeps_everything: bool = False  # Object Lock, credentials without s3:DeleteObject
+    part_min_bytes: int = 0  # 5 MiB on S3
+    part_count: int = 10_000  # 1,000 on Swift
+    refuses: dict[str, int] = field(default_factory=dict)  # what of OPTIONAL -> status
+    put_status: tuple[int, str, str] | None = None  # status, code and message of every PUT
+
+
+@dataclass
+class StoredBytes:
+    """One object."""
+
+    data: bytes
+    metadata: dict[str, str]
+    storage_class: str
+    at: float
+    headers: dict[str, str]
+    versions: int = 1
+
+
+@dataclass
+class _Upload:
+    key: str
+    metadata: dict[str, str]
+    storage_class: str
+    headers: dict[str, str]
+    at: float
+    parts: dict[int, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class FakeStore:
+    """The state of a running fake. `access_key` is the only one that it takes; tests may change it."""
+
+    ways: Ways
+    access_key: str = ACCESS_KEY
+    endpoint_url: str = ""
+    objects: dict[str, StoredBytes] = field(default_factory=dict)
+    uploads: dict[str, _Upload] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    began: int = 0
+
+    @property
+    def server(self) -> StoreServer:
+        return StoreServer("fake", self.endpoint_url, ACCESS_KEY, SECRET_KEY)
+
+    @property
+    def dumps(self) -> dict[str, bytes]:
+        """Give the objects that are none of the agent's own."""
+        with self.lock:
+            return {key: found.data for key, found in self.objects.items() if ".dumpagent/" not in key}
+
+    @property
+    def own(self) -> list[str]:
+        """Give the keys of the agent's own objects."""
+        with self.lock:
+            return sorted(key for key in self.objects if ".dumpagent/" in key)
+
+
+@contextmanager
+def fake_store(ways: Ways | None = None) -> Iterator[FakeStore]:
+    """Run a fake store on loopback with an empty bucket `dumps`; it ends with the block."""
+    store = FakeStore(ways or Ways())
+    handler = type("Handler", (_Handler,), {"store": store})
+    server = _Server((HOST, 0), handler)
+    store.endpoint_url = f"http://{HOST}:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield store
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, code: str, message: str = "") -> None:
+        super().__init__(code)
+        self.status, self.code, self.message = status, code, message
+
+
+class _Handler(BaseHTTPRequestHandler):
+    store: FakeStore
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def answer(self, status: int, body: bytes | str = b"", headers: dict[str, str] | None = None) -> None:
+        data = body.encode() if isinstance(body, str) else body
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def handle_any(self) -> None:
+        url = urlsplit(self.path)
+        self.query = parse_qs(url.query, keep_blank_values=True)
+        self.data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        host = self.headers.get("Host", "").split(":")[0]
+        path = unquote(url.path)[1:]
+        self.in_host = host.startswith(f"{BUCKET}.")
+        if self.in_host:
+            self.key = path
+        else:
+            _, _, self.key = path.partition("/")
+        with self.store.lock:
+            self.store.requests.append(f"{self.command} {self.what()} {self.key}")
+        try:
+            self.dispatch()
+        except _Refused as refused:
+            text = f"<Error><Code>{refused.code}</Code><Message>{escape(refused.message or refused.code)}</Message></Error>"
+            self.answer(refused.status, text)
+        except ConnectionAbortedError:
+            self.close_connection = True
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815 - the names that http.server asks for
+
+    def what(self) -> str:
+        for name, operation in (
+            ("uploads", "create" if self.command == "POST" else "list-uploads"),
+            ("partNumber", "part"),
+            ("uploadId", {"POST": "complete", "DELETE": "abort", "GET": "list-parts"}.get(self.command, "?")),
+        ):
+            if name in self.query:
+                return operation
+        if self.command == "GET" and not self.key:
+            return "list" if "list-type" in self.query else "list-v1"
+        return {"PUT": "put", "GET": "get", "HEAD": "head", "DELETE": "delete"}.get(self.command, "?")
+
+    def dispatch(self) -> None:
+        ways, what = self.store.ways, self.what()
+        authorization = self.headers.get("Authorization", "")
+        if ways.virtual_only and not self.in_host:
+            raise _Refused(403, "SecondLevelDomainForbidden", "Please use virtual hosted style to access.")
+        if f"Credential={self.store.access_key}/" not in authorization:
+            raise _Refused(403, "InvalidAccessKeyId", "The access key Id does not exist in our records.")
+        self.refuse(what)
+        if self.command in ("PUT", "POST"):
+            self.check_body(what)
+        operation: Callable[[], None] = getattr(self, "do_" + what.replace("-", "_"))
+        operation()
+
+    def refuse(self, what: str) -> None:
+        """Refuse what this store does not know, or lets nobody do."""
+        headers = {name.lower() for name in self.headers}
+        used = {what}
+        if "if-none-match" in headers:
+            used.add("condition")
+        if any(name.startswith("x-amz-checksum-") for name in headers):
+            used.add("checksum")
+        if "x-amz-storage-class" in headers:
+            used.add("class")
+        if "x-amz-tagging" in headers:
+            used.add("tags")
+        for name, status in self.store.ways.refuses.items():
+            if name in used:
+                code = "InvalidStorageClass" if (name, status) == ("class", 400) else CODES[status]
+                raise _Refused(
+                    status, code, "A header you provided implies functionality that is not implemented"
+                )
+        if self.store.ways.keeps_everything and what == "delete":
+            raise _Refused(403, "AccessDenied", "Access Denied")
+
+    def check_body(self, what: str) -> None:
+        ways = self.store.ways
+        if self.command == "PUT" and ways.put_status:
+            raise _Refused(*ways.put_status)
+        if ways.max_body_bytes and len(self.data) > ways.max_body_bytes:
+            self.answer(413, _NGINX_413, {"Content-Type": "text/html"})
+            raise ConnectionAbortedError
+        if what in ("put", "create") and ways.sse_required:
+            if not self.headers.get("x-amz-server-side-encryption"):
+                raise _Refused(403, "AccessDenied", _EXPLICIT_DENY)
+        if self.command != "PUT":
+            return
+        md5, crc32 = self.headers.get("Content-MD5"), self.headers.get("x-amz-checksum-crc32")
+        if ways.asks_for_digest and not md5 and not crc32:
+            raise _Refused(
+                400,
+                "InvalidRequest",
+                "Content-MD5 OR x-amz-checksum- HTTP header is required for Put requests with Object Lock parameters",
+            )
+        if ways.verifies_digests:
+            wanted = zlib.crc32(self.data).to_bytes(4, "big")
+            is_wrong = md5 and base64.b64decode(md5) != hashlib.md5(self.data).digest()
+            if is_wrong or (crc32 and base64.b64decode(crc32) != wanted):
+                raise _Refused(400, "BadDigest")
+
+    # -- objects ------------------------------------------------------------------------------------------------
+
+    def metadata(self) -> dict[str, str]:
+        if self.store.ways.drops_metadata:
+            return {}
+        renamed = self.store.ways.renames_metadata
+        found = {
+            name[11:].lower(): value
+            for name, value in self.headers.items()
+            if name.lower().startswith("x-amz-meta-")
+        }
+        return {name.replace("-", "_") if renamed else name: value for name, value in found.items()}
+
+    def put(self, data: bytes, metadata: dict[str, str], headers: dict[str, str], storage_class: str) -> None:
+        with self.store.lock:
+            before = self.store.objects.get(self.key)
+            self.store.objects[self.key] = StoredBytes(
+                data, metadata, storage_class, time.time(), headers, before.versions + 1 if before else 1
+            )
+
+    def asked(self) -> dict[str, str]:
+        return {name.lower(): value for name, value in self.headers.items()}
+
+    def is_taken(self, of: str) -> bool:
+        ignored = self.store.ways.ignores_conditions
+        return (
+            self.headers.get("If-None-Match") == "*"
+            and self.key in self.store.objects
+            and ignored not in (of, "all")
+        )
+
+    def do_put(self) -> None:
+        with self.store.lock:
+            if self.is_taken("put"):
+                raise _Refused(412, "PreconditionFailed")
+            self.put(
+                self.data, self.metadata(), self.asked(), self.headers.get("x-amz-storage-class", "STANDARD")
+            )
+        self.answer(200, headers={"ETag": _etag(self.data)})
+
+    def find(self) -> StoredBytes:
+        with self.store.lock:
+            found = self.store.objects.get(self.key)
+        if found is None or time.time() - found.at < self.store.ways.seen_after_s:
+            raise _Refused(404, "NoSuchKey")
+        return found
+
+    def do_head(self) -> None:
+        self.do_get()
+
+    def do_get(self) -> None:
+        found = self.find()
+        headers = {
+            "ETag": _etag(found.data),
+            "Last-Modified": formatdate(found.at, usegmt=True),
+            **{f"x-amz-meta-{name}": value for name, value in found.metadata.items()},
+        }
+        if found.storage_class != "STANDARD":
+            headers["x-amz-storage-class"] = found.storage_class
+        data, status = found.data, 200
+        span = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if span:
+            first, last = int(span[1]), int(span[2]) if span[2] else len(data) - 1
+            if first >= len(data):
+                raise _Refused(416, "InvalidRange")
+            headers["Content-Range"] = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
+            data, status = data[first : last + 1], 206
+        self.answer(status, data, {**headers, "Content-Length": str(len(data))})
+
+    def do_delete(self) -> None:
+        with self.store.lock:
+            self.store.objects.pop(self.key, None)
+        self.answer(204)
+
+    def do_list(self) -> None:
+        prefix = self.query.get("prefix", [""])[0]
+        with self.store.lock:
+            entries = "".join(
+                f"<Contents><Key>{escape(key)}</Key><Size>{len(found.data)}</Size><ETag>{escape(_etag(found.data))}</ETag>"
+                f"<LastModified>{_iso(found.at)}</LastModified><StorageClass>{found.storage_class}</StorageClass></Contents>"
+                for key, found in sorted(self.store.objects.items())
+                if key.startswith(prefix)
+            )
+        self.answer(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>")
+
+    do_list_v1 = do_list
+
+    # -- uploads in parts ---------------------------------------------------------------------------------------
+
+    def do_create(self) -> None:
+        metadata = {} if self.store.ways.drops_multipart_metadata else self.metadata()
+        with self.store.lock:
+            self.store.began += 1
+            upload_id = f"upload-{self.store.began}"
+            self.store.uploads[upload_id] = _Upload(
+                self.key,
+                metadata,
+                self.headers.get("x-amz-storage-class", "STANDARD"),
+                self.asked(),
+                time.time(),
+            )
+        self.answer(
+            200,
+            f"<InitiateMultipartUploadResult><Bucket>{BUCKET}</Bucket><Key>{escape(self.key)}</Key>"
+            f"<UploadId>{upload_id}</UploadId></InitiateMultipartUploadResult>",
+        )
+
+    def upload(self) -> _Upload:
+        with self.store.lock:
+            found = self.store.uploads.get(self.query["uploadId"][0])
+        if found is None or found.key != self.key:
+            raise _Refused(404, "NoSuchUpload", "The specified upload does not exist.")
+        return found
+
+    def do_part(self) -> None:
+        number = int(self.query["partNumber"][0])
+        if number > self.store.ways.part_count:
+            raise _Refused(400, "InvalidArgument", "Part number must be an integer between 1 and the limit")
+        self.upload().parts[number] = self.data
+        self.answer(200, headers={"ETag": _etag(self.data)})
+
+    def do_complete(self) -> None:
+        with self.store.lock:
+            upload = self.upload()
+            numbers = [int(number) for number in re.findall(r"<PartNumber>(\d+)<", self.data.decode())]
+            etags = re.findall(r"<ETag>(?:&quot;|\")?([0-9a-f]+)", self.data.decode())
+            if any(
+                number not in upload.parts or hashlib.md5(upload.parts[number]).hexdigest() != etag
+                for number, etag in zip(numbers, etags, strict=True)
+            ):
+                raise _Refused(400, "InvalidPart")
+            parts = [upload.parts[number] for number in numbers]
+            if self.store.ways.equal_parts and (
+                len({len(part) for part in parts[:-1]}) > 1
+                or (len(parts) > 1 and len(parts[-1]) > len(parts[0]))
+            ):
+                raise _Refused(400, "InvalidPart", "All non-trailing parts must have the same length.")
+            if any(len(part) < self.store.ways.part_min_bytes for part in parts[:-1]):
+                raise _Refused(400, "EntityTooSmall")
+            if self.is_taken("complete"):
+                raise _Refused(412, "PreconditionFailed")
+            del self.store.uploads[self.query["uploadId"][0]]
+        made = b"".join(parts), upload.metadata, upload.headers, upload.storage_class
+        if self.store.ways.late_complete_s:
+            threading.Timer(self.store.ways.late_complete_s, self.put, made).start()
+            raise ConnectionAbortedError
+        self.put(*made)
+        self.answer(
+            200,
+            f'<CompleteMultipartUploadResult><Key>{escape(self.key)}</Key><ETag>"x-{len(parts)}"</ETag></CompleteMultipartUploadResult>',
+        )
+
+    def do_abort(self) -> None:
+        self.upload()
+        with self.store.lock:
+            self.store.uploads.pop(self.query["uploadId"][0], None)
+        self.answer(204)
+
+    def do_list_parts(self) -> None:
+        entries = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(_etag(part))}</ETag><Size>{len(part)}</Size></Part>"
+            for number, part in sorted(self.upload().parts.items())
+        )
+        self.answer(200, f"<ListPartsResult><IsTruncated>false</IsTruncated>{entries}</ListPartsResult>")
+
+    def do_list_uploads(self) -> None:
+        prefix = self.query.get("prefix", [""])[0]
+        with self.store.lock:
+            entries = "".join(
+                f"<Upload><Key>{escape(upload.key)}</Key><UploadId>{upload_id}</UploadId><Initiated>{_iso(upload.at)}</Initiated></Upload>"
+                for upload_id, upload in self.store.uploads.items()
+                if upload.key.startswith(prefix)
+            )
+        self.answer(
+            200,
+            f"<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>{entries}</ListMultipartUploadsResult>",
+        )
+
+
+def _etag(data: bytes) -> str:
+    return f'"{hashlib.md5(data).hexdigest()}"'
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(seconds))
