@@ -263,7 +263,7 @@ class Uploader:
         if confirmed.looked and not confirmed.described:
             # The store drops metadata: what tells whose object this is lies beside it from now on.
             reserve(self._store, key, described, prefix=self._prefix)
-        elif sent.upload_id and self._store.must_reserve():
+        elif self._store.must_reserve():
             release(self._store, key, described, prefix=self._prefix)
         return self._receipt(job, journal, key, sent, confirmed)
 
@@ -290,6 +290,9 @@ class Uploader:
         if run is None:
             first = next(pieces, None) or Piece(1, Body(b"", 0), 0, 0)
             if first.end == job.contents.size_bytes and not first.carried_bytes:
+                if self._store.must_reserve():
+                    # Or the completion of another node's upload in parts could overwrite it.
+                    reserve(self._store, key, described, prefix=self._prefix)
                 confirm_unchanged(job.fd, job.identity)
                 self._store.put(key, first.body, described)
                 progress(first.end)
