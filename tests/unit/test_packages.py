@@ -61,7 +61,7 @@ def test_what_is_imported_without_being_asked_for_comes_with_boto3() -> None:
 
 def test_boto3_makes_the_clients() -> None:
     assert [path.relative_to(ROOT).as_posix() for path in SOURCES if "boto3" in imported(path)] == [
-        "dumpagent/store/s3/store.py"
+        "dumpagent/store/s3/client.py"
     ]
     for path in SOURCES:  # botocore's own way past boto3
         for node in ast.walk(ast.parse(path.read_text())):
