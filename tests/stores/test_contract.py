@@ -344,4 +344,5 @@ def test_a_storage_class_is_used_where_it_is_known_and_left_out_elsewhere(under_
         for key in ("one", "many"):
             found = store.look(key)
             assert found is not None
-            assert found.storage_class == ("STANDARD_IA" if known else "STANDARD")
+            # Below 128 KiB STANDARD_IA costs more than it saves, so "one" goes to STANDARD.
+            assert found.storage_class == ("STANDARD_IA" if known and key == "many" else "STANDARD")

@@ -83,7 +83,8 @@ def negotiate(
     """Give what `send` answers with all options that the store does not refuse, and which those were.
 
     Where a refusal may be about an option, one more is left out each time: the last one that was left out before it
-    succeeds is unknown to the store, and each that was sent is known. Raises what the request with all of them raised.
+    succeeds is unknown to the store, and each that was sent is known. Raises what the request with all of them raised,
+    or the store's word that a right is missing.
     """
     kept = [option for option in options if known(option.feature) is not False]
     first: Refused | None = None
@@ -95,7 +96,9 @@ def negotiate(
             first = first or error
             guilty = _suspect(error, kept, known) if may_be_unknown(error) else None
             if guilty is None:
-                raise first from first.__cause__
+                # A missing right shows once the option that was refused before it is left out.
+                told = error if status_of(error) == 403 else first
+                raise told from told.__cause__
             kept, dropped = [option for option in kept if option is not guilty], guilty
         else:
             if dropped:
