@@ -22,6 +22,7 @@ import pytest
 from tests.harness.hprof import END, NOON_MS, SEGMENT, Maker, record
 from tests.harness.stores.fake import BUCKET, CODES, OPTIONAL, FakeStore, Ways, fake_store
 
+pytestmark = pytest.mark.slow  # each runs the real process, some several times
 MIB = 1 << 20
 LARGE_BYTES, SMALL_BYTES = 40 * MIB, 200_000
 
