@@ -165,7 +165,7 @@ class Demo:
         client = self._server.client()
         entries = client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
         entries.sort(key=lambda entry: entry["LastModified"])
-        keys = [entry["Key"] for entry in entries if not entry["Key"].startswith(".dumpagent/")]
+        keys = [entry["Key"] for entry in entries if ".dumpagent/" not in entry["Key"]]
         return {key: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
     def _expect(self, *contents: bytes) -> list[str]:
