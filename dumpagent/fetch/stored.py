@@ -11,7 +11,7 @@ from dumpagent.index.entry import IndexEntry, facts_in
 from dumpagent.store.protocol import StoredObject
 
 _OWN_FOLDERS = (".dumpagent/", ".dumpagent-trial")
-_REPORT_ENDINGS = (".report.json", ".report.html", ".analysis.json", ".analysis.html")
+REPORT_ENDINGS = (".report.json", ".report.html", ".analysis.json", ".analysis.html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Wanted:
 
 def is_dump_path(path: str) -> bool:
     """Say whether an object with this path below S3_PREFIX can be a dump: no object of the agent's own, no report."""
-    return not path.startswith(_OWN_FOLDERS) and not path.endswith(_REPORT_ENDINGS)
+    return not path.startswith(_OWN_FOLDERS) and not path.endswith(REPORT_ENDINGS)
 
 
 def below(prefix: str) -> str:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from dumpagent.fetch.stored import StoredDump, below, is_dump_path
+from dumpagent.fetch.stored import REPORT_ENDINGS, StoredDump, below, is_dump_path
 from dumpagent.index.entry import IndexEntry, index_prefix, key_of
 from dumpagent.index.reader import entries_among
 from dumpagent.prune.policy import Decision, Prunable, Rules, decide
 from dumpagent.store.protocol import Store, StoredObject
-
-# What stands beside a dump under its own key and belongs to it.
-_REPORTS = (".report.json", ".report.html", ".analysis.json", ".analysis.html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +95,10 @@ def _workload(dump: StoredDump) -> Hashable:
 
 def _doomed(dump: StoredDump, objects: dict[str, StoredObject], prefix: str) -> Doomed:
     assert dump.entry is not None  # noqa: S101 - made by _dump_of
-    beside = (objects.get(dump.key + ending) for ending in _REPORTS)
+    beside = (objects.get(dump.key + ending) for ending in REPORT_ENDINGS)
     return Doomed(dump, tuple(found for found in beside if found), key_of(dump.entry, prefix=prefix))
 
 
 def _left_of(entry: IndexEntry, objects: dict[str, StoredObject], prefix: str) -> list[str]:
-    beside = [below(prefix) + entry.path + ending for ending in _REPORTS]
+    beside = [below(prefix) + entry.path + ending for ending in REPORT_ENDINGS]
     return [*(key for key in beside if key in objects), key_of(entry, prefix=prefix)]
