@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from dumpagent.cli.inspect import as_dict, describe, inspect
+from dumpagent.cli.commands.inspect import as_dict, describe, inspect
 from dumpagent.hprof.look import Look
 from dumpagent.hprof.source import InMemory
 from dumpagent.hprof.walk import Shape

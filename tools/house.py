@@ -31,8 +31,7 @@ EXCEPTIONS: dict[str, str] = {
     "class Pass": "2026-12-01",
     "class StillWritten": "2026-12-01",
     "class Waiting": "2026-12-01",
-    "cli/": "2026-12-01",
-    "cli/upload.py command()": "2026-12-01",
+    "cli/commands/upload.py command()": "2026-12-01",
     "mount/keeper.py": "2026-12-01",
     "settings.py": "2026-12-01",
 }

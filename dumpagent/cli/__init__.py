@@ -13,7 +13,7 @@ from dumpagent.cli.examples import epilog
 from dumpagent.errors import BadSettings, DumpagentError
 from dumpagent.gc_pause import uncollected
 
-# Name -> (module below dumpagent.cli, line in `dumpagent --help`). The module has a click command named `command`.
+# Name -> (module below dumpagent.cli.commands, line in `dumpagent --help`). The module has a click command named `command`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "mount": ("mount", "Keep the volume bound to the node's dump directory (daemon)."),
     "wait": ("wait", "Block until the volume is mounted and ready (init container)."),
@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         with uncollected(for_ever=True):
-            command = importlib.import_module(f"dumpagent.cli.{COMMANDS[cmd_name][0]}").command
+            command = importlib.import_module(f"dumpagent.cli.commands.{COMMANDS[cmd_name][0]}").command
         assert isinstance(command, click.Command)  # noqa: S101 - a programming error, not a user's
         if "Examples:" not in (command.help or ""):
             command.epilog = command.epilog or epilog(cmd_name)

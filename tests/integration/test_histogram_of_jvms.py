@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dumpagent.cli.inspect import inspect
+from dumpagent.cli.commands.inspect import inspect
 from dumpagent.hprof.facts import java_name
 from dumpagent.hprof.histogram import Histogram
 from tests.harness.jvm import Jdk

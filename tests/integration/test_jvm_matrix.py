@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dumpagent.cli.inspect import as_dict, inspect
+from dumpagent.cli.commands.inspect import as_dict, inspect
 from dumpagent.dumps.model import Cause, DumpFile, State, Verdict
 from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.kernel.lease import WriterState

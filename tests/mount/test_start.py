@@ -122,7 +122,7 @@ def test_links_above_the_target_are_resolved(node: Node) -> None:
 
 def test_mount_mode_loads_nothing_of_the_s3_side(node: Node) -> None:
     words = (
-        "import sys, dumpagent.cli.mount\n"
+        "import sys, dumpagent.cli.commands.mount\n"
         "print([name for name in ('boto3', 'botocore', 'prometheus_client', 'tenacity', 'isal') if name in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)

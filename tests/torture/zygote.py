@@ -91,7 +91,7 @@ class Zygote:
 def _serve(orders: socket.socket, part_bytes: int) -> None:
     import boto3  # noqa: F401 - imported once, for all lives
 
-    import dumpagent.cli.upload
+    import dumpagent.cli.commands.upload
     import dumpagent.observe.metrics.mount
     import dumpagent.observe.metrics.upload  # noqa: F401
     from dumpagent.upload.daemon import StoreProbing

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from dumpagent.cli.inspect import as_dict, describe, inspect
+from dumpagent.cli.commands.inspect import as_dict, describe, inspect
 from dumpagent.dumps.model import Cause, State
 from dumpagent.hprof.histogram import Histogram, count_objects
 from dumpagent.hprof.source import InMemory

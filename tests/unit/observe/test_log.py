@@ -47,6 +47,8 @@ def test_lines_below_the_level_are_left_out(log_format: str) -> None:
 
 def test_a_daemon_that_writes_json_does_not_carry_the_console_along() -> None:
     """It would double what an idle daemon holds in memory."""
-    words = "import sys, dumpagent.cli.mount; print('structlog' in sys.modules, 'rich' in sys.modules)"
+    words = (
+        "import sys, dumpagent.cli.commands.mount; print('structlog' in sys.modules, 'rich' in sys.modules)"
+    )
     said = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     assert said.stdout == "False False\n"

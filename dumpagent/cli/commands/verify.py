@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dumpagent.cli.ls import as_dict
+from dumpagent.cli.commands.ls import as_dict
 from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store_to_read
 from dumpagent.cli.stored import ending_at_once, filters, pause, say, shown, size
