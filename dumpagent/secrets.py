@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from dumpagent.settings import PLACEHOLDER
+from dumpagent.setting import PLACEHOLDER
 
 HIDDEN = "***"
 _SHORTEST = 6  # what is shorter is no secret, and would be found in half of all words

@@ -1,121 +1,11 @@
-"""Every setting of the agent, with its variable, unit, range, default and reason. Only the command line fills them in.
-
-A settings class is a frozen dataclass whose fields are made by `setting(...)`; `dumpagent.cli.options` turns the
-fields into command line options, so that a flag, its variable, its range and its help cannot drift apart.
-"""
+"""Every setting of the agent, with its variable, unit, range, default and reason. Only the command line fills them in."""
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-from dumpagent.errors import BadSettings
-
-PLACEHOLDER = "REPLACE_ME"  # what the manifests hold where only the user knows the value
-KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
-_T = TypeVar("_T")
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d|)")
-_SWITCH = dict.fromkeys(("true", "1", "yes", "on"), True)
-_SWITCH |= dict.fromkeys(("false", "0", "no", "off"), False)
-_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-class Kind(enum.Enum):
-    """How the text of a setting is read; the value is what its help calls it."""
-
-    TEXT = "TEXT"
-    DIRECTORY = "DIRECTORY"
-    DURATION = "SECONDS"  # a number of seconds, or 500ms, 30s, 5m, 2h, 7d
-    DAYS = "DAYS"
-    COUNT = "NUMBER"
-    PERCENT = "PERCENT"
-    SWITCH = "BOOLEAN"
-    CHOICE = "CHOICE"
-    URL = "URL"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is true of one setting, whatever its value: `low` and `high` are inclusive, in the setting's unit."""
-
-    env: str
-    kind: Kind
-    why: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    made: Callable[[str], Any] = str  # makes the value of a choice
-    required: bool = False
-    secret: bool = False  # its value is never shown
-    may_be_empty: bool = False  # of a directory
-
-    @property
-    def accepted(self) -> str:
-        """Say in words which values are accepted."""
-        if self.kind is Kind.CHOICE:
-            return "one of " + ", ".join(self.choices)
-        if self.kind is Kind.SWITCH:
-            return "true or false"
-        if self.kind is Kind.URL:
-            return "http://host[:port] or https://host[:port]"
-        if self.kind is Kind.DIRECTORY:
-            return "an absolute path" + (" or nothing" if self.may_be_empty else "")
-        if self.kind is Kind.TEXT:
-            return "any text" + (", not empty" if self.required else "")
-        unit = {
-            Kind.DURATION: " seconds (30, or with a unit: 500ms, 30s, 5m, 2h, 7d)",
-            Kind.PERCENT: " %",
-            Kind.DAYS: " days",
-        }.get(self.kind, "")
-        return f"{self.low:g} to {self.high:g}{unit}"
-
-    def parse(self, text: str) -> Any:
-        """Give the value that `text` stands for. Raises BadSettings naming the variable, the text and the range."""
-        text = text.strip()
-        refuse_placeholder(self.env, text)
-        try:
-            value = self._read(text)
-        except ValueError:
-            raise self.refusal(text) from None
-        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
-            raise self.refusal(text)
-        return value
-
-    def refusal(self, text: str) -> BadSettings:
-        """Build the error for a `text` that is not accepted."""
-        return BadSettings(
-            f"{self.env} is {'not shown here' if self.secret else repr(text)}; accepted: {self.accepted}",
-            hint=f"set the variable {self.env} or the flag {flag(self.env)}; `dumpagent COMMAND --help` shows all settings",
-        )
-
-    def _read(self, text: str) -> Any:
-        if self.kind is Kind.DURATION:
-            found = _DURATION.fullmatch(text)
-            if not found:
-                raise ValueError(text)
-            return float(found[1]) * _SECONDS[found[2]]
-        if self.kind is Kind.SWITCH:
-            return _SWITCH[text.lower()] if text.lower() in _SWITCH else _refuse(text)
-        if self.kind is Kind.COUNT:
-            return int(text)
-        if self.kind is Kind.DAYS:
-            return float(text.removesuffix("d"))
-        if self.kind is Kind.PERCENT:
-            return float(text.removesuffix("%"))
-        if self.kind is Kind.CHOICE:
-            by_lower = {choice.lower(): choice for choice in self.choices}
-            return self.made(by_lower[text.lower()]) if text.lower() in by_lower else _refuse(text)
-        if self.kind is Kind.URL and text and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", text):
-            raise ValueError(text)
-        if self.kind is Kind.DIRECTORY and not (self.may_be_empty and not text) and not text.startswith("/"):
-            raise ValueError(text)
-        if self.required and not text:
-            raise ValueError(text)
-        return text
+from dumpagent.setting import Kind, setting
 
 
 class Keep(enum.Enum):
@@ -124,35 +14,6 @@ class Keep(enum.Enum):
     ALWAYS = "always"
     WHILE_SPACE = "while-space"
     UNTIL_UPLOADED = "until-uploaded"
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(text)
-
-
-def refuse_placeholder(env: str, text: str) -> None:
-    """Raise BadSettings if `text` still has the placeholder of the manifests in it."""
-    if PLACEHOLDER in text:
-        raise BadSettings(
-            f"{env} still has {PLACEHOLDER} in it, which stands for a value of yours",
-            hint=f"put the real value of {env} into the ConfigMap, the Secret or the command line that sets it",
-        )
-
-
-def flag(env: str) -> str:
-    """Give the command line flag that belongs to the variable `env`."""
-    # The one flag that is a word of everyday, and must not claim a variable of that name.
-    return "--timeout" if env == "WAIT_TIMEOUT" else "--" + env.lower().replace("_", "-")
-
-
-def setting(default: _T, env: str, kind: Kind, why: str, **more: Any) -> _T:
-    """Declare a field of a settings class; `default` is in the unit of `kind`."""
-    return dataclasses.field(default=default, metadata={"setting": Setting(env, kind, why, **more)})
-
-
-def declared(settings_class: type) -> dict[str, tuple[Setting, Any]]:
-    """Give the settings of a settings class by field name, each with its default."""
-    return {f.name: (f.metadata["setting"], f.default) for f in dataclasses.fields(settings_class)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,7 +226,7 @@ class Mounting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
+class WaitLimit:
     """How long `wait` waits."""
 
     timeout_s: float = setting(

@@ -25,7 +25,7 @@ from dumpagent.observe.events.store import StoreAnswered, StoreChecked, StoreFai
 from dumpagent.observe.events.volume import ScanFinished, SpaceMeasured
 from dumpagent.observe.metrics.mount import MountMetrics
 from dumpagent.observe.metrics.upload import DumpCounts, UploadMetrics
-from dumpagent.settings import GIB, MIB
+from dumpagent.units import GIB, MIB
 from tests.harness.events import an_event
 
 END = 1_780_322_400  # 2026-06-01T14:00:00Z

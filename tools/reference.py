@@ -15,7 +15,7 @@ from dumpagent import settings
 from dumpagent.cli import COMMANDS, cli
 from dumpagent.cli.options import shown
 from dumpagent.observe.events.catalogue import CATALOGUE
-from dumpagent.settings import Setting, declared, flag
+from dumpagent.setting import Setting, declared, flag
 
 DOCS = Path(__file__).parent.parent / "docs"
 _MADE = "<!-- Written by tools/reference.py (`make docs`); do not edit. -->\n\n"

@@ -13,7 +13,7 @@ import click
 
 from dumpagent.errors import BadSettings
 from dumpagent.secrets import NET
-from dumpagent.settings import Kind, Setting, declared, flag
+from dumpagent.setting import Kind, Setting, declared, flag
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 

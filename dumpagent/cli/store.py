@@ -14,7 +14,8 @@ from dumpagent.observe.events.store import (
     StoreUnverifying,
 )
 from dumpagent.secrets import hide
-from dumpagent.settings import S3, refuse_placeholder
+from dumpagent.setting import refuse_placeholder
+from dumpagent.settings import S3
 from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store.s3.store import S3Store
 

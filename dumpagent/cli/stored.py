@@ -22,7 +22,7 @@ from dumpagent.dumps.text import iso_time, printable, size_text
 from dumpagent.errors import BadSettings
 from dumpagent.fetch.choice import Ambiguous
 from dumpagent.fetch.stored import StoredDump, Wanted
-from dumpagent.settings import Kind, Setting
+from dumpagent.setting import Kind, Setting
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 _DURATION = Setting("--since", Kind.DURATION, "", low=0, high=1e9)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 
 from dumpagent import settings
-from dumpagent.settings import Setting, declared
+from dumpagent.setting import Setting, declared
 
 # What the AWS SDK and its HTTP library read themselves, as far as people set it. Source: boto3, "Configuration".
 SDK_VARIABLES = (

@@ -16,7 +16,7 @@ from dumpagent.store.protocol import Store
 _UNLIMITED = 1 << 62
 
 
-class Finding(enum.Enum):
+class Integrity(enum.Enum):
     """What is known of an object's bytes."""
 
     INTACT = "intact"  # they are the ones that were sent
@@ -29,7 +29,7 @@ class Verified:
     """One object, read to its end. `reason` is a clause for a person; `walked` is what its records say."""
 
     dump: StoredDump
-    finding: Finding
+    integrity: Integrity
     reason: str
     walked: Walked
     crc32: int
@@ -65,37 +65,37 @@ def verify(
         damage = str(error)
         walked = Walked(Shape.BROKEN, damage)
         raw.drain()
-    finding, reason = _judge(dump, packed, unpacked, damage)
+    integrity, reason = _judge(dump, packed, unpacked, damage)
     if (
-        finding is Finding.INTACT
+        integrity is Integrity.INTACT
         and dump.verdict == State.COMPLETE.value
         and walked.shape is not Shape.COMPLETE
     ):
-        finding, reason = Finding.DAMAGED, f"it was stored as complete, but {walked.reason}"
-    return Verified(dump, finding, reason, walked, packed.crc32)
+        integrity, reason = Integrity.DAMAGED, f"it was stored as complete, but {walked.reason}"
+    return Verified(dump, integrity, reason, walked, packed.crc32)
 
 
 def _judge(
     dump: StoredDump, packed: Summed, unpacked: Summed | None, damage: str | None
-) -> tuple[Finding, str]:
+) -> tuple[Integrity, str]:
     wanted = dump.checksum
     if wanted is None:
-        return Finding.UNPROVEN, "nobody left a checksum with it"
+        return Integrity.UNPROVEN, "nobody left a checksum with it"
     summed = packed
     if wanted.unpacked:
         if damage:
-            return Finding.DAMAGED, damage
+            return Integrity.DAMAGED, damage
         if unpacked is None:
             return (
-                Finding.DAMAGED,
+                Integrity.DAMAGED,
                 f"it has {packed.size_bytes} bytes, the dump had {wanted.size_bytes}, and it is not compressed",
             )
         summed = unpacked
     if summed.size_bytes != wanted.size_bytes:
-        return Finding.DAMAGED, f"it has {summed.size_bytes} bytes, the dump had {wanted.size_bytes}"
+        return Integrity.DAMAGED, f"it has {summed.size_bytes} bytes, the dump had {wanted.size_bytes}"
     if summed.crc32 != wanted.crc32:
-        return Finding.DAMAGED, f"its CRC32 is {summed.crc32:08x}, the dump's was {wanted.crc32:08x}"
-    return Finding.INTACT, f"CRC32 {wanted.crc32:08x}"
+        return Integrity.DAMAGED, f"its CRC32 is {summed.crc32:08x}, the dump's was {wanted.crc32:08x}"
+    return Integrity.INTACT, f"CRC32 {wanted.crc32:08x}"
 
 
 def _told(chunks: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[bytes]:

@@ -21,8 +21,8 @@ from dumpagent.fetch.stream import Damaged, Pause, Summed, read_object, unpack
 from dumpagent.hprof.records import GZIP_MAGIC
 from dumpagent.kernel.files import sync_directory
 from dumpagent.kernel.rename import rename_noreplace
-from dumpagent.settings import MIB
 from dumpagent.store.protocol import Replaced, Store
+from dumpagent.units import MIB
 
 _READ_BYTES = 1 * MIB
 # Room that is left alone: a disk that is filled to its last byte breaks other programs.

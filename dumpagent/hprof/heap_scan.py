@@ -42,7 +42,7 @@ class _Step:
         self.times = 0
 
 
-class Damaged(ValueError):
+class DamagedHeap(ValueError):
     """The heap records make no sense from some byte on; `str()` is a clause for a person."""
 
 
@@ -99,7 +99,7 @@ class HeapScan:
         while offset < end:
             chunk = self._source.read_at(offset, min(want, end - offset))
             if not chunk:
-                raise Damaged(f"the dump ends at byte {offset}, inside a segment")
+                raise DamagedHeap(f"the dump ends at byte {offset}, inside a segment")
             last = offset + len(chunk) >= end
             if len(self.samples) < _SAMPLES_MOST:
                 self._sample(chunk)
@@ -107,16 +107,16 @@ class HeapScan:
             passed = self._pass(chunk)
             if passed == 0:
                 if not last and len(chunk) < want:
-                    raise Damaged(f"the dump ends at byte {offset + len(chunk)}, inside a segment")
+                    raise DamagedHeap(f"the dump ends at byte {offset + len(chunk)}, inside a segment")
                 if last or want > _LARGEST_CLASS_BYTES:
-                    raise Damaged(f"at byte {offset} stands something that no heap has there")
+                    raise DamagedHeap(f"at byte {offset} stands something that no heap has there")
                 want *= 4
                 continue
             want = _CHUNK_BYTES
             progress(min(passed, end - offset))
             offset += passed
         if offset != end:
-            raise Damaged(f"an object reaches over the end of its segment at byte {end}")
+            raise DamagedHeap(f"an object reaches over the end of its segment at byte {end}")
 
     def _pass(self, chunk: bytes) -> int:
         """Count the records in `chunk`; give where the first one begins that is not all there, or is none.
@@ -178,12 +178,12 @@ class HeapScan:
         return True
 
     def _pass_other(self, tag: int, chunk: bytes, position: int) -> int:
-        """Pass a root or a class; give where the next record begins. Raises Damaged, IndexError, struct.error."""
+        """Pass a root or a class; give where the next record begins. Raises DamagedHeap, IndexError, struct.error."""
         if tag == CLASS_DUMP:
             return self._pass_class(chunk, position)
         length = self._root_bytes.get(tag)
         if length is None:
-            raise Damaged(f"a heap record of the unknown kind {tag:#04x} stands in a segment")
+            raise DamagedHeap(f"a heap record of the unknown kind {tag:#04x} stands in a segment")
         if position + length > len(chunk):
             raise IndexError(position)
         if tag not in (0xFE, 0xC3):

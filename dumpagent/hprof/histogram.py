@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from dumpagent.hprof.classes import FURTHER, FieldCounts
 from dumpagent.hprof.facts import class_ids, class_names
-from dumpagent.hprof.heap_scan import UNKNOWN_LENGTH, Damaged, HeapScan
+from dumpagent.hprof.heap_scan import UNKNOWN_LENGTH, DamagedHeap, HeapScan
 from dumpagent.hprof.layout import PECULIAR, Sizes, guess_layout, java_major
 from dumpagent.hprof.records import PRIMITIVES
 from dumpagent.hprof.source import ByteSource, ReadAhead
@@ -174,7 +174,7 @@ def count_objects(
             scan = _new_scan(source, walk)
         try:
             scan.count(record.offset, record.length, progress=progress)
-        except Damaged as error:
+        except DamagedHeap as error:
             damage = str(error)
             break
     if scan is None or walk.header is None or walk.gathered is None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from dumpagent.hprof.facts import class_ids, each_record, java_name, oom_stack, text_of
-from dumpagent.hprof.heap_scan import Damaged
+from dumpagent.hprof.heap_scan import DamagedHeap
 from dumpagent.hprof.histogram import Names, histogram_of
 from dumpagent.hprof.layout import java_major
 from dumpagent.hprof.records import (
@@ -143,7 +143,7 @@ def _survey(
             )
         try:
             survey.count(record.offset, record.length, progress=progress)
-        except Damaged as error:
+        except DamagedHeap as error:
             return survey, str(error), False
         except _Enough:
             return survey, "", True

@@ -15,11 +15,11 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import (
     AttemptFailed,
     DumpAlreadyStored,
+    DumpChanged,
     DumpUploaded,
     UploadFailed,
     UploadRecovered,
 )
-from dumpagent.observe.events.dumps import DumpChanged as DumpChangedEvent
 from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.ledger import Ledger
@@ -27,7 +27,7 @@ from dumpagent.upload.oom_thread import OomThreadSearch
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.multipart import Progress
-from dumpagent.upload.transfer.source import DumpChanged, Stopped
+from dumpagent.upload.transfer.source import SourceChanged, Stopped
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.unreadable import NOT_READABLE
@@ -106,8 +106,8 @@ class UploadWorker:
         except Stopped:
             self._backlog.judge_again(entry)
             return None
-        except DumpChanged as error:
-            self._tell(DumpChangedEvent(path=dump.path, error=str(error), hint=error.hint))
+        except SourceChanged as error:
+            self._tell(DumpChanged(path=dump.path, error=str(error), hint=error.hint))
             self._backlog.judge_again(entry)
             return error
         except FileNotFoundError as error:

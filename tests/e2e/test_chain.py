@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dumpagent.settings import PLACEHOLDER
+from dumpagent.setting import PLACEHOLDER
 from tests.e2e.chain import (
     AGENT,
     MANAGER,

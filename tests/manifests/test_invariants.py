@@ -20,7 +20,7 @@ import dumpagent.settings
 from dumpagent import __version__
 from dumpagent.cli import cli
 from dumpagent.notify.api_server import ACCOUNT
-from dumpagent.settings import PLACEHOLDER, Setting, declared
+from dumpagent.setting import PLACEHOLDER, Setting, declared
 from tests.e2e.chain import GUIDE, SECTIONS
 from tests.harness import guide, manifests, schemas
 from tests.harness.manifests import Container, Object

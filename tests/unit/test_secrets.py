@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from dumpagent.secrets import HIDDEN, Net
-from dumpagent.settings import PLACEHOLDER
+from dumpagent.setting import PLACEHOLDER
 
 KEY = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 HOOK = "https://hooks.example.com/services/T00/B00/XXXXXXXXXXXXXXXXXXXXXXXX?k=vvvvvvvvvv"

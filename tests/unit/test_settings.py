@@ -6,7 +6,7 @@ import pytest
 
 from dumpagent import settings
 from dumpagent.errors import BadSettings
-from dumpagent.settings import Kind, Setting
+from dumpagent.setting import Kind, Setting, declared
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,9 @@ def test_a_duration_is_a_number_of_seconds_or_carries_its_unit(text: str, second
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "1 fortnight", "1e3", "nan", "99999999"])
 def test_a_refused_duration_names_variable_value_and_range(text: str) -> None:
-    declared, _ = settings.declared(settings.Watching)["watch_interval_s"]
+    interval, _ = declared(settings.Watching)["watch_interval_s"]
     with pytest.raises(BadSettings) as refused:
-        declared.parse(text)
+        interval.parse(text)
     assert "WATCH_INTERVAL" in str(refused.value)
     assert repr(text) in str(refused.value)
     assert "0.1 to 86400 seconds" in str(refused.value)
@@ -36,7 +36,7 @@ def test_every_default_lies_in_its_own_range() -> None:
     ]
     assert classes
     for settings_class in classes:
-        for name, (setting, default) in settings.declared(settings_class).items():
+        for name, (setting, default) in declared(settings_class).items():
             if setting.low is not None and setting.high is not None:
                 assert setting.low <= default <= setting.high, name
             assert setting.why, name

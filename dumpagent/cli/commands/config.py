@@ -14,7 +14,7 @@ from dumpagent.cli.unknown import SDK_VARIABLES
 from dumpagent.dumps.text import printable
 from dumpagent.errors import BadSettings
 from dumpagent.secrets import NET
-from dumpagent.settings import Kind, Setting, declared
+from dumpagent.setting import Kind, Setting, declared
 
 _HIDDEN = "***"
 _SECRET_OF_THE_SDK = {"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}

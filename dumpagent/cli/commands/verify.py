@@ -15,7 +15,7 @@ from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store_to_read
 from dumpagent.cli.stored import ending_at_once, filters, pause, say, shown, size
 from dumpagent.errors import DumpagentError
-from dumpagent.fetch.check import Finding, Verified, verify
+from dumpagent.fetch.check import Integrity, Verified, verify
 from dumpagent.fetch.choice import choose, key_in, newest
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted
@@ -23,7 +23,7 @@ from dumpagent.settings import S3
 from dumpagent.store.protocol import Store
 from dumpagent.terminal import progress
 
-_COLOURS = {Finding.INTACT: "green", Finding.DAMAGED: "red", Finding.UNPROVEN: "yellow"}
+_COLOURS = {Integrity.INTACT: "green", Integrity.DAMAGED: "red", Integrity.UNPROVEN: "yellow"}
 
 
 @click.command("verify", short_help="Prove that dumps in the store are what was sent.")
@@ -77,13 +77,13 @@ def _verify(store: Store, dump: StoredDump, *, as_json: bool) -> bool:
             verified = verify(store, dump, pause=pause, advance=advance, broken=_broken)
     except DumpagentError as error:
         if as_json:
-            click.echo(json.dumps({**as_dict(dump), "finding": None, "reason": str(error)}))
+            click.echo(json.dumps({**as_dict(dump), "integrity": None, "reason": str(error)}))
         say(f"dumpagent: {shown(str(error))}")
         if error.hint:
             say(f"  hint: {shown(error.hint)}")
         return False
     click.echo(json.dumps(_as_dict(verified)) if as_json else describe(verified, colours=sys.stdout.isatty()))
-    return verified.finding is Finding.INTACT
+    return verified.integrity is Integrity.INTACT
 
 
 def _broken(offset: int, error: DumpagentError) -> None:
@@ -92,9 +92,9 @@ def _broken(offset: int, error: DumpagentError) -> None:
 
 def describe(verified: Verified, *, colours: bool) -> str:
     """Give the line that a person reads."""
-    word = verified.finding.value.ljust(8)
+    word = verified.integrity.value.ljust(8)
     if colours:
-        word = click.style(word, fg=_COLOURS[verified.finding], bold=True)
+        word = click.style(word, fg=_COLOURS[verified.integrity], bold=True)
     heap = "complete" if verified.complete else f"not a complete dump: {verified.walked.reason}"
     return f"{word}  {shown(verified.dump.path)}  {size(verified.dump.size_bytes)}, {verified.reason}; {heap}"
 
@@ -102,7 +102,7 @@ def describe(verified: Verified, *, colours: bool) -> str:
 def _as_dict(verified: Verified) -> dict[str, Any]:
     return {
         **as_dict(verified.dump),
-        "finding": verified.finding.value,
+        "integrity": verified.integrity.value,
         "reason": verified.reason,
         "found_crc32": f"{verified.crc32:08x}",
         "complete": verified.complete,

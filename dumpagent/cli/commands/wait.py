@@ -9,12 +9,12 @@ import click
 from dumpagent.cli.options import takes
 from dumpagent.mount import waiting as room
 from dumpagent.mount.start import resolve
-from dumpagent.settings import Volume, Waiting
+from dumpagent.settings import Volume, WaitLimit
 
 
 @click.command("wait", short_help="Block until the volume is mounted and ready (init container).")
-@takes(Volume, Waiting)
-def command(volume: Volume, waiting: Waiting) -> None:
+@takes(Volume, WaitLimit)
+def command(volume: Volume, waiting: WaitLimit) -> None:
     """Block until the volume is mounted at DUMP_ROOT and .ready stands there; exit 1 after the timeout.
 
     For init containers of the uploader and of applications. Says at once and every 30 s what is missing, and goes on

@@ -14,7 +14,8 @@ import threading
 
 from dumpagent import secrets
 from dumpagent.errors import DumpagentError, Refused
-from dumpagent.settings import S3, declared
+from dumpagent.setting import declared
+from dumpagent.settings import S3
 from dumpagent.store.protocol import LookRefused, Store
 
 _MOST_BYTES = 4096  # fits a pipe's buffer, so that the child never waits for us

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.settings import MIB, S3
+from dumpagent.settings import S3
 from dumpagent.store.attempts import Attempts
 from dumpagent.store.protocol import (
     BLOCK_BYTES,
@@ -28,6 +28,7 @@ from dumpagent.store.s3.answers import digest_of, object_of
 from dumpagent.store.s3.client import SdkClient, code_of, status_of
 from dumpagent.store.s3.options import may_be_unknown
 from dumpagent.store.s3.profile import Digest, Profile
+from dumpagent.units import MIB
 
 _READ_BYTES = 1 * MIB
 _GONE = ("404", "NoSuchKey", "NotFound")

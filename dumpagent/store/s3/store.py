@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.settings import KIB
 from dumpagent.store.md5 import has_md5
 from dumpagent.store.protocol import (
     Body,
@@ -24,6 +23,7 @@ from dumpagent.store.s3.options import Feature, Option, negotiate
 from dumpagent.store.s3.profile import Digest
 from dumpagent.store.s3.reader import S3Reader
 from dumpagent.store.s3.versions import erase
+from dumpagent.units import KIB
 
 # Infrequent access bills an object for 128 KiB and 30 days. Source: Amazon S3 pricing, "S3 Standard-IA".
 _SMALL_BYTES = 128 * KIB

@@ -45,7 +45,7 @@ class Fingerprint:
 def take_fingerprint(
     fd: int, size_bytes: int, *, block_bytes: int, stopped: Callable[[], bool] = lambda: False
 ) -> Fingerprint:
-    """Read the whole file once, a little at a time. Raises DumpChanged if it is shorter, Stopped if `stopped()`.
+    """Read the whole file once, a little at a time. Raises SourceChanged if it is shorter, Stopped if `stopped()`.
 
     A dump that was in the page cache stays there, for it is read once more when it is sent; one that was not is
     dropped behind, or it would push out what other programs of the node need.

@@ -87,7 +87,7 @@ def packed_pieces(
 ) -> Iterator[Piece]:
     """Give the parts from `number` on, all but the last of `part_bytes`; `after` is the part before that.
 
-    Raises DumpChanged if the bytes are not those of the fingerprint, at the latest when there are no more; Stopped;
+    Raises SourceChanged if the bytes are not those of the fingerprint, at the latest when there are no more; Stopped;
     CannotGoOn if the part before ends in a member that does not come out as it did then.
     """
     start = after.end if after else 0
@@ -150,7 +150,7 @@ class _BytesProof:
         self._crc32 = isal_zlib.crc32(read_span(fd, before, start - before))
 
     def add(self, crc32: int, length: int) -> None:
-        """Raises DumpChanged at the end of a block of the fingerprint that has another CRC32."""
+        """Raises SourceChanged at the end of a block of the fingerprint that has another CRC32."""
         whole = self._fingerprint
         self._crc32 = isal_zlib.crc32_combine(self._crc32, crc32, length)
         self._at += length

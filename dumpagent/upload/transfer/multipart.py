@@ -12,17 +12,17 @@ from isal import isal_zlib
 from dumpagent.dumps.receipt import Journal, PackedPart, Unfinished
 from dumpagent.errors import DumpagentError, Refused
 from dumpagent.kernel.cgroup import cpu_limit_cores, memory_limit_bytes
-from dumpagent.settings import MIB
 from dumpagent.store.md5 import md5_of
 from dumpagent.store.protocol import Body, LookRefused, NoSuchUpload, Part, Store
 from dumpagent.store.reservation import release
+from dumpagent.units import MIB
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.gzip_parts import Piece
 from dumpagent.upload.transfer.job import PreparedJob
 from dumpagent.upload.transfer.plan import workers_for
 from dumpagent.upload.transfer.source import (
-    DumpChanged,
     FileSpan,
+    SourceChanged,
     Stopped,
     confirm_unchanged,
     read_span,
@@ -279,7 +279,7 @@ class PartSender:
     ) -> None:
         """Send the pieces, several at once, and make the next one meanwhile; `run` tells what has arrived.
 
-        Raises Stopped, DumpChanged (the upload was given up) and what the store raises.
+        Raises Stopped, SourceChanged (the upload was given up) and what the store raises.
         """
         workers = self._workers or workers_for(round_trip_s, memory_limit_bytes())
         throttle = CpuThrottle(cpu_limit_cores() or 1.0) if round_trip_s < _SAME_PLACE_S else None
@@ -307,7 +307,7 @@ class PartSender:
                     journal.note_unfinished(run.upload)  # so that a kill costs what is under way, no more
             except BaseException as error:
                 self._end(under_way, note)
-                if isinstance(error, DumpChanged):
+                if isinstance(error, SourceChanged):
                     journal.forget_unfinished(job.identity)
                     give_up(self._store, run.upload, prefix=self._prefix)
                 else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dumpagent.errors import Refused
-from dumpagent.settings import KIB, MIB
 from dumpagent.store.protocol import Limits
+from dumpagent.units import KIB, MIB
 
 # Measured against a 100 ms round trip at 0.2 CPU: smaller ones wait for answers.
 PART_BYTES = 16 * MIB

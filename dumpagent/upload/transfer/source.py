@@ -10,7 +10,7 @@ from isal import isal_zlib
 
 from dumpagent.dumps.model import Identity
 from dumpagent.errors import DumpagentError
-from dumpagent.settings import KIB, MIB
+from dumpagent.units import KIB, MIB
 
 # Small enough for the processor's cache: what is read is summed and encrypted before it falls out of it.
 READ_BYTES = 256 * KIB
@@ -19,7 +19,7 @@ DROP_BYTES = 8 * MIB
 _SAMPLES = 32
 
 
-class DumpChanged(DumpagentError):
+class SourceChanged(DumpagentError):
     """The file is no longer the one that was judged: it was written to, cut or replaced meanwhile."""
 
 
@@ -28,7 +28,7 @@ class Stopped(Exception):
 
 
 def open_dump(path: str, identity: Identity) -> int:
-    """Give a descriptor of the dump, which the caller closes. Raises DumpChanged if another file stands there.
+    """Give a descriptor of the dump, which the caller closes. Raises SourceChanged if another file stands there.
 
     O_NONBLOCK: should a FIFO have taken the name meanwhile, opening it must not wait for a writer.
     """
@@ -42,18 +42,18 @@ def open_dump(path: str, identity: Identity) -> int:
 
 
 def confirm_unchanged(fd: int, identity: Identity) -> None:
-    """Return if the open file is still the one that was judged. Raises DumpChanged."""
+    """Return if the open file is still the one that was judged. Raises SourceChanged."""
     status = os.fstat(fd)
     now = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
     if now != identity:
-        raise DumpChanged(
+        raise SourceChanged(
             f"the file changed while it was read: {identity.size_bytes} bytes before, {now.size_bytes} bytes now",
             hint="it is judged again, and uploaded when nobody writes it any more",
         )
 
 
 def read_span(fd: int, start: int, length: int) -> bytes:
-    """Give exactly these bytes. Raises DumpChanged if the file ends before."""
+    """Give exactly these bytes. Raises SourceChanged if the file ends before."""
     data = os.pread(fd, length, start)
     while len(data) < length:
         more = os.pread(fd, length - len(data), start + len(data))
@@ -63,16 +63,16 @@ def read_span(fd: int, start: int, length: int) -> bytes:
     return data
 
 
-def other_bytes() -> DumpChanged:
+def other_bytes() -> SourceChanged:
     """Give the error for a file whose bytes are not those of its fingerprint."""
-    return DumpChanged(
+    return SourceChanged(
         "the file's bytes changed while it was read, its size and time did not",
         hint="if this comes again, the volume or the memory of the node is failing: nothing was stored",
     )
 
 
 class FileSpan(io.RawIOBase):
-    """A span of an open file, read when it is sent. Raises DumpChanged at its end if the CRC32 is another, and Stopped
+    """A span of an open file, read when it is sent. Raises SourceChanged at its end if the CRC32 is another, and Stopped
     in the middle if `stopped()`: a large part on a slow line takes longer than an ending agent is given.
 
     The descriptor stays the caller's. One reader at a time. What was read is dropped from the page cache: nobody
@@ -189,9 +189,9 @@ def _advise(fd: int, advice: int) -> None:
         pass  # a file system that knows no advice
 
 
-def file_shrank(left_bytes: int) -> DumpChanged:
+def file_shrank(left_bytes: int) -> SourceChanged:
     """Give the error for a file that ends before its size."""
-    return DumpChanged(
+    return SourceChanged(
         f"the file shrank to {left_bytes} bytes while it was read",
         hint="it is judged again, and uploaded when nobody writes it any more",
     )

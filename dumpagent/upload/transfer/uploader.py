@@ -84,7 +84,7 @@ class Uploader:
     def upload(self, job: Job, journal: Journal, *, progress: Progress = lambda _bytes: None) -> Receipt:
         """Give the receipt of the dump once the store holds it, whoever put it there.
 
-        Raises DumpChanged if the file is not what was judged, Refused, Unreachable or NotAsSent by the store, OSError
+        Raises SourceChanged if the file is not what was judged, Refused, Unreachable or NotAsSent by the store, OSError
         by the volume, Stopped if the agent ends. After each the dump is to be uploaded again; nothing is half-stored.
         """
         fd = open_dump(job.dump.path, job.dump.identity)
@@ -111,7 +111,7 @@ class Uploader:
             os.close(fd)
 
     def _prepare(self, job: Job, fd: int) -> PreparedJob:
-        """Read the whole dump once and choose the size of its parts. Raises Stopped, DumpChanged, Refused, OSError."""
+        """Read the whole dump once and choose the size of its parts. Raises Stopped, SourceChanged, Refused, OSError."""
         size_bytes, limits = job.dump.size_bytes, self._store.limits
         most_bytes = limits.part_max_bytes // plan.BLOCK_BYTES * plan.BLOCK_BYTES or limits.part_max_bytes
         least_bytes = min(self._part_bytes, most_bytes)

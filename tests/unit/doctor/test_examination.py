@@ -24,9 +24,10 @@ from dumpagent.dumps.model import Identity
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.probes.heartbeat import Heartbeat
-from dumpagent.settings import GIB, Place
+from dumpagent.settings import Place
 from dumpagent.store.protocol import LookRefused
 from dumpagent.store.s3.credentials import Credentials, find_credentials
+from dumpagent.units import GIB
 from dumpagent.upload.ledger import Ledger
 from tests.harness.hprof import Maker
 from tests.harness.stores.certificates import Certificates, make_certificates

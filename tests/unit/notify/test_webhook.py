@@ -18,7 +18,8 @@ from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Event
 from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpUploaded
 from dumpagent.observe.events.store import StoreAnswered, StoreFailed, StoreRecovered
-from dumpagent.settings import Notifying, declared
+from dumpagent.setting import declared
+from dumpagent.settings import Notifying
 from tests.harness.events import an_event
 from tests.unit.upload.conftest import Told
 

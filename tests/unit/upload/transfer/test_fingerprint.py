@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dumpagent.upload.transfer.fingerprint import take_fingerprint
 from dumpagent.upload.transfer.source import (
-    DumpChanged,
     FileSpan,
+    SourceChanged,
     Stopped,
     confirm_unchanged,
     open_dump,
@@ -41,9 +41,9 @@ def test_a_file_that_is_cut_while_it_is_read_has_changed(tmp_path: Path) -> None
     path = tmp_path / "x.hprof"
     path.write_bytes(b"x" * 100)
     with path.open("rb") as file:
-        with pytest.raises(DumpChanged):
+        with pytest.raises(SourceChanged):
             take_fingerprint(file.fileno(), 101, block_bytes=16)
-        with pytest.raises(DumpChanged):
+        with pytest.raises(SourceChanged):
             read_span(file.fileno(), 90, 11)
 
 
@@ -59,7 +59,7 @@ def test_another_file_under_the_name_is_not_opened(volume: Volume) -> None:
     job = volume.job("x.hprof")
     os.unlink(volume.root / "x.hprof")
     volume.dump("x.hprof", b"other")
-    with pytest.raises(DumpChanged):
+    with pytest.raises(SourceChanged):
         os.close(open_dump(job.dump.path, job.dump.identity))
 
 
@@ -70,7 +70,7 @@ def test_a_link_or_a_fifo_under_the_name_is_not_followed_and_does_not_hang(
     job = volume.job("x.hprof")
     os.unlink(volume.root / "x.hprof")
     os.mkfifo(volume.root / "x.hprof")
-    with pytest.raises(DumpChanged):
+    with pytest.raises(SourceChanged):
         os.close(open_dump(job.dump.path, job.dump.identity))
     os.unlink(volume.root / "x.hprof")
     os.symlink("/etc/passwd", volume.root / "x.hprof")
@@ -85,7 +85,7 @@ def test_a_write_during_the_upload_is_noticed(volume: Volume) -> None:
     try:
         confirm_unchanged(fd, job.dump.identity)
         volume.dump("x.hprof", b"other")
-        with pytest.raises(DumpChanged):
+        with pytest.raises(SourceChanged):
             confirm_unchanged(fd, job.dump.identity)
     finally:
         os.close(fd)
@@ -113,6 +113,6 @@ def test_a_span_with_other_bytes_than_the_fingerprint_is_told_before_it_is_sent_
     with path.open("rb") as file:
         span = FileSpan(file.fileno(), 0, 100, zlib.crc32(b"y" * 100), read_bytes=99)
         span.read(1)
-        with pytest.raises(DumpChanged) as raised:
+        with pytest.raises(SourceChanged) as raised:
             span.read(1)
         assert span.failure is raised.value

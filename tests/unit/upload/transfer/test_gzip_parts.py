@@ -22,7 +22,7 @@ from dumpagent.upload.transfer import gzip_parts
 from dumpagent.upload.transfer.fingerprint import take_fingerprint
 from dumpagent.upload.transfer.gzip_parts import CompressionLevel, Piece, packed_pieces
 from dumpagent.upload.transfer.plan import can_pack_size, packed_part_size, workers_for
-from dumpagent.upload.transfer.source import DumpChanged
+from dumpagent.upload.transfer.source import SourceChanged
 from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.stores.memory import MemoryStore
@@ -177,7 +177,7 @@ def test_bytes_that_change_behind_an_unchanged_size_and_time_are_not_stored(
     ledger = Ledger(str(volume.root / "state"), store=rotting.name)
     uploader = Uploader(rotting, Place(), packed=True, part_bytes=PART // 2, block_bytes=BLOCK)
     sender = Agent(uploader, ledger)
-    with pytest.raises(DumpChanged):
+    with pytest.raises(SourceChanged):
         sender.upload(job)
     assert contents(rotting) == {}
     assert rotting.open_uploads("") == []

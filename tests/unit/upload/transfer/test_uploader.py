@@ -16,7 +16,7 @@ from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, Limits, LookRefused, OpenUpload, Part, StoredObject
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.plan import PART_BYTES, large_part_size, part_size
-from dumpagent.upload.transfer.source import DumpChanged, Stopped
+from dumpagent.upload.transfer.source import SourceChanged, Stopped
 from dumpagent.upload.transfer.standing import NotAsSent
 from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore
@@ -336,7 +336,7 @@ def test_a_dump_that_is_written_to_during_its_upload_is_not_stored(
             return super().look(key)
 
     changing = Writing(limits=store.limits)
-    with pytest.raises(DumpChanged):
+    with pytest.raises(SourceChanged):
         agent_on(changing).upload(job)
     assert contents(changing) == {}
     assert changing.open_uploads("") == []
@@ -357,7 +357,7 @@ def test_bytes_that_change_behind_an_unchanged_size_and_time_are_not_stored(
             return super().begin(key, metadata)  # type: ignore[arg-type]
 
     rotting = Rotting(limits=store.limits)
-    with pytest.raises(DumpChanged, match="bytes changed"):
+    with pytest.raises(SourceChanged, match="bytes changed"):
         agent_on(rotting).upload(job)
     assert contents(rotting) == {}
     assert rotting.open_uploads("") == []
