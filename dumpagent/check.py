@@ -104,8 +104,11 @@ def _problem_of_ready(volume: str) -> str:
     if pid == 0:
         code = 2
         try:
-            os.stat(path)
-            code = 0
+            os.closerange(0, 3)  # a child that hangs must not keep open what the kubelet reads to its end
+            ready = os.stat(path, follow_symlinks=False)
+            # Anybody may have made the name while it was withdrawn: it is a file of root's, or of whom root is mapped to.
+            ours = ready.st_uid == 0 or ready.st_uid == os.stat(f"{_unescape(volume)}/.dumpagent").st_uid
+            code = 0 if ours and ready.st_mode & 0o170000 == 0o100000 else 2
         except FileNotFoundError:
             code = 1
         except OSError as error:
@@ -126,7 +129,11 @@ def _problem_of_ready(volume: str) -> str:
         return ""
     if code == 1:
         return f"there is no {path}"
-    return f"{path}: {os.strerror(code - 3)}" if code > 2 else f"{path} cannot be looked at"
+    return (
+        f"{path}: {os.strerror(code - 3)}"
+        if code > 2
+        else f"{path} is not the manager's: another user made it"
+    )
 
 
 def _unescape(field: str) -> str:

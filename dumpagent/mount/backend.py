@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from dumpagent.kernel.files import replace_file
+from dumpagent.kernel.beneath import open_root
+from dumpagent.kernel.owned import is_ours, move_aside, own_directory
 
 READY = ".ready"
 _TEST_BYTES = 4096  # on a full disk an empty file can still be made
@@ -39,12 +41,16 @@ class Backend(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The outcome of one write test. `through_target`: the write went through the target and was seen in the source."""
+    """The outcome of one write test. `through_target`: the write went through the target and was seen in the source.
+
+    `moved_aside` are names of ours that somebody else had taken, as they are called now, with their owner's uid.
+    """
 
     backend: Backend
     step: str
     error: str = ""
     through_target: bool = False
+    moved_aside: tuple[tuple[str, int], ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -59,7 +65,11 @@ class Proof:
     def from_line(cls, line: dict[str, object]) -> Proof:
         """Read what `as_line` gave."""
         return cls(
-            Backend(line["backend"]), str(line["step"]), str(line["error"]), bool(line["through_target"])
+            Backend(line["backend"]),
+            str(line["step"]),
+            str(line["error"]),
+            bool(line["through_target"]),
+            tuple((str(name), int(uid)) for name, uid in line.get("moved_aside", ())),  # type: ignore[attr-defined]
         )
 
 
@@ -69,23 +79,32 @@ class _Failed(Exception):
         self.proof = Proof(backend, step, error)
 
 
-def prove(source: str, target: str | None, name: str) -> Proof:
+def prove(source: str, target: str | None, node: str) -> Proof:
     """Write 4 KiB, sync and delete it through `target` (None: through the source), and put or withdraw `.ready`.
 
-    `name` is the test file's; it is this node's own, since a volume may be mounted on many nodes. Raises no OSError.
+    The test's file lies in the directory of ours, which is made first; it is this node's own, since a volume may be
+    mounted on many nodes. Raises no OSError.
     """
+    moved: tuple[tuple[str, int], ...] = ()
     try:
-        _write_test(source, target, name)
+        with _step("look at the source", _of_source):
+            want = os.stat(source)
+        if not stat.S_ISDIR(want.st_mode):
+            raise _Failed(Backend.MISSING, "look at the source", "it is not a directory")
+        with _step("make the directory of ours", _of_write), _opened(source) as volume:
+            owned = own_directory(volume)
+            moved = owned.moved_aside
+        _write_test(source, target, f"{owned.name}/write-test.{node}")
         if target is not None:
             with _step("open the volume to every user (mode 1777)", _of_write):
                 open_to_every_user(source)
             with _step("put .ready", _of_write):
-                put_ready(source)
+                moved += put_ready(source, owned.uid)
     except _Failed as failed:
         # Someone who waits for .ready must not find it while dumps are refused.
         withdraw_ready(source)
-        return failed.proof
-    return Proof(Backend.WRITABLE, "all", through_target=target is not None)
+        return replace(failed.proof, moved_aside=moved)
+    return Proof(Backend.WRITABLE, "all", through_target=target is not None, moved_aside=moved)
 
 
 def open_to_every_user(source: str) -> None:
@@ -104,20 +123,61 @@ def open_to_every_user(source: str) -> None:
             raise
 
 
-def put_ready(source: str) -> None:
-    """Make the volume hold `.ready` with the text `ready`. Raises OSError."""
-    path = f"{source}/{READY}"
+def put_ready(source: str, uid: int) -> tuple[tuple[str, int], ...]:
+    """Make the volume hold `.ready` with the text `ready`, owned by `uid`, which is ours.
+
+    What has the name and is not ours is moved aside, and given with its owner. Raises OSError.
+    """
+    moved: tuple[tuple[str, int], ...] = ()
+    with _opened(source) as volume:
+        if is_ours(volume, READY, uid) is False:
+            owner = os.stat(READY, dir_fd=volume, follow_symlinks=False).st_uid
+            moved = ((move_aside(volume, READY), owner),)
+        elif is_ours(volume, READY, uid) and _says_ready(volume):
+            return moved
+    # Under a name that nobody can foresee: anybody may write beside it.
+    _replace_from(source, READY, b"ready")
+    return moved
+
+
+def _says_ready(volume: int) -> bool:
+    fd = os.open(READY, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=volume)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.read(fd, 16).strip() == b"ready"
+    finally:
+        os.close(fd)
+
+
+def _replace_from(source: str, name: str, content: bytes) -> None:
+    with _opened(source) as volume:
+        temporary = f"{name}.{secrets.token_hex(8)}.tmp"
+        fd = os.open(
+            temporary,
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+            0o644,
+            dir_fd=volume,
+        )
         try:
-            if os.read(fd, 16).strip() == b"ready":
-                return
-        finally:
-            os.close(fd)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+            try:
+                os.write(fd, content)
+                os.fchmod(fd, 0o644)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(temporary, name, src_dir_fd=volume, dst_dir_fd=volume)
+        except OSError:
+            _unlink_if_there(f"{source}/{temporary}")
             raise
-    replace_file(path, b"ready")
+        os.fsync(volume)
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[int]:
+    fd = open_root(source)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def withdraw_ready(source: str) -> bool:
@@ -126,6 +186,12 @@ def withdraw_ready(source: str) -> bool:
         os.unlink(f"{source}/{READY}")
     except FileNotFoundError:
         pass
+    except IsADirectoryError:
+        try:
+            with _opened(source) as volume:
+                move_aside(volume, READY)
+        except OSError:
+            return False
     except OSError:
         return False
     return True

@@ -23,3 +23,12 @@ BACKENDS = {
 }
 FOUGHT = "find who else runs mount or umount on this directory (an old script, fstab, autofs) and stop it"
 REMOUNT = "see the error; a restart of the pod gives it a fresh copy of the node's mounts"
+UNSHARED = "mount the node's /mnt with mountPropagation: Bidirectional (and /mnt shared on the node)"
+UNUSABLE = "the volume behind it is gone: see the events of its PersistentVolumeClaim, then restart the pod"
+NO_MOUNTS = (
+    "run it privileged and outside of user namespaces (rootless, hostUsers: false); then no seccomp or AppArmor "
+    "profile is in the way"
+)
+NAME_TAKEN = (
+    "find the application of this user on the node: it made a name that is the agent's; it was renamed"
+)

@@ -12,7 +12,7 @@ from dumpagent.mount.backend import Backend, Proof, prove
 
 @dataclass
 class Prober:
-    """Asks whether writes reach the volume. `name` is the test file's, `close` what the child must not keep open."""
+    """Asks whether writes reach the volume. `name` is this node's, `close` what the child must not keep open."""
 
     source: str
     target: str
@@ -20,26 +20,26 @@ class Prober:
     hung_after_s: float
     close: Iterable[int] = ()
     overdue: bool = False
-    _errand: ForkedCall | None = None
+    _call: ForkedCall | None = None
     _said: list[dict[str, object]] = field(default_factory=list)
 
     @property
     def fd(self) -> int | None:
         """Give what to poll for an answer; None while nothing was asked."""
-        return self._errand.fd if self._errand else None
+        return self._call.fd if self._call else None
 
     @property
     def deadline(self) -> float | None:
         """Give when to `collect` though nothing was said, monotonic seconds."""
-        return self._errand.started + self.hung_after_s if self._errand and not self.overdue else None
+        return self._call.started + self.hung_after_s if self._call and not self.overdue else None
 
     def start(self, *, through_target: bool, now: float) -> None:
         """Ask, if no question is open. Raises OSError when no process can be had."""
-        if self._errand is None:
+        if self._call is None:
             work = functools.partial(
                 _say_proof, self.source, self.target if through_target else None, self.name
             )
-            self._errand = ForkedCall.start(work, now=now, close=self.close)
+            self._call = ForkedCall.start(work, now=now, close=self.close)
             self._said, self.overdue = [], False
 
     def collect(self, now: float) -> tuple[Proof, float] | None:
@@ -47,12 +47,12 @@ class Prober:
 
         A hung child is neither killed nor waited for: its late answer is the first to tell that the volume is back.
         """
-        if self._errand is None:
+        if self._call is None:
             return None
-        took_s = now - self._errand.started
-        self._said += self._errand.read()
-        if self._errand.ended:
-            self._errand, self.overdue = None, False
+        took_s = now - self._call.started
+        self._said += self._call.read()
+        if self._call.ended:
+            self._call, self.overdue = None, False
             return self._answer(), took_s
         if took_s >= self.hung_after_s and not self.overdue:
             self.overdue = True
@@ -68,9 +68,9 @@ class Prober:
 
     def abandon(self) -> None:
         """Forget the open question, since its answer would be about another volume, or we end."""
-        if self._errand is not None:
-            self._errand.abandon()
-        self._errand = None
+        if self._call is not None:
+            self._call.abandon()
+        self._call = None
         self.overdue = False
 
 

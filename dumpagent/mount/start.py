@@ -8,7 +8,7 @@ from dumpagent.errors import BadSettings, Refused
 from dumpagent.kernel.flock import lock_directory
 from dumpagent.kernel.mountinfo import open_mountinfo, read_mountinfo
 from dumpagent.mount.bind import open_target
-from dumpagent.mount.move import opened
+from dumpagent.mount.rescue.move import opened
 from dumpagent.mount.table import Mount, Table
 
 _CAP_SYS_ADMIN = 1 << 21  # Source: <linux/capability.h>

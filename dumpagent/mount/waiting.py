@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 from dumpagent.kernel.children import reap
 from dumpagent.kernel.forked import ForkedCall, Say
 from dumpagent.kernel.mountinfo import open_mountinfo, read_mountinfo
+from dumpagent.kernel.owned import STATE
 from dumpagent.mount.backend import READY
-from dumpagent.mount.table import mounted_at
-from dumpagent.mount.wakeups import Wakeups
+from dumpagent.mount.table import Wakeups, mounted_at
 
 _SAY_EVERY_S = 30.0
 _LOOK_EVERY_S = 0.05  # at .ready, once the volume is mounted: no wake-up comes for files on every file system
 _HUNG_AFTER_S = 10.0
+_NOT_THE_MANAGERS = "it is not the manager's: another user made it"
 
 
 class Waited(enum.Enum):
@@ -29,7 +31,7 @@ class Waited(enum.Enum):
 
 
 @dataclass
-class Waiting:
+class VolumeWait:
     """Waits for `root` to be mounted in this namespace and to hold `.ready`; `say` prints one line for a person."""
 
     root: str
@@ -98,15 +100,24 @@ class Waiting:
         return self._seen
 
     def _look_for_ready(self, say: Say) -> None:
-        error = None
+        error = ""
         while True:
             try:
-                os.stat(f"{self.root}/{READY}")
+                told = "" if is_managers(self.root) else _NOT_THE_MANAGERS
             except OSError as failed:
-                if error != failed.errno:
-                    error = failed.errno
-                    say({"error": os.strerror(error or 0)})
-            else:
+                told = os.strerror(failed.errno or 0)
+            if not told:
                 say({"seen": True})
                 return
+            if error != told:
+                error = told
+                say({"error": told})
             time.sleep(_LOOK_EVERY_S)
+
+
+def is_managers(root: str) -> bool:
+    """Say whether `.ready` is a file of the manager's: root's, or of whom the server maps root to. Raises OSError."""
+    ready = os.stat(f"{root}/{READY}", follow_symlinks=False)
+    if not stat.S_ISREG(ready.st_mode):
+        return False
+    return ready.st_uid == 0 or ready.st_uid == os.stat(f"{root}/{STATE}", follow_symlinks=False).st_uid

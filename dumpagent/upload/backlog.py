@@ -9,13 +9,17 @@ from __future__ import annotations
 import enum
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
 from dumpagent.upload.oom_thread import OomThreadSearch
 
+_NEVER = float("inf")
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
+# Pending dumps that are kept track of, of one owner and in all; a few of each owner always are. Each takes a kilobyte.
+_MOST_OF_OWNER, _MOST, _ALWAYS_OF_OWNER = 1000, 20_000, 10
 
 
 class Stage(enum.Enum):
@@ -29,7 +33,8 @@ class Stage(enum.Enum):
 
 @dataclass(slots=True)
 class Entry:
-    """One dump on the volume. `not_before` (monotonic) is when it may be tried again."""
+    """One dump on the volume. `not_before` is when it may be tried again, `judge_at` when a look can tell more; both
+    monotonic. `number` is the scan that found it first, `scan` the last one that did."""
 
     dump: DumpFile
     stage: Stage = Stage.WAITING
@@ -38,7 +43,61 @@ class Entry:
     victim: OomThreadSearch | None = None
     not_before: float = 0.0
     waiting_since: float = 0.0
+    judge_at: float = 0.0
+    number: int = 0
+    scan: int = 0
     volume: Hashable = None  # on which it was found
+
+    @property
+    def owner(self) -> int:
+        return self.dump.uid
+
+    @property
+    def folder(self) -> tuple[int, str]:
+        """Give the owner with the directory in the root: applications that share a user are told apart by it."""
+        return self.dump.uid, self.dump.relpath.partition("/")[0] if "/" in self.dump.relpath else ""
+
+
+class Fairness:
+    """Whose turn it is: the owner who was served longest ago, of its directories the one that was."""
+
+    def __init__(self) -> None:
+        self._served: dict[object, int] = {}
+        self._count = 0
+
+    def serve(self, entry: Entry) -> None:
+        """Note that the entry had its turn."""
+        self._count += 1
+        self._served[entry.owner] = self._served[entry.folder] = self._count
+
+    def rank(self, entry: Entry) -> tuple[int, int, int, int, int]:
+        """Give the place of the entry: the least comes first. What its owner can choose, as its time, counts last."""
+        owner, folder = self._served.get(entry.owner, 0), self._served.get(entry.folder, 0)
+        return owner, entry.attempts, folder, entry.number, entry.dump.identity.mtime_ns
+
+    def order(self, entries: Iterable[Entry], most: int) -> list[Entry]:
+        """Give up to `most` entries, each owner's turn by turn."""
+        by_owner: dict[int, list[Entry]] = {}
+        for entry in entries:
+            by_owner.setdefault(entry.owner, []).append(entry)
+        queues = [sorted(each, key=self.rank)[:most] for each in by_owner.values()]
+        queues.sort(key=lambda queue: self.rank(queue[0]))
+        turns = (
+            queue[turn]
+            for turn in range(max(map(len, queues), default=0))
+            for queue in queues
+            if turn < len(queue)
+        )
+        return [entry for entry, _ in zip(turns, range(most), strict=False)]
+
+    def forget_all_but(self, owners: set[int]) -> None:
+        """Forget those that have nothing here any more."""
+        kept = {
+            key: at
+            for key, at in self._served.items()
+            if (key[0] if isinstance(key, tuple) else key) in owners
+        }
+        self._served = kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +121,7 @@ class Changes:
 
     new: list[DumpFile] = field(default_factory=list)
     lost: list[DumpFile] = field(default_factory=list)
+    left_out: Counter[int] = field(default_factory=Counter)  # by owner: those who have too many at once
 
 
 class Backlog:
@@ -77,6 +137,34 @@ class Backlog:
             tuple[int, int], Entry
         ] = {}  # by device and inode: a dump that grows or is renamed stays one
         self._seen = self._uploaded = self._failed = 0
+        self._pending: Counter[int] = Counter()  # by owner
+        self._scan = 0
+        self._turns, self._judging = Fairness(), Fairness()
+
+    def begin_scan(self) -> None:
+        """Begin to take note of which dumps are there."""
+        with self._lock:
+            self._scan += 1
+
+    def finish_scan(self, volume: Hashable = None) -> list[DumpFile]:
+        """Drop the dumps that no `update` since `begin_scan` had; give those that were lost before they were stored.
+
+        Of a dump that was found on another volume than `volume` nothing is concluded.
+        """
+        with self._lock:
+            lost = []
+            for key in [key for key, entry in self._entries.items() if entry.scan < self._scan]:
+                entry = self._entries[key]
+                if entry.stage is Stage.SENDING or entry.volume != volume:
+                    continue  # its open descriptor keeps the bytes; the end of the upload decides
+                del self._entries[key]
+                if entry.stage is not Stage.STORED:
+                    self._failed += 1
+                    self._pending[entry.owner] -= 1
+                    lost.append(entry.dump)
+            self._pending = +self._pending
+            self._turns.forget_all_but({entry.owner for entry in self._entries.values()})
+            return lost
 
     def update(
         self,
@@ -92,50 +180,96 @@ class Backlog:
 
         Dumps for which `stored` is true count as uploaded without more ado.
         """
+        if everything:
+            self.begin_scan()
         changes = Changes()
+        with self._lock:
+            for dump in dumps:
+                self._take_over(dump, stored, changes, volume)
+        if everything:
+            changes.lost = self.finish_scan(volume)
+        return changes
+
+    def _take_over(
+        self, dump: DumpFile, stored: Callable[[Identity], bool], changes: Changes, volume: Hashable
+    ) -> None:
+        key = (dump.device, dump.identity.inode)
+        entry = self._entries.get(key)
+        if entry is not None:
+            entry.scan, entry.volume = self._scan, volume
+        if entry is not None and entry.stage is not Stage.STORED:
+            if entry.dump != dump and entry.stage is not Stage.SENDING:
+                grown = entry.dump.identity != dump.identity
+                self._pending[entry.owner] -= 1
+                entry.dump = dump
+                self._pending[entry.owner] += 1
+                if grown:
+                    entry.stage, entry.verdict, entry.judge_at = Stage.WAITING, None, 0.0
+            return
+        if entry is not None and entry.dump.identity == dump.identity:
+            entry.dump = dump
+            return
+        # Not known, or another dump in the place of a stored one.
+        known = stored(dump.identity)
+        if not known and not self._has_room(dump.uid):
+            changes.left_out[dump.uid] += 1
+            return
+        self._seen += 1
+        self._uploaded += known
+        stage = Stage.STORED if known else Stage.WAITING
+        now = self._monotonic()
+        self._entries[key] = Entry(
+            dump, stage, waiting_since=now, number=self._scan, scan=self._scan, volume=volume
+        )
+        if not known:
+            self._pending[dump.uid] += 1
+            changes.new.append(dump)
+
+    def _has_room(self, owner: int) -> bool:
+        own = self._pending[owner]
+        return own < _ALWAYS_OF_OWNER or (own < _MOST_OF_OWNER and self._pending.total() < _MOST)
+
+    def to_judge(self, most: int) -> list[Entry]:
+        """Give up to `most` dumps of which a look can tell more now, in fair order."""
         now = self._monotonic()
         with self._lock:
-            missing = set(self._entries)
-            for dump in dumps:
-                key = (dump.device, dump.identity.inode)
-                missing.discard(key)
-                entry = self._entries.get(key)
-                if entry is not None:
-                    entry.volume = volume
-                if entry is not None and entry.stage is not Stage.STORED:
-                    if entry.dump != dump and entry.stage is not Stage.SENDING:
-                        grown = entry.dump.identity != dump.identity
-                        entry.dump = dump
-                        if grown:
-                            entry.stage, entry.verdict = Stage.WAITING, None
-                    continue
-                if entry is not None and entry.dump.identity == dump.identity:
-                    entry.dump = dump
-                    continue
-                # Not known, or another dump in the place of a stored one.
-                self._seen += 1
-                known = stored(dump.identity)
-                self._uploaded += known
-                self._entries[key] = Entry(
-                    dump, Stage.STORED if known else Stage.WAITING, waiting_since=now, volume=volume
-                )
-                if not known:
-                    changes.new.append(dump)
-            for key in missing if everything else ():
-                entry = self._entries[key]
-                if entry.stage is Stage.SENDING or entry.volume != volume:
-                    continue  # its open descriptor keeps the bytes; the end of the upload decides
-                del self._entries[key]
-                if entry.stage is not Stage.STORED:
-                    self._failed += 1
-                    changes.lost.append(entry.dump)
-        return changes
+            due = (e for e in self._entries.values() if e.stage is Stage.WAITING and e.judge_at <= now)
+            return self._judging.order(due, most)
+
+    def judged(self, entry: Entry, recheck_s: float | None) -> None:
+        """Note that a waiting dump was looked at, and when another look can tell more (None: after the next scan)."""
+        with self._lock:
+            self._judging.serve(entry)
+            entry.judge_at = _NEVER if recheck_s is None else self._monotonic() + recheck_s
+
+    def judge_now(self, files: set[tuple[int, int]]) -> None:
+        """Have these files (device, inode) looked at at once."""
+        with self._lock:
+            for key in files:
+                if entry := self._entries.get(key):
+                    entry.judge_at = 0.0
+
+    def judge_all(self) -> None:
+        """Have every waiting dump looked at of which only a change of the volume can tell more."""
+        with self._lock:
+            for entry in self._entries.values():
+                if entry.judge_at == _NEVER:
+                    entry.judge_at = 0.0
+
+    def next_judging_s(self) -> float | None:
+        """Give the seconds until the next look can tell more, None if only a change of the volume can."""
+        with self._lock:
+            waiting = [e.judge_at for e in self._entries.values() if e.stage is Stage.WAITING]
+            least = min(waiting, default=_NEVER)
+            return None if least == _NEVER else max(0.0, least - self._monotonic())
 
     def refresh(self, entry: Entry, dump: DumpFile) -> None:
         """Take over what a waiting dump is now, if it is still the same file."""
         with self._lock:
             same_file = (dump.device, dump.identity.inode) == (entry.dump.device, entry.dump.identity.inode)
             if entry.stage is Stage.WAITING and same_file:
+                if entry.dump.identity != dump.identity:
+                    entry.judge_at = 0.0
                 entry.dump = dump
 
     def stage(self, dump: DumpFile) -> Stage | None:
@@ -157,7 +291,7 @@ class Backlog:
                 self._lock.notify_all()
 
     def take(self, *, timeout_s: float) -> Entry | None:
-        """Give the next dump to upload, the longest finished first; None if none comes up within `timeout_s`."""
+        """Give the next dump to upload, owner by owner, of each the first seen first; None if none comes up within `timeout_s`."""
         deadline = self._monotonic() + timeout_s
         with self._lock:
             while True:
@@ -165,8 +299,9 @@ class Backlog:
                 ready = [entry for entry in self._entries.values() if entry.stage is Stage.READY]
                 due = [entry for entry in ready if entry.not_before <= now]
                 if due:
-                    # Those that failed before come last: one bad dump must not hold up the others.
-                    chosen = min(due, key=lambda entry: (entry.attempts, entry.dump.identity.mtime_ns))
+                    # Of one owner's, those that failed before come last: a bad dump must not hold up the others.
+                    chosen = min(due, key=self._turns.rank)
+                    self._turns.serve(chosen)
                     chosen.stage = Stage.SENDING
                     return chosen
                 wake_at = min([deadline, *(entry.not_before for entry in ready)])
@@ -180,6 +315,7 @@ class Backlog:
             if entry.stage is Stage.SENDING:
                 entry.stage = Stage.STORED
                 self._uploaded += 1
+                self._pending[entry.owner] -= 1
 
     def stored(self) -> list[DumpFile]:
         """Give the dumps on the volume that the store holds."""
@@ -197,7 +333,8 @@ class Backlog:
             for entry in self._entries.values():
                 if entry.stage is Stage.STORED and entry.dump.identity == identity:
                     self._seen += 1
-                    entry.stage, entry.verdict, entry.attempts = Stage.WAITING, None, 0
+                    self._pending[entry.owner] += 1
+                    entry.stage, entry.verdict, entry.attempts, entry.judge_at = Stage.WAITING, None, 0, 0.0
                     entry.waiting_since = self._monotonic()
 
     def retry(self, entry: Entry) -> float:
@@ -216,7 +353,7 @@ class Backlog:
         """Put a dump back that is not the one that was judged."""
         with self._lock:
             if entry.stage is Stage.SENDING:
-                entry.stage, entry.verdict = Stage.WAITING, None
+                entry.stage, entry.verdict, entry.judge_at = Stage.WAITING, None, 0.0
 
     def wake(self) -> None:
         """Make a waiting `take` look again."""

@@ -22,7 +22,7 @@ from dumpagent.store.s3.probe import StoreProbe, Unanswered
 from dumpagent.upload.keeping.deletion import restore_hidden
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
-from dumpagent.upload.volume.watch import Watch, Woken, open_watch
+from dumpagent.upload.volume.watch import Woken, open_watch
 
 GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
 _LOCK_RETRY_S = 5.0
@@ -90,10 +90,11 @@ class Daemon:
     def _scan_until_the_end(self, worker: WorkerThread) -> None:
         barrier = self._loop.barrier
         watch = open_watch(self._loop.root, tell=self._tell, skip=frozenset({self._ledger.directory}))
+        self._loop.watch_with(watch)
         woken = Woken()
         while not self._ending.stop.is_set():
             found = woken
-            barrier.run("scan", lambda found=found: self._scan(found, watch))  # type: ignore[misc]
+            barrier.run("scan", lambda found=found: self._scan(found))  # type: ignore[misc]
             if woken.begun or self._loop.counts.pending:
                 self._warming.begin()
             worker.raise_if_dead()
@@ -111,13 +112,11 @@ class Daemon:
         if watch:
             watch.close()
 
-    def _scan(self, woken: Woken, watch: Watch | None) -> None:
+    def _scan(self, woken: Woken) -> None:
         """Scan the volume if it is time to, else judge what the wake-ups name and what waits."""
         self._recheck_s = _FAULT_WAIT_S  # unless this ends well
         if woken.everything or time.monotonic() >= self._next_scan:
             self._next_scan = time.monotonic() + self._watching.watch_interval_s
-            if watch:
-                watch.cover()  # before the scan: what is finished between the two is seen by one of them
             recheck_s = self._loop.look()
             if not self._loop.root_incident:
                 _measure_space(self._loop.root, self._tell)

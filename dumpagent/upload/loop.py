@@ -25,6 +25,7 @@ from dumpagent.upload.transfer.sweep import Sweep
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
+from dumpagent.upload.volume.watch import Watch
 from dumpagent.upload.worker import Index, Outcome, ShowProgress, UploadWorker, no_index, no_progress
 
 _DAY_S = 86400.0
@@ -118,12 +119,17 @@ class UploadLoop:
         """Say why the last scan could not look at the dump root; None if it could, or if there was none yet."""
         return self._finder.unreadable.get(self.root)
 
-    def look(self) -> float | None:
+    def look(self, *, whole: bool = False) -> float | None:
         """Scan the volume, judge what waits, put up what is due.
 
-        Gives the seconds after which another look can tell more, None if only a change of the volume can.
+        Gives the seconds after which another look can tell more, None if only a change of the volume can. Works for a
+        second at most, unless `whole`: then 0 says that it goes on with the next look of any kind.
         """
-        return self._finder.look()
+        return self._finder.look(whole=whole)
+
+    def watch_with(self, watch: Watch | None) -> None:
+        """Have every directory watched that is scanned from now on."""
+        self._finder.watch = watch
 
     def look_at(self, relpaths: Iterable[str]) -> float | None:
         """Look at these files, which may be finished, and judge what waits, without a scan. Gives the same as `look`."""
@@ -167,7 +173,7 @@ class UploadLoop:
 
     def run_once(self, *, dry_run: bool = False) -> Pass:
         """Look once and bring everything that is due; each dump is tried once."""
-        self.look()
+        self.look(whole=True)
         uploaded = already_stored = 0
         failed: list[Entry] = []
         while not self._stop.is_set():

@@ -10,7 +10,8 @@ from dumpagent.dumps.model import Cause, DumpFile, Verdict
 from dumpagent.hprof.look import Look
 from dumpagent.hprof.thread import KeepOn
 from dumpagent.hprof.walk import Shape
-from dumpagent.kernel.reading import open_regular
+from dumpagent.kernel.beneath import open_file
+from dumpagent.kernel.reading import OpenFile
 
 # While the dump is sent, the search takes one twentieth of the time; what is left to do then is done at once.
 _IDLE_SHARE = 19
@@ -20,9 +21,9 @@ _HEAD_BYTES = 64 << 20
 
 def find_thread(dump: DumpFile, keep_on: KeepOn) -> str | None:
     """Give the name of the thread that ran out of memory, None if the dump does not tell. Raises OSError."""
-    with open_regular(dump.path) as opened:
+    with OpenFile(open_file(dump.root, dump.relpath), dump.path) as opened:
         status = opened.status()
-        if status.st_ino != dump.identity.inode:
+        if (status.st_ino, status.st_uid) != (dump.identity.inode, dump.uid):
             return None
         look = Look(opened)
         walked = look.advance(status.st_size, budget_bytes=_HEAD_BYTES)

@@ -113,9 +113,9 @@ def _upload(recorder: Recorder, clock: Clock) -> None:
     loops: list[UploadLoop] = []
     real_wait, real_look = Shutdown.wait, UploadLoop.look
 
-    def look(self: UploadLoop) -> float | None:
+    def look(self: UploadLoop, *, whole: bool = False) -> float | None:
         loops[:] = [self]
-        return real_look(self)
+        return real_look(self, whole=whole)
 
     def busy() -> bool:
         asking = Path(f"/proc/self/task/{os.getpid()}/children").read_text()  # the question to the store
@@ -130,7 +130,7 @@ def _upload(recorder: Recorder, clock: Clock) -> None:
 
 
 def _mount(recorder: Recorder, clock: Clock) -> None:
-    from dumpagent.mount.wakeups import Wakeups
+    from dumpagent.mount.table import Wakeups
 
     real_wait = Wakeups.wait
 

@@ -134,10 +134,9 @@ def test_a_stale_ready_in_the_nodes_own_directory_is_removed(node: Node) -> None
 
 
 def test_a_rescue_that_fails_again_and_again_is_told_once_and_its_end_too(node: Node) -> None:
-    """Something stands where the rescue works: the file stays where it is, safe, until that is out of the way."""
-    node.app().run("open(dumps + '/old.hprof', 'w').write('old')", dumps=node.dumps)
-    in_the_way = node.in_volume(".dumpagent")
-    in_the_way.write_text("no directory")
+    """The volume has no room: the file stays where it is, safe, until there is some."""
+    node.host.run("mount('pv', pv, MS_REMOUNT, 'tmpfs', 'size=1m')", pv=node.pv)
+    node.app().run("open(dumps + '/old.hprof', 'wb').write(bytes(1 << 20))", dumps=node.dumps)
     manager = node.manager().ready()
     (failed,) = manager.told("rescue_failed")
     assert failed["error"]
@@ -149,7 +148,7 @@ def test_a_rescue_that_fails_again_and_again_is_told_once_and_its_end_too(node: 
 
     eventually(six_ticks)
     assert len(manager.events("rescue_failed")) == 1
-    in_the_way.unlink()
+    node.host.run("mount('pv', pv, MS_REMOUNT, 'tmpfs', 'size=8m')", pv=node.pv)
     manager.told("rescue_recovered")
-    assert node.in_volume("old.hprof").read_text() == "old"
+    assert node.in_volume("old.hprof").stat().st_size == 1 << 20
     assert len(manager.events("rescue_failed")) == len(manager.events("rescue_recovered")) == 1

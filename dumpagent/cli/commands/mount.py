@@ -10,7 +10,6 @@ import click
 
 from dumpagent import __version__
 from dumpagent.cli.options import takes
-from dumpagent.cli.status import open_status
 from dumpagent.errors import Refused
 from dumpagent.mount.keeper import Keeper
 from dumpagent.mount.start import lock_node, refuse_what_cannot_work, resolve
@@ -48,6 +47,7 @@ def command(mounting: Mounting, runtime: Runtime, metrics: Metrics, place: Place
     heartbeat.open()
     status: StatusServer | None = None
     if metrics.metrics_port:
+        from dumpagent.cli.status import open_status
         from dumpagent.observe.metrics.mount import MountMetrics
 
         counted = MountMetrics()

@@ -19,12 +19,14 @@ from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.dumps.model import DumpFile
 from dumpagent.dumps.text import printable
+from dumpagent.kernel.beneath import opened_directory
+from dumpagent.kernel.owned import own_directory
 from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.daemon import AgentStarted, AgentStopped
 from dumpagent.observe.events.dumps import PassFinished, PassInterrupted
-from dumpagent.observe.events.volume import StateUnwritable, StateWritable
+from dumpagent.observe.events.volume import NameTaken, StateUnwritable, StateWritable
 from dumpagent.observe.incident import Incident
 from dumpagent.observe.libraries import hear_libraries
 from dumpagent.observe.log import log_to
@@ -58,6 +60,7 @@ from dumpagent.upload.volume.judge import CompletenessJudge
 
 # A scan of a big volume with a fifth of a core, or one that waits for a network file system, is no dead daemon yet.
 _BEAT_BELIEVED_S = 120.0
+_NAME_TAKEN = "find the application of this user on the node: it made a name that is the agent's"
 
 
 @click.command("upload", short_help="Bring finished heap dumps to S3.")
@@ -115,6 +118,8 @@ def command(
     tell: Tell = audience
     hear_libraries(tell)
     ending = Shutdown()
+    if not dry_run:
+        state_dir = _owned(state_dir, tell)
     store = open_store(
         s3, tell=tell, stop=ending.stop, remembered_in=None if dry_run else f"{state_dir}/store.json"
     )
@@ -251,6 +256,19 @@ def _once(
         del counted["left"]
         tell(PassFinished(**counted, seconds=time.monotonic() - began, store=store.name))
     return 1 if finished.failed or finished.left else 0
+
+
+def _owned(state_dir: str, tell: Tell) -> str:
+    """Give the directory of the state: this one, made ours, or one beside it where another user has the name."""
+    above, name = os.path.split(state_dir.rstrip("/"))
+    try:
+        with opened_directory(above, "") as directory:
+            owned = own_directory(directory, name)
+    except OSError:
+        return state_dir  # not there yet, or not to be written: the ledger tells
+    for taken, uid in owned.moved_aside:
+        tell(NameTaken(path=f"{above}/{taken}", uid=uid, hint=_NAME_TAKEN))
+    return f"{above}/{owned.name}"
 
 
 def _as_mounted(root: str) -> str:

@@ -26,6 +26,29 @@ class ScanRecovered(Recovery, level="info"):
     path: str
 
 
+class NameTaken(Event, level="warning"):
+    """Another user (`uid`) had made a name of the agent's on the volume; it was moved aside (`path`), or is not used."""
+
+    path: str
+    uid: int
+    hint: str
+
+
+class OwnerCrowded(Failure, level="warning"):
+    """A user (`uid`) has more dumps at once than are taken, directories too deep, or links to others' files: they wait."""
+
+    path: str
+    uid: int
+    count: int
+
+
+class OwnerUncrowded(Recovery, level="info"):
+    """All files of that user are looked at again."""
+
+    path: str
+    uid: int
+
+
 class SpaceMeasured(Event, level="debug"):
     """How much space the volume has, and how much of it is free."""
 

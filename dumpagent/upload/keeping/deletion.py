@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import secrets
 from collections.abc import Callable, Iterable
 
 from dumpagent.dumps.model import Identity
-from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.errors import Unreachable
-from dumpagent.kernel.rename import rename_noreplace
+from dumpagent.kernel.beneath import opened_parent
+from dumpagent.kernel.rename import rename_in, rename_noreplace
 from dumpagent.kernel.space import Space, space_of
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
@@ -22,9 +23,15 @@ from dumpagent.store.protocol import Store
 from dumpagent.upload.keeping.recheck import Stored, is_there
 from dumpagent.upload.keeping.retention import in_order_of_deletion, may_go, with_segment_files
 from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.volume.files import segment_files_of
 
 _ASIDE = "deleting-"
 _MOST_OF_A_NAME = 1000
+
+
+def unlink_at(name: str, directory: int) -> None:
+    """Unlink `name` in the directory that is open on `directory`. Raises OSError."""
+    os.unlink(name, dir_fd=directory)
 
 
 class Deletion:
@@ -40,7 +47,7 @@ class Deletion:
         tell: Tell,
         barrier: Barrier | None = None,
         space: Callable[[str], Space] = space_of,
-        unlink: Callable[[str], None] = os.unlink,
+        unlink: Callable[[str, int], None] = unlink_at,
     ) -> None:
         self._keeping, self._root, self._store, self._ledger, self._tell = keeping, root, store, ledger, tell
         self._space, self._unlink = space, unlink
@@ -97,7 +104,7 @@ class Deletion:
 
         Raises Unreachable.
         """
-        answers = [(each, is_there(self._store, each.receipt)) for each in unit]
+        answers = [(each, is_there(self._store, each.receipt, owner=each.dump.uid)) for each in unit]
         if all(there for _, there in answers):
             for each in unit:
                 self._delete(each)
@@ -146,19 +153,10 @@ class Deletion:
         stored dump by its receipt, any other file as a new dump.
         """
         path = each.dump.path
-        directory, _, name = path.rpartition("/")
-        aside = f"{_ASIDE}{each.dump.identity}.hprof"
         try:
-            if name != aside:
-                rename_noreplace(path, f"{directory}/{aside}")
-            status = os.lstat(f"{directory}/{aside}")
-            if Identity(status.st_ino, status.st_size, status.st_mtime_ns) != each.dump.identity:
-                if name != aside:
-                    rename_noreplace(
-                        f"{directory}/{aside}", path
-                    )  # another file has taken the name: it is not ours
-                return
-            self._unlink(f"{directory}/{aside}")
+            with opened_parent(each.dump.root, each.dump.relpath) as (directory, name):
+                if not self._unlink_in(directory, name, each.dump.identity):
+                    return
         except FileNotFoundError:
             return  # gone already
         except OSError as error:
@@ -167,6 +165,33 @@ class Deletion:
             return
         self._undeletable.ended_for("volume", DeleteRecovered(path=path))
         self._tell(DumpDeleted(path=path, key=each.receipt.key, size_bytes=each.dump.size_bytes))
+
+    def _unlink_in(self, directory: int, name: str, identity: Identity) -> bool:
+        """Unlink the file `name` in the directory that is open on `directory`; False if another file has the name.
+
+        Raises OSError.
+        """
+        aside = name
+        if not name.startswith(f"{_ASIDE}{identity}"):
+            aside = _move_out_of_the_way(directory, name, f"{_ASIDE}{identity}")
+        status = os.stat(aside, dir_fd=directory, follow_symlinks=False)
+        if Identity(status.st_ino, status.st_size, status.st_mtime_ns) != identity:
+            if name != aside:
+                rename_in(directory, aside, name)
+            return False
+        self._unlink(aside, directory)
+        return True
+
+
+def _move_out_of_the_way(directory: int, name: str, stem: str) -> str:
+    """Rename a file to `<stem>.hprof`, or to a name that nobody could foresee where that one is taken. Raises OSError."""
+    aside = f"{stem}.hprof"
+    try:
+        rename_in(directory, name, aside)
+    except FileExistsError:
+        aside = f"{stem}-{secrets.token_hex(8)}.hprof"
+        rename_in(directory, name, aside)
+    return aside
 
 
 def _hint(code: int | None) -> str:
@@ -178,10 +203,6 @@ def _hint(code: int | None) -> str:
         return "the volume is read-only for the agent: mount it writable, or set LOCAL_KEEP=always"
     if code in (errno.ENOSPC, errno.EDQUOT):
         return "the volume has no room left even to rename a file: delete a file by hand"
-    if code == errno.EEXIST:
-        return (
-            "a file with the name that a dump gets before it is deleted is there already: remove it by hand"
-        )
     return "the volume does not delete: see the node's kernel log and the storage behind the claim"
 
 

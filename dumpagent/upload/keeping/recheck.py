@@ -32,8 +32,12 @@ class Stored:
     receipt: Receipt
 
 
-def is_there(store: Store, receipt: Receipt) -> bool | None:
-    """Say whether the store holds the dump of this receipt now; None if it does not tell. Raises Unreachable."""
+def is_there(store: Store, receipt: Receipt, *, owner: int | None = None) -> bool | None:
+    """Say whether the store holds the dump of this receipt now; None if it does not tell. Raises Unreachable.
+
+    With `owner`, the uid of the file that is to be deleted, the object must say that it is of that owner: length and
+    CRC32 alone are public, and can be forged.
+    """
     try:
         found = store.look(receipt.key)
     except Unreachable:
@@ -43,6 +47,12 @@ def is_there(store: Store, receipt: Receipt) -> bool | None:
     contents = metadata.Contents(receipt.identity.size_bytes, receipt.crc32)
     if found is None or found.size_bytes != receipt.stored_bytes:
         return False
+    if owner is not None:
+        told = (found.metadata or {}).get("uid")
+        if told is None:
+            return None  # of an agent before 0.2, or from a store that drops metadata
+        if told != str(owner):
+            return False
     if not receipt.described and not metadata.is_ours(found.metadata):
         return True  # a store that drops metadata, and dropped these
     return metadata.holds(found.metadata, contents)

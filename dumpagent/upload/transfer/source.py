@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from isal import isal_zlib
 
-from dumpagent.dumps.model import Identity
+from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.errors import DumpagentError
+from dumpagent.kernel.beneath import open_file
 from dumpagent.units import KIB, MIB
 
 # Small enough for the processor's cache: what is read is summed and encrypted before it falls out of it.
@@ -27,14 +28,14 @@ class Stopped(Exception):
     """The agent is ending; what was under way goes on at its next start."""
 
 
-def open_dump(path: str, identity: Identity) -> int:
+def open_dump(dump: DumpFile) -> int:
     """Give a descriptor of the dump, which the caller closes. Raises SourceChanged if another file stands there.
 
-    O_NONBLOCK: should a FIFO have taken the name meanwhile, opening it must not wait for a writer.
+    No part of its path may be a link, or lead out of the dump root.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = open_file(dump.root, dump.relpath)
     try:
-        confirm_unchanged(fd, identity)
+        confirm_unchanged(fd, dump.identity)
     except BaseException:
         os.close(fd)
         raise

@@ -87,7 +87,7 @@ class Uploader:
         Raises SourceChanged if the file is not what was judged, Refused, Unreachable or NotAsSent by the store, OSError
         by the volume, Stopped if the agent ends. After each the dump is to be uploaded again; nothing is half-stored.
         """
-        fd = open_dump(job.dump.path, job.dump.identity)
+        fd = open_dump(job.dump)
         try:
             for left in reversed(range(_SMALLER_PARTS_TIMES)):
                 prepared = self._prepare(job, fd)
@@ -104,7 +104,7 @@ class Uploader:
 
     def foresee(self, job: Job) -> KeyChoice:
         """Give the key that the dump would get, and what stands there now. Asks the store, changes nothing."""
-        fd = open_dump(job.dump.path, job.dump.identity)
+        fd = open_dump(job.dump)
         try:
             return next(self._candidates(self._prepare(job, fd)))
         finally:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from dumpagent.dumps.model import DumpFacts, DumpFile, State, Verdict
-from dumpagent.dumps.names import dump_of_segment
-from dumpagent.dumps.segment_files import segment_files_of
+from dumpagent.kernel.owned import STATE
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import (
@@ -20,6 +19,8 @@ from dumpagent.observe.events.dumps import (
     UploadRecovered,
 )
 from dumpagent.observe.events.volume import (
+    OwnerCrowded,
+    OwnerUncrowded,
     ReceiptsPruned,
     ScanFailed,
     ScanFinished,
@@ -31,14 +32,22 @@ from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten
+from dumpagent.upload.volume.files import find, found_again, segment_files_of
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.presence import VolumeAt, is_away, volume_at
-from dumpagent.upload.volume.scan import Scan, dump_file, scan
+from dumpagent.upload.volume.scan import FoundFile, Scanner, names_in
 from dumpagent.upload.volume.unreadable import NOT_READABLE, scan_hint
+from dumpagent.upload.volume.watch import Watch
 
 _CLAIM_RECHECK_S = 0.25
 _FAULT_RECHECK_S = 60.0  # a fault of ours with one dump is likely to come again
+_STEP_S = 0.4  # of scanning, and of judging, before somebody else has a turn
+_AT_ONCE = 16  # dumps to judge, chosen in fair order
 Claim = Callable[[DumpFile, DumpFacts | None], DumpFile]
+
+
+def _enter_unwatched(_fd: int, _relpath: str) -> None:
+    """Do nothing: there is no watch."""
 
 
 class Finder:
@@ -70,114 +79,177 @@ class Finder:
         self._home: VolumeAt | None = None  # the volume of the first scan, which the receipts are about
         self._volume: VolumeAt | None = None
         self._away = False
+        self._crowd_incident = Incident(tell, OwnerCrowded, OwnerUncrowded, monotonic=monotonic)
         self.unreadable: dict[str, str] = {}
+        self.watch: Watch | None = None
+        self._scanner: Scanner | None = None
+        self._began, self._count = 0.0, 0
+        self._left_out: Counter[int] = Counter()
+        self._crowded: set[int] = set()
 
-    def look(self) -> float | None:
-        """Scan the volume, judge what waits, put up what is due.
+    def look(self, *, whole: bool = False) -> float | None:
+        """Scan the volume, judge what waits, put up what is due; for a second at most, unless `whole`.
 
-        Gives the seconds after which another look can tell more, None if only a change of the volume can.
+        Gives the seconds after which another look can tell more (0: the scan goes on with the next look of any kind),
+        None if only a change of the volume can.
         """
-        began, volume = self._monotonic(), volume_at(self._root)
+        if self._is_away():
+            return None
+        if self._scanner is None:
+            self._begin_scan()
+        while (recheck_s := self._go_on()) is not None and whole and (self._scanner or not recheck_s):
+            pass
+        return recheck_s
+
+    def look_at(self, relpaths: Iterable[str]) -> float | None:
+        """Look at these files, which may be finished, and judge what waits. Gives the same as `look`."""
+        if self._away:
+            return None
+        dumps = []
+        for relpath in relpaths:
+            try:
+                dump = find(self._root, relpath)
+            except OSError:
+                continue  # gone again, or unreadable: the next scan tells
+            if dump:
+                dumps.append(dump)
+        self._take_over(dumps)
+        self._backlog.judge_now({(dump.device, dump.identity.inode) for dump in dumps})
+        return self._go_on()
+
+    def look_again(self) -> float | None:
+        """Go on with the scan if one is under way, and judge the dumps that wait. Gives the same as `look`."""
+        return None if self._away else self._go_on()
+
+    def _is_away(self) -> bool:
+        volume = volume_at(self._root)
         self._away = is_away(self._home, volume)
         if self._away:
+            self._scanner = None
             text, hint = (
                 "the volume is not mounted",
                 "see why the mount is lost; dumps wait on the volume until it is back",
             )
             self._volume_incident.failed("volume", VolumeAway(error=text, path=self._root, hint=hint))
             self.unreadable = {self._root: text}
-            return None
+            return True
         self._volume_incident.ended_for("volume", VolumeBack(path=self._root))
+        if self._volume != volume:
+            self._scanner = None  # it looks at what was here before
         self._home, self._volume = self._home or volume, volume
-        found = scan(self._root, skip=frozenset({self._ledger.directory}))
-        for path in self.unreadable.keys() - found.unreadable.keys():
+        return False
+
+    def _go_on(self) -> float | None:
+        """Work for `_STEP_S` at scanning and for as long at judging, whatever the files are."""
+        if self._scanner:
+            self._scan_on(self._scanner, until=self._monotonic() + _STEP_S)
+        recheck_s = self._judge_some(until=self._monotonic() + _STEP_S)
+        return 0.0 if self._scanner else recheck_s
+
+    def _begin_scan(self) -> None:
+        self._began, self._count = self._monotonic(), 0
+        self._left_out = Counter()
+        self._backlog.begin_scan()
+        if self.watch:
+            self.watch.begin()
+        skip = names_in(self._root, frozenset({self._ledger.directory})) | {STATE}
+        enter = self.watch.enter if self.watch else _enter_unwatched
+        self._scanner = Scanner(self._root, skip=skip, enter=enter)
+
+    def _scan_on(self, scanner: Scanner, *, until: float) -> None:
+        try:
+            found = scanner.step(lambda: self._monotonic() >= until)
+        except BaseException:
+            self._scanner = (
+                None  # a fault of ours: the next scan begins anew, and what waits is judged meanwhile
+            )
+            raise
+        self._count += sum(1 for each in found if not each.is_segment)
+        self._take_over(each.dump for each in found if not each.is_segment)
+        self._take_over(each.dump for each in found if each.is_segment and self._is_orphan(each))
+        if scanner.finished:
+            self._scanner = None
+            self._finish_scan(scanner)
+
+    def _finish_scan(self, scanner: Scanner) -> None:
+        for path in self.unreadable.keys() - scanner.unreadable.keys():
             self._scan_incident.ended_for(path, ScanRecovered(path=path))
-        self.unreadable = dict(found.unreadable)
-        for path, reason in found.unreadable.items():
+        self.unreadable = dict(scanner.unreadable)
+        for path, reason in scanner.unreadable.items():
             self._scan_incident.failed(path, ScanFailed(error=reason, path=path, hint=scan_hint(reason)))
         self._tell(
             ScanFinished(
                 path=self._root,
-                dumps=len(found.dumps),
-                unreadable=len(found.unreadable),
-                seconds=self._monotonic() - began,
+                dumps=self._count,
+                unreadable=len(scanner.unreadable),
+                seconds=self._monotonic() - self._began,
             )
         )
-        if found.parts:
-            self._take_over(found.dumps, everything=False)  # whose parts they are must be known first
-        dumps = [*found.dumps, *self._orphans(found)]
-        whole = (
-            found.complete and volume_at(self._root) == volume
-        )  # nothing was mounted or unmounted meanwhile
-        self._take_over(dumps, everything=whole)
-        if whole and volume == self._home:  # the receipts are about this one
-            dropped = self._ledger.note_present(
-                (dump.identity for dump in dumps), retention_s=self._retention_s
-            )
-            if dropped:
-                self._tell(ReceiptsPruned(count=len(dropped), oldest=dropped[0].key))
-        return self._judge_waiting()
-
-    def look_at(self, relpaths: Iterable[str]) -> float | None:
-        """Look at these files, which may be finished, and judge what waits, without a scan. Gives the same as `look`."""
-        if self._away:
-            return None
-        dumps = []
-        for relpath in relpaths:
-            try:
-                dump = dump_file(self._root, relpath, os.lstat(f"{self._root}/{relpath}"))
-            except OSError:
-                continue  # gone again, or unreadable: the next scan tells
-            if dump:
-                dumps.append(dump)
-        self._take_over(dumps, everything=False)
-        return self._judge_waiting()
-
-    def _take_over(self, dumps: Iterable[DumpFile], *, everything: bool) -> None:
-        changes = self._backlog.update(
-            dumps,
-            stored=lambda identity: self._ledger.receipt(identity) is not None,
-            everything=everything,
-            volume=self._volume,
-        )
-        for dump in changes.new:
-            self._tell(DumpFound(path=dump.path, size_bytes=dump.size_bytes))
-        for dump in changes.lost:
+        self._tell_crowds(self._left_out + scanner.passed_over)
+        self._backlog.judge_all()
+        if self.watch:
+            self.watch.finish()
+        if scanner.unreadable or volume_at(self._root) != self._volume:
+            return  # what was not found may be there; or something was mounted or unmounted meanwhile
+        for dump in self._backlog.finish_scan(self._volume):
             self._judge.forget(dump)
             self._dump_incident.forget(dump.identity.inode)
             self._barrier.forget("judge", dump.path)
             self._tell(DumpGone(path=dump.path, size_bytes=dump.size_bytes))
+        if self._volume != self._home:
+            return  # the receipts are about another one
+        dropped = self._ledger.note_present(self._backlog.identities(), retention_s=self._retention_s)
+        if dropped:
+            self._tell(ReceiptsPruned(count=len(dropped), oldest=dropped[0].key))
 
-    def _orphans(self, found: Scan) -> Iterator[DumpFile]:
-        """Give the parts (X.hprof.p0) that are dumps of their own to us: their dump is settled, or gone."""
-        by_path = {dump.relpath: dump for dump in found.dumps}
-        for part in found.parts:
-            dump = by_path.get(dump_of_segment(part.relpath) or "")
-            settled = dump is not None and self._backlog.stage(dump) not in (None, Stage.WAITING)
-            if settled or (dump is None and found.complete) or self._backlog.stage(part):
-                yield part
+    def _tell_crowds(self, left_out: Counter[int]) -> None:
+        for uid, count in left_out.items():
+            self._crowd_incident.failed(
+                uid,
+                OwnerCrowded(
+                    error="more files at once than are taken, directories too deep, or links to others' files",
+                    path=self._root,
+                    uid=uid,
+                    count=count,
+                    hint="find the application of this user on the node; others are not held up by it",
+                ),
+            )
+        for uid in self._crowded - set(left_out):
+            self._crowd_incident.ended_for(uid, OwnerUncrowded(path=self._root, uid=uid))
+        self._crowded = set(left_out)
 
-    def look_again(self) -> float | None:
-        """Judge the dumps that wait, without a scan: what a recheck costs must not grow with the volume.
+    def _take_over(self, dumps: Iterable[DumpFile]) -> None:
+        changes = self._backlog.update(
+            dumps,
+            stored=lambda identity: self._ledger.receipt(identity) is not None,
+            everything=False,
+            volume=self._volume,
+        )
+        self._left_out += changes.left_out
+        for dump in changes.new:
+            self._tell(DumpFound(path=dump.path, size_bytes=dump.size_bytes))
 
-        Gives the same as `look`.
-        """
-        if self._away:
-            return None
-        for entry in self._backlog.waiting():
-            try:
-                dump = dump_file(self._root, entry.dump.relpath, os.lstat(entry.dump.path))
-            except OSError:
-                continue  # gone, renamed or unreadable: the next scan tells
-            if dump:
-                self._backlog.refresh(entry, dump)
-        return self._judge_waiting()
+    def _is_orphan(self, found: FoundFile) -> bool:
+        """Say whether a segment file is a dump of its own to us: its dump is settled, or gone."""
+        if found.base is None or self._backlog.stage(found.dump):
+            return True
+        return self._backlog.stage(found.base) not in (None, Stage.WAITING)
 
-    def _judge_waiting(self) -> float | None:
-        rechecks = [self._judge_one(entry) for entry in self._backlog.waiting()]
-        # A truncated dump that is due brings its parts with it.
-        rechecks += [self._judge_one(entry) for entry in self._backlog.waiting() if entry.verdict is None]
-        return min((recheck_s for recheck_s in rechecks if recheck_s is not None), default=None)
+    def _judge_some(self, *, until: float) -> float | None:
+        """Judge, owner by owner, until it is time to look at something else."""
+        while entries := self._backlog.to_judge(_AT_ONCE):
+            for entry in entries:
+                self._refresh(entry)
+                self._backlog.judged(entry, self._judge_one(entry))
+                if self._monotonic() >= until:
+                    return 0.0
+        return self._backlog.next_judging_s()
+
+    def _refresh(self, entry: Entry) -> None:
+        try:
+            self._backlog.refresh(entry, found_again(entry.dump))
+        except OSError:
+            pass  # gone, renamed or unreadable: the next scan tells
 
     def _judge_one(self, entry: Entry) -> float | None:
         rechecks: list[float | None] = []
@@ -206,7 +278,7 @@ class Finder:
             )
             return None
         self._backlog.ready(entry, dump, verdict)
-        self._take_over(parts, everything=False)
+        self._take_over(parts)
         return None
 
     def _claimed(self, dump: DumpFile, verdict: Verdict) -> DumpFile:

@@ -14,11 +14,11 @@ from typing import Protocol
 
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict
 from dumpagent.dumps.names import dump_of_segment
-from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.hprof.look import Look
 from dumpagent.hprof.walk import Shape, Walked
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
-from dumpagent.kernel.reading import OpenFile, open_regular
+from dumpagent.kernel.reading import OpenFile
+from dumpagent.upload.volume.files import find, open_dump, segment_files_of
 
 # A look goes on for this long at most; a file that is made to take longer is looked at again and again instead.
 _LOOK_S = 0.3
@@ -85,11 +85,9 @@ class CompletenessJudge:
 
         Raises FileNotFoundError when it is gone or another file has its name, OSError if it cannot be read.
         """
-        with open_regular(dump.path) as opened:
+        with open_dump(dump) as opened:
             opened.hop()
             status = opened.status()
-            if status.st_ino != dump.identity.inode:
-                raise FileNotFoundError(2, "another file has this name now", dump.path)
             identity = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
             writer = self._take_lease(opened.fd)
             try:
@@ -175,9 +173,9 @@ class CompletenessJudge:
             seen.walked = seen.facts = None
         if seen.walked is not None:
             return seen.walked
-        base = dump_of_segment(now.dump.path)
+        base = dump_of_segment(now.dump.relpath)
         if base is not None:
-            seen.facts = _facts_of(base)
+            seen.facts = _facts_of(dataclasses.replace(now.dump, relpath=base))
             seen.walked = Walked(Shape.OPEN, "it is a part of a dump that its JVM did not merge")
             return seen.walked
         seen.look.read_from(now.opened)
@@ -194,7 +192,7 @@ class CompletenessJudge:
 
     def _is_written(self, part: DumpFile) -> bool:
         try:
-            with open_regular(part.path) as opened:
+            with open_dump(part) as opened:
                 state = self._take_lease(opened.fd)
                 if state is WriterState.NO_WRITER:
                     release_lease(opened.fd)
@@ -209,10 +207,13 @@ def _untouched(opened: OpenFile, identity: Identity) -> bool:
     return lease_stands(opened.fd) and identity == Identity(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _facts_of(path: str) -> DumpFacts | None:
-    """Give what the dump at `path` says of itself; None if it is gone or says nothing."""
+def _facts_of(part: DumpFile) -> DumpFacts | None:
+    """Give what the dump at the path of `part` says of itself; None if it is gone, another owner's or says nothing."""
     try:
-        with open_regular(path) as opened:
+        base = find(part.root, part.relpath)
+        if base is None or base.uid != part.uid:
+            return None
+        with open_dump(base) as opened:
             opened.hop()
             look = Look(opened)
             look.advance(opened.status().st_size)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass, field
+from itertools import islice
 from types import TracebackType
 
 from inotify_simple import INotify, flags
 
 from dumpagent.dumps.names import is_dump_name
+from dumpagent.kernel.beneath import opened_directory
 from dumpagent.kernel.lease import network_file_system
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.volume import (
@@ -19,11 +21,15 @@ from dumpagent.observe.events.volume import (
     WatchRemote,
     WatchUnavailable,
 )
+from dumpagent.upload.volume.scan import Scanner, names_in
 
 # What is finished says CLOSE_WRITE or MOVED_TO; CREATE is there for new directories, and for dumps that begin.
 _FINISHED = flags.CLOSE_WRITE | flags.MOVED_TO
 _DIRECTORY_MASK = (
     _FINISHED | flags.CREATE | flags.MOVED_FROM | flags.MOVE_SELF | flags.ONLYDIR | flags.EXCL_UNLINK
+)
+_MOST_AT_ONCE = (
+    1000  # names in a directory that was just made; more are left to the scan, which goes in steps
 )
 
 
@@ -39,34 +45,52 @@ class Woken:
 class Watch:
     """Watches over every directory below `root`, also those made later; `skip` are paths that are left out.
 
-    What it cannot watch it tells once, with a hint; then the scan alone finds what lies there. After every full scan
-    call `cover` again: the volume may have been mounted anew.
+    The scan says which there are: `begin`, `enter` for each before its names are read, so that nothing is missed, and
+    `finish`. What cannot be watched is told once, with a hint; then the scan alone finds what lies there.
     """
 
     def __init__(
         self, inotify: INotify, root: str, *, tell: Tell, skip: frozenset[str] = frozenset()
     ) -> None:
-        self._inotify, self._root, self._tell, self._skip = inotify, root, tell, skip
+        self._inotify, self._root, self._tell = inotify, root, tell
+        self._skip = names_in(root, skip)
         self._relpaths: dict[int, str] = {}  # by watch descriptor
+        self._entered: dict[int, str] = {}  # since `begin`
         self._told: set[type[WatchImpaired]] = set()
 
     def fileno(self) -> int:
         """Give the descriptor that becomes readable when there is something to read."""
         return int(self._inotify.fileno())
 
-    def cover(self) -> Woken:
-        """Watch every directory that is there now. What came up unseen meanwhile is in the answer."""
-        watched, woken = set(self._relpaths), Woken()
-        self._relpaths = {}
-        self._cover("", woken)
-        for gone in watched - set(self._relpaths):
+    def begin(self) -> None:
+        """Begin to take note of which directories there are."""
+        self._entered = {}
+
+    def enter(self, directory: int, relpath: str) -> None:
+        """Watch the directory that is open on `directory`, whatever its path is made to mean meanwhile."""
+        wd = self._add(directory, relpath)
+        if wd is not None:
+            self._entered[wd] = relpath
+
+    def finish(self) -> None:
+        """Forget the directories that were not entered since `begin`: they are gone, or had another name."""
+        for gone in set(self._relpaths) - set(self._entered):
+            del self._relpaths[gone]
             try:
                 self._inotify.rm_watch(gone)
             except OSError:
                 pass  # EINVAL: it went with its directory
-        if any(wd not in watched for wd in self._relpaths):
-            return woken
-        return Woken()
+
+    def cover(self) -> Woken:
+        """Watch every directory that is there now, in one go. What came up unseen meanwhile is in the answer."""
+        known, woken = set(self._relpaths), Woken()
+        self.begin()
+        scanner = Scanner(self._root, skip=self._skip, enter=self.enter)
+        found = scanner.step(lambda: False)
+        self.finish()
+        if set(self._relpaths) - known:
+            woken.relpaths.update(each.dump.relpath for each in found if not each.is_segment)
+        return woken
 
     def read(self) -> Woken:
         """Say what has happened since the last call; never waits."""
@@ -83,55 +107,62 @@ class Watch:
                 continue
             elif event.mask & flags.IGNORED:
                 del self._relpaths[event.wd]
+                self._entered.pop(event.wd, None)
             elif event.mask & (flags.UNMOUNT | flags.MOVE_SELF):
                 woken.everything = True
             elif event.mask & flags.ISDIR:
                 if event.mask & (flags.MOVED_FROM | flags.MOVED_TO):
                     woken.everything = True  # the names of all that lies below it have changed
                 elif event.mask & flags.CREATE:
-                    self._cover(_join(self._relpaths[event.wd], event.name), woken)
+                    self._cover_new(_join(self._relpaths[event.wd], event.name), woken)
             elif event.mask & _FINISHED and is_dump_name(event.name):
                 woken.relpaths.add(_join(self._relpaths[event.wd], event.name))
             elif event.mask & flags.CREATE and is_dump_name(event.name):
                 woken.begun = True
-        if woken.everything:
-            self.cover()
         return woken
 
-    def _cover(self, start: str, woken: Woken) -> None:
-        """Watch `start` and what lies below it; first the watch, then the look inside, so that nothing is missed."""
-        ahead = [start]
-        while ahead:
-            relpath = ahead.pop()
-            path = f"{self._root}/{relpath}" if relpath else self._root
-            if path in self._skip:
-                continue
-            try:
-                mask = _DIRECTORY_MASK | (flags.DONT_FOLLOW if relpath else 0)
-                self._relpaths[self._inotify.add_watch(path, mask)] = relpath
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    self._tell_once(
-                        WatchLimited,
-                        f"no more watches at {path}",
-                        "raise fs.inotify.max_user_watches on the node",
-                    )
-                elif error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
-                    continue  # gone, no directory any more, or not ours to read, which the scan tells
-                else:
-                    self._tell_once(WatchUnavailable, f"{path}: {error.strerror}", _SCAN_HINT)
-            self._look_inside(path, relpath, ahead, woken)
-
-    def _look_inside(self, path: str, relpath: str, ahead: list[str], woken: Woken) -> None:
+    def _add(self, directory: int, relpath: str) -> int | None:
         try:
-            with os.scandir(path) as entries:
-                for entry in entries:
+            # Through the descriptor: a path could lead elsewhere by now. Source: proc_pid_fd(5), a magic link.
+            wd = int(self._inotify.add_watch(f"/proc/self/fd/{directory}", _DIRECTORY_MASK))
+        except OSError as error:
+            path = f"{self._root}/{relpath}" if relpath else self._root
+            if error.errno == errno.ENOSPC:
+                self._tell_once(
+                    WatchLimited,
+                    f"no more watches at {path}",
+                    "raise fs.inotify.max_user_watches on the node",
+                )
+            elif error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+                self._tell_once(WatchUnavailable, f"{path}: {error.strerror}", _SCAN_HINT)
+            return None
+        self._relpaths[wd] = relpath
+        return wd
+
+    def _cover_new(self, relpath: str, woken: Woken) -> None:
+        """Watch a directory that was just made, with what is in it already; a large one is left to the scan."""
+        if relpath in self._skip:
+            return
+        try:
+            with opened_directory(self._root, relpath) as directory:
+                wd = self._add(directory, relpath)
+                if wd is not None:
+                    self._entered[wd] = relpath
+                with os.scandir(directory) as entries:
+                    listed = list(islice(entries, _MOST_AT_ONCE + 1))
+                if len(listed) > _MOST_AT_ONCE:
+                    woken.everything = True
+                    return
+                for entry in listed:
+                    inside = _join(relpath, entry.name)
                     if entry.is_dir(follow_symlinks=False):
-                        ahead.append(_join(relpath, entry.name))
+                        self._cover_new(inside, woken)
                     elif is_dump_name(entry.name):
-                        woken.relpaths.add(_join(relpath, entry.name))
+                        woken.relpaths.add(inside)
         except OSError:
-            pass  # the scan tells what cannot be read
+            pass  # gone, no directory any more, or not ours to read, which the scan tells
+        except RecursionError:
+            woken.everything = True
 
     def tell_of_network(self) -> None:
         """Tell, once, when other machines can write to the volume without our noticing."""

@@ -8,7 +8,6 @@ import time
 
 from dumpagent.kernel.children import reap
 from dumpagent.kernel.forked import CRASHED, ForkedCall, Say
-from dumpagent.mount.pace import Pace
 
 
 def all_of(errand: ForkedCall) -> list[dict[str, object]]:
@@ -63,13 +62,3 @@ def test_an_abandoned_child_is_gone_and_reaped_without_waiting_for_it() -> None:
     while errand.pid not in reaped and time.monotonic() < until:
         reaped += reap()
     assert errand.pid in reaped
-
-
-def test_a_burst_is_free_and_then_the_rate_holds() -> None:
-    """A fight with somebody who unmounts without end costs a bounded number of mounts."""
-    pace = Pace(burst=3, per_s=10)
-    assert [pace.wait_s(100.0) for _ in range(3)] == [0, 0, 0]
-    assert 0 < pace.wait_s(100.0) <= 0.1
-    assert pace.wait_s(100.11) == 0
-    assert pace.wait_s(100.12) > 0
-    assert [pace.wait_s(1000.0) for _ in range(4)][:3] == [0, 0, 0]

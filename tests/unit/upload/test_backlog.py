@@ -164,3 +164,66 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
+
+
+def owned(inode: int, uid: int, *, mtime: int = 1, name: str | None = None) -> DumpFile:
+    return DumpFile("/d", name or f"{inode}.hprof", Identity(inode, 10, mtime * 10**9), device=1, uid=uid)
+
+
+def order_of(backlog: Backlog) -> list[int]:
+    order = []
+    while (entry := backlog.take(timeout_s=0)) is not None:
+        order.append(entry.dump.identity.inode)
+        backlog.has_stored(entry)
+    return order
+
+
+def test_a_stream_of_dumps_dated_1970_does_not_hold_up_another_users_dump() -> None:
+    """Its owner chooses a file's time: the order between owners does not go by it."""
+    backlog = Backlog(monotonic=Clock())
+    made_ready(backlog, *[owned(n, 12345, mtime=n) for n in range(100)], owned(1000, 10001, mtime=10**9))
+    assert order_of(backlog).index(1000) <= 1
+
+
+def test_applications_that_share_a_user_are_told_apart_by_their_directories() -> None:
+    backlog = Backlog(monotonic=Clock())
+    crowd = [owned(n, 1000, name=f"a_x-0/{n}.hprof") for n in range(50)]
+    made_ready(backlog, *crowd, owned(1000, 1000, mtime=99, name="b_y-0/java_pid1.hprof"))
+    assert order_of(backlog).index(1000) <= 1
+
+
+def test_one_users_million_files_leave_room_for_the_others_and_are_counted() -> None:
+    backlog = Backlog(monotonic=Clock())
+    crowd = [owned(n, 12345) for n in range(3000)]
+    changes = backlog.update([*crowd, owned(10**6, 10001)], stored=lambda _identity: False, everything=True)
+    assert changes.left_out == {12345: 2000}
+    assert any(dump.uid == 10001 for dump in changes.new)
+    counts = backlog.counts()
+    assert (counts.seen, counts.pending) == (1001, 1001)
+
+
+def test_what_was_left_out_is_taken_when_there_is_room_again() -> None:
+    backlog = Backlog(monotonic=Clock())
+    crowd = [owned(n, 12345) for n in range(1200)]
+    made_ready(backlog, *crowd)
+    assert len(order_of(backlog)) == 1000
+    assert len(backlog.update(crowd, stored=lambda _identity: False, everything=True).new) == 200
+
+
+def test_files_that_take_long_to_judge_give_way_to_another_users() -> None:
+    """700 gzip bombs kept the main loop from everything else."""
+    backlog = Backlog(monotonic=Clock())
+    backlog.update(
+        [*[owned(n, 12345) for n in range(700)], owned(1000, 10001)],
+        stored=lambda _identity: False,
+        everything=True,
+    )
+    judged = []
+    for _ in range(4):
+        (entry,) = backlog.to_judge(1)
+        judged.append(entry.dump.uid)
+        backlog.judged(entry, 0.0)  # not done yet
+    assert judged.count(10001) == 2
+    (entry, *_) = backlog.to_judge(1)
+    backlog.judged(entry, 30.0)
+    assert backlog.next_judging_s() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from dumpagent.errors import Refused
 from dumpagent.probes.heartbeat import Health, Heartbeat, Pulse
 from dumpagent.settings import Keep
 from dumpagent.store.protocol import Body
+from dumpagent.upload.keeping.deletion import unlink_at
 from dumpagent.upload.volume.claim import CannotClaim, claim
 from tests.harness.hprof import Maker
 from tests.harness.stores.memory import MemoryStore
@@ -61,14 +63,20 @@ def test_a_volume_that_lets_us_rename_again(volume: Volume, store: MemoryStore, 
 
 
 def test_a_dump_that_can_be_deleted_again(volume: Volume, store: MemoryStore, told: Told) -> None:
-    scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
+    refuses = True
+
+    def unlink(name: str, directory: int) -> None:
+        if refuses:
+            os.rename(name, "a.hprof", src_dir_fd=directory, dst_dir_fd=directory)
+            raise PermissionError(errno.EPERM, "Operation not permitted", name)
+        unlink_at(name, directory)
+
+    scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED, unlink=unlink)
     scene.upload("a.hprof", some_bytes(10), at=1)
-    in_the_way = volume.root / f"deleting-{scene.stored[0].dump.identity}.hprof"
-    in_the_way.touch()
     for _ in range(3):
         scene.reclaim()
     assert told.names() == ["delete_failed"]
-    in_the_way.unlink()
+    refuses = False
     scene.reclaim()
     assert told.names() == ["delete_failed", "delete_recovered", "dump_deleted"]
 

@@ -18,7 +18,7 @@ from dumpagent.kernel.space import Space, space_of
 from dumpagent.observe.barrier import Barrier
 from dumpagent.settings import Keep, Keeping, Place
 from dumpagent.store.protocol import Body, LookRefused, Store, StoredObject
-from dumpagent.upload.keeping.deletion import Deletion, restore_hidden
+from dumpagent.upload.keeping.deletion import Deletion, restore_hidden, unlink_at
 from dumpagent.upload.keeping.recheck import Recheck, Stored
 from dumpagent.upload.keeping.retention import in_order_of_deletion
 from dumpagent.upload.ledger import Ledger
@@ -54,7 +54,7 @@ class Scene:
         keep: Keep,
         *,
         behind: Store | None = None,
-        unlink: Callable[[str], None] = os.unlink,
+        unlink: Callable[[str, int], None] = unlink_at,
     ) -> None:
         self.volume, self.told = volume, told
         self.ledger = Ledger(f"{volume.root}/.dumpagent", store=store.name)
@@ -219,10 +219,10 @@ def test_a_file_that_cannot_be_deleted_stays_in_sight_and_goes_later(
     """Hidden in the state directory, a file that had taken the dump's name was never uploaded."""
     errors = [errno.EIO, errno.EIO]
 
-    def unlink(path: str) -> None:
+    def unlink(name: str, directory: int) -> None:
         if errors:
-            raise OSError(errors.pop(), "Input/output error", path)
-        os.unlink(path)
+            raise OSError(errors.pop(), "Input/output error", name)
+        unlink_at(name, directory)
 
     scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED, unlink=unlink)
     scene.upload("a.hprof", some_bytes(10), at=1)
@@ -242,10 +242,10 @@ def test_a_file_that_cannot_be_deleted_stays_in_sight_and_goes_later(
 def test_a_fault_of_ours_while_deleting_one_dump_does_not_stop_the_others(
     volume: Volume, store: MemoryStore, told: Told
 ) -> None:
-    def unlink(path: str) -> None:
-        if b"first" in Path(path).read_bytes():
+    def unlink(name: str, directory: int) -> None:
+        if b"first" in (volume.root / name).read_bytes():
             raise ValueError("nobody foresaw this")
-        os.unlink(path)
+        unlink_at(name, directory)
 
     scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED, unlink=unlink)
     scene.upload("a.hprof", b"first", at=1)
@@ -367,3 +367,16 @@ def test_a_stub_whose_part_is_not_safe_yet_stays_with_it(
         "java_pid1.hprof",
         "java_pid1.hprof.p0",
     ]
+
+
+def test_a_name_that_a_tenant_made_first_does_not_keep_a_stored_dump_from_being_deleted(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    """The name that a dump gets before it is deleted can be foreseen: inode, size and time are public."""
+    scene = Scene(volume, store, told, Keep.UNTIL_UPLOADED)
+    scene.upload("a.hprof", some_bytes(10), at=1)
+    squatted = f"deleting-{scene.stored[0].dump.identity}.hprof"
+    volume.dump(squatted, b"a tenant's")
+    scene.reclaim()
+    assert scene.left() == [squatted]
+    assert (volume.root / squatted).read_bytes() == b"a tenant's"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
-from dumpagent.dumps.segment_files import segment_files_of
 from dumpagent.kernel.lease import WriterState
-from dumpagent.kernel.rename import rename_noreplace
+from dumpagent.kernel.rename import rename_in
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten, claim
+from dumpagent.upload.volume.files import segment_files_of
 from tests.harness.hprof import NOON_MS
 
 FACTS = DumpFacts(dump_time_ms=NOON_MS)
@@ -111,10 +111,10 @@ def test_without_the_kernels_word_parts_are_not_taken_from_a_jvm_that_may_live(
 def test_what_cannot_be_renamed_whole_is_put_back(stub: Path, tmp_path: Path) -> None:
     Path(f"{stub}.p0").write_bytes(b"0")
 
-    def refuse_the_stub(old: str, new: str) -> None:
-        if old == str(stub):
+    def refuse_the_stub(directory: int, old: str, new: str) -> None:
+        if old == stub.name:
             raise PermissionError(errno.EPERM, "Operation not permitted", old)
-        rename_noreplace(old, new)
+        rename_in(directory, old, new)
 
     with pytest.raises(CannotClaim) as refused:
         claim(dump_at(stub, tmp_path), FACTS, rename=refuse_the_stub)

@@ -96,6 +96,7 @@ def test_a_directory_that_moves_makes_everything_be_looked_at(watch: Watch, tmp_
     watch.read()
     (tmp_path / "a").rename(tmp_path / "c")
     assert watch.read().everything
+    watch.cover()  # as the scan does then
     (tmp_path / "c" / "b" / "x.hprof").write_bytes(b"x")
     assert woken(watch) == {"c/b/x.hprof"}
 

@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass, field
 
 from dumpagent.dumps.names import LATEST_MS, dump_of_segment, stamp, with_tag
 from dumpagent.kernel.lease import WriterState, release_lease, take_read_lease
-from dumpagent.kernel.open_tree import open_tree_clone
+from dumpagent.kernel.mount import open_tree_clone
 from dumpagent.mount.backend import READY
-from dumpagent.mount.move import (
+from dumpagent.mount.rescue.move import (
     DIRECTORY,
     FILE,
     Original,
-    StillWritten,
+    WrittenAgain,
     drop,
     holds_same,
     made,
@@ -81,7 +81,7 @@ def hidden_directory(target: str) -> int | None:
 
 
 @dataclass
-class Pass:
+class RescuePass:
     """One look through the node's own directory, open on `hidden`; the volume's directory is open on `volume`.
 
     `is_quiet` decides by its stamp for a file whose writer cannot be known. `node` keeps the temporaries of the nodes
@@ -139,7 +139,7 @@ class Pass:
         """One file's failure must not keep the next from being rescued."""
         try:
             yield
-        except StillWritten:
+        except WrittenAgain:
             self.tell(Rescue(Outcome.WAITING, path))
         except OSError as error:
             # An error of ours has a text of its own and no path.

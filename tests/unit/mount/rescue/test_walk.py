@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from dumpagent.kernel.lease import WriterState, take_read_lease
-from dumpagent.mount.move import DIRECTORY, opened
-from dumpagent.mount.rescue import Outcome, Pass, Rescue
+from dumpagent.mount.rescue.move import DIRECTORY, opened
+from dumpagent.mount.rescue.walk import Outcome, Rescue, RescuePass
 
 DUMP_TIME = 1_700_000_000  # 2023-11-14T22:13:20Z
 STAMP = "20231114T221320Z"
@@ -45,7 +45,7 @@ class Disk:
             opened(os.open(self.node, DIRECTORY)) as hidden,
             opened(os.open(self.volume, DIRECTORY)) as volume,
         ):
-            Pass(hidden, volume, "node-1", told.append, is_quiet, lease).run()
+            RescuePass(hidden, volume, "node-1", told.append, is_quiet, lease).run()
         return told
 
     def stored(self) -> dict[str, bytes]:

@@ -37,7 +37,7 @@ class Original:
         return (now.st_size, now.st_mtime_ns) == (self.seen.st_size, self.seen.st_mtime_ns)
 
 
-class StillWritten(Exception):
+class WrittenAgain(Exception):
     """Somebody writes the original again: it stays where it is."""
 
 
@@ -101,7 +101,7 @@ def move(
 ) -> None:
     """Copy the original to `temporary` in `drawer`, sync, link it as `name` in `into`, then unlink the original.
 
-    Raises FileExistsError when somebody else took `name`, StillWritten, OSError: the original is then still there.
+    Raises FileExistsError when somebody else took `name`, WrittenAgain, OSError: the original is then still there.
     """
     try:
         _copy(original, drawer, temporary)
@@ -109,14 +109,14 @@ def move(
             _link(drawer, temporary, into, name)
             os.fsync(into)
             if not lease_stands(original.fd) and lease(original.fd) is not WriterState.UNKNOWN:
-                raise StillWritten  # who waited for our lease will write to it
+                raise WrittenAgain  # who waited for our lease will write to it
             os.unlink(original.name, dir_fd=original.directory)
     finally:
         unlink_if_there(temporary, drawer)
 
 
 def drop(original: Original, lease: Callable[[int], WriterState]) -> None:
-    """Unlink an original whose bytes the volume holds already. Raises StillWritten, OSError."""
+    """Unlink an original whose bytes the volume holds already. Raises WrittenAgain, OSError."""
     with _nobody_writes(original, lease):
         os.unlink(original.name, dir_fd=original.directory)
 
@@ -131,12 +131,12 @@ def unlink_if_there(name: str, directory: int) -> None:
 
 @contextmanager
 def _nobody_writes(original: Original, lease: Callable[[int], WriterState]) -> Iterator[None]:
-    """While entered, who opens the original for writing waits. Raises StillWritten if it was or is written."""
+    """While entered, who opens the original for writing waits. Raises WrittenAgain if it was or is written."""
     if lease(original.fd) is WriterState.WRITER:
-        raise StillWritten
+        raise WrittenAgain
     try:
         if not original.unchanged():
-            raise StillWritten
+            raise WrittenAgain
         yield
     finally:
         release_lease(original.fd)
@@ -150,7 +150,7 @@ def _copy(original: Original, drawer: int, temporary: str) -> None:
         while copied := os.sendfile(out, original.fd, at, _CHUNK_BYTES):
             at += copied
         if at != original.seen.st_size:
-            raise StillWritten
+            raise WrittenAgain
         _owned(out, original.seen)
         os.utime(out, ns=(original.seen.st_atime_ns, original.seen.st_mtime_ns))
         os.fsync(out)
