@@ -115,6 +115,7 @@ java-fixtures:  ## the Java programs that tests and the bench run, built anew (n
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/LeakyApp.java tests/harness/java/leaky-app.jar
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/Unpack.java tests/harness/java/unpack.jar
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/Leaks.java tests/harness/java/leaks.jar
+	$(PYTHON) tests/harness/java/build.py tests/harness/java/PlantedLeaks.java tests/harness/java/planted-leaks.jar
 	$(PYTHON) tests/harness/java/build.py bench/java/Shop.java bench/java/shop.jar
 
 torture: $(STAMP)  ## kill the agent and break the store again and again: make torture STORE=ceph CYCLES=1000 SEED=1

@@ -12,6 +12,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dumpagent upload --compression gzip",
     ),
     "inspect": ("dumpagent inspect java_pid1.hprof", "dumpagent inspect --histogram *.hprof.gz"),
+    "analyze": (
+        "dumpagent analyze java_pid1.hprof",
+        "dumpagent analyze heap-dumps/shop_checkout-7d4b9.hprof --html report.html",
+        "dumpagent analyze java_pid1.hprof.gz --json --fail-on 'suspect > 30%'",
+    ),
     "rechunk": ("dumpagent rechunk java_pid1.hprof.gz for-mat.hprof.gz",),
     "get": (
         "dumpagent get --latest --app shop/checkout",

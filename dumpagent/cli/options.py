@@ -62,10 +62,13 @@ def _option(parameter: str, setting: Setting, default: Any) -> Callable[[_C], _C
     )
 
 
-def takes(*settings_classes: type, without: Collection[str] = ()) -> Callable[[_C], _C]:
+def takes(
+    *settings_classes: type, without: Collection[str] = (), when_asked: bool = False
+) -> Callable[[_C], _C]:
     """Give a command the options of these settings classes; it is called with one instance of each, in this order.
 
-    Fields named in `without` keep their defaults: the command has no use for them.
+    Fields named in `without` keep their defaults: the command has no use for them. With `when_asked` the command gets,
+    in place of each instance, a function that gives it: what is required is required only then.
 
     Raises BadSettings at the command's start when a value is out of range or a required one is missing.
     """
@@ -73,26 +76,18 @@ def takes(*settings_classes: type, without: Collection[str] = ()) -> Callable[[_
     def decorate(command: _C) -> _C:
         @functools.wraps(command)
         def with_settings(*args: Any, **parameters: Any) -> Any:
-            built: list[Any] = []
-            wrong: list[BadSettings] = []
             warn_of_unknown_variables()
-            for number, settings_class in enumerate(settings_classes):
-                values = {}
-                for field, (setting, _default) in declared(settings_class).items():
-                    if field in without:
-                        continue
-                    given = parameters.pop(_parameter(number, field))
-                    if isinstance(given, BadSettings):
-                        wrong.append(given)
-                    elif given is not None:
-                        values[field] = given
-                        if setting.secret:
-                            NET.learn_url(given) if setting.kind is Kind.URL else NET.learn(given)
-                    elif setting.required:
-                        wrong.append(not_set(setting))
-                if not wrong:
-                    built.append(settings_class(**values))
-            refuse(wrong)
+            chosen = [
+                _chosen(settings_class, number, parameters, without)
+                for number, settings_class in enumerate(settings_classes)
+            ]
+            if when_asked:
+                later = [
+                    functools.partial(_built, each) for each in zip(settings_classes, chosen, strict=True)
+                ]
+                return command(*later, *args, **parameters)
+            refuse([error for each in chosen for error in each.wrong])
+            built = [_built(each) for each in zip(settings_classes, chosen, strict=True)]
             return command(*built, *args, **parameters)
 
         decorated: Any = with_settings
@@ -105,6 +100,41 @@ def takes(*settings_classes: type, without: Collection[str] = ()) -> Callable[[_
         return result
 
     return decorate
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What the flags and the environment say of one settings class."""
+
+    values: dict[str, Any]
+    wrong: list[BadSettings]
+
+
+def _chosen(
+    settings_class: type, number: int, parameters: dict[str, Any], without: Collection[str]
+) -> _Chosen:
+    """Take the parameters of a settings class out of `parameters`."""
+    chosen = _Chosen({}, [])
+    for field, (setting, _default) in declared(settings_class).items():
+        if field in without:
+            continue
+        given = parameters.pop(_parameter(number, field))
+        if isinstance(given, BadSettings):
+            chosen.wrong.append(given)
+        elif given is not None:
+            chosen.values[field] = given
+            if setting.secret:
+                NET.learn_url(given) if setting.kind is Kind.URL else NET.learn(given)
+        elif setting.required:
+            chosen.wrong.append(not_set(setting))
+    return chosen
+
+
+def _built(of: tuple[type, _Chosen]) -> Any:
+    """Give the instance. Raises BadSettings for all that is wrong."""
+    settings_class, chosen = of
+    refuse(chosen.wrong)
+    return settings_class(**chosen.values)
 
 
 def not_set(setting: Setting) -> BadSettings:

@@ -21,6 +21,8 @@ _ROOT = Path(__file__).parents[2]
     [
         ("tests/harness/java/LeakyApp.java", JAR),
         ("tests/harness/java/Unpack.java", _ROOT / "tests/harness/java/unpack.jar"),
+        ("tests/harness/java/Leaks.java", _ROOT / "tests/harness/java/leaks.jar"),
+        ("tests/harness/java/PlantedLeaks.java", _ROOT / "tests/harness/java/planted-leaks.jar"),
         ("bench/java/Shop.java", _ROOT / "bench/java/shop.jar"),
     ],
 )

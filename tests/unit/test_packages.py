@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "dumpagent").rglob("*.py"))
+COME_WITH_NUMBA = {"llvmlite": "numba"}
 COME_WITH_BOTO3 = {"botocore": "boto3", "urllib3": "botocore"}  # its own parts: what it raises, and its pools
 
 
@@ -48,14 +49,23 @@ def imported(path: Path) -> set[str]:
 
 def test_the_packages_asked_for_are_those_that_the_code_imports() -> None:
     of_name = importlib.metadata.packages_distributions()
-    names = set[str]().union(*(imported(path) for path in SOURCES))
+    analysis = ROOT / "dumpagent" / "analyze"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = set[str]().union(*(imported(path) for path in SOURCES if not path.is_relative_to(analysis)))
     used = {normal(package) for name in names for package in of_name[name]}
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert required(declared) == used - set(COME_WITH_BOTO3)
+    assert required(project["dependencies"]) == used - set(COME_WITH_BOTO3)
+    names = set[str]().union(*(imported(path) for path in SOURCES if path.is_relative_to(analysis)))
+    more = {normal(package) for name in names for package in of_name[name]} - used
+    assert required(project["optional-dependencies"]["analyze"]) == more - set(COME_WITH_NUMBA)
 
 
 def test_what_is_imported_without_being_asked_for_comes_with_boto3() -> None:
     for name, bringer in COME_WITH_BOTO3.items():
+        assert name in required(importlib.metadata.requires(bringer) or [])
+
+
+def test_what_the_analysis_imports_without_asking_for_it_comes_with_numba() -> None:
+    for name, bringer in COME_WITH_NUMBA.items():
         assert name in required(importlib.metadata.requires(bringer) or [])
 
 

@@ -1,0 +1,1 @@
+"""Reads a heap dump into arrays: objects as numbers, their classes, their references."""

@@ -1,0 +1,1 @@
+"""Shows an analysis: as text, as JSON, as a page."""
