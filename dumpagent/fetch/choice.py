@@ -7,9 +7,10 @@ import difflib
 from dumpagent.errors import DumpagentError
 from dumpagent.fetch.catalogue import list_dumps, newest_dumps
 from dumpagent.fetch.listing import find_objects, look_at
-from dumpagent.fetch.stored import StoredDump, Wanted, below
+from dumpagent.fetch.stored import StoredDump, Wanted
+from dumpagent.index.lost import with_metadata
+from dumpagent.store.prefix import below
 from dumpagent.store.protocol import LookRefused, Store
-from dumpagent.store.reservation import with_metadata
 
 _NEAR_MOST = 5
 _NEAR = 0.6  # of 1; a typing error or two in a word
@@ -65,7 +66,7 @@ def choose(store: Store, wanted: Wanted, *, prefix: str = "", now: float, candid
             found[-candidates:],
             hint="give more of the path, or --latest for the newest of them",
         )
-    return _with_metadata(store, found[0])
+    return _with_metadata(store, found[0], prefix)
 
 
 def newest(store: Store, wanted: Wanted, *, prefix: str = "", now: float) -> StoredDump:
@@ -76,10 +77,10 @@ def newest(store: Store, wanted: Wanted, *, prefix: str = "", now: float) -> Sto
         found = look_at(store, objects, wanted, prefix=prefix, limit=1)
     if not found:
         raise _none(store, wanted, prefix)
-    return _with_metadata(store, found[-1])
+    return _with_metadata(store, found[-1], prefix)
 
 
-def _with_metadata(store: Store, dump: StoredDump) -> StoredDump:
+def _with_metadata(store: Store, dump: StoredDump, prefix: str) -> StoredDump:
     """Give the dump as its object tells of it. Raises NoSuchDump if only its index entry is left."""
     if dump.entry is None:
         return dump
@@ -89,7 +90,7 @@ def _with_metadata(store: Store, dump: StoredDump) -> StoredDump:
             f"{dump.key} is in the index of {store.name}, and the object is gone",
             hint="a lifecycle rule or a person deleted it; `dumpagent ls --all` shows what is there",
         )
-    return StoredDump(found, dump.path)
+    return StoredDump(with_metadata(store, found, prefix=prefix), dump.path)
 
 
 def _exactly(store: Store, text: str, prefix: str) -> StoredDump | None:

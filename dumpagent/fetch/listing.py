@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from dumpagent.errors import Refused
-from dumpagent.fetch.stored import StoredDump, Wanted, below, is_dump_path
+from dumpagent.fetch.stored import StoredDump, Wanted, is_dump_path
+from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
-from dumpagent.store.reservation import with_metadata
 
 WORKERS = 16  # a question costs 2 ms of CPU here and a round trip; more threads only wait for each other
 # A node's clock may be ahead of the store's by so much before the store refuses its uploads.
@@ -80,7 +80,7 @@ def _ask(store: Store, objects: Sequence[StoredObject], prefix: str, looked: Loo
             found = store.look(listed.key)
         except Refused as error:
             return StoredDump(listed, path, refused=str(error))
-        return None if found is None else StoredDump(with_metadata(store, found, prefix=prefix), path)
+        return None if found is None else StoredDump(found, path)
 
     pool = ThreadPoolExecutor(min(WORKERS, max(1, len(objects))), thread_name_prefix="look")
     answers: list[StoredDump] = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dumpagent.dumps.metadata import DumpMetadata, read_metadata
 from dumpagent.dumps.owner import Owner, owner_of
 from dumpagent.index.entry import IndexEntry, facts_in
+from dumpagent.store.prefix import below
 from dumpagent.store.protocol import StoredObject
 
 _OWN_FOLDERS = (".dumpagent/", ".dumpagent-trial")
@@ -182,9 +183,3 @@ class Wanted:
 def is_dump_path(path: str) -> bool:
     """Say whether an object with this path below S3_PREFIX can be a dump: no object of the agent's own, no report."""
     return not path.startswith(_OWN_FOLDERS) and not path.endswith(REPORT_ENDINGS)
-
-
-def below(prefix: str) -> str:
-    """Give what the keys below S3_PREFIX begin with."""
-    clean = prefix.strip("/")
-    return f"{clean}/" if clean else ""

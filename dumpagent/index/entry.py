@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass
 
 from dumpagent.dumps.metadata import DumpMetadata
+from dumpagent.store.prefix import below
 
 _VERSION = 1
 # Source: S3 User Guide, "Object key naming": 1,024 bytes. Stores that keep objects as files take 255 bytes between two
@@ -95,8 +96,7 @@ def facts_in(entry: IndexEntry) -> DumpMetadata:
 
 def index_prefix(prefix: str, day: str = "") -> str:
     """Give what the keys of all entries below S3_PREFIX begin with, or those of one day (`2026-11-28`)."""
-    clean = prefix.strip("/")
-    return (f"{clean}/" if clean else "") + _FOLDER + (f"{day}/" if day else "")
+    return below(prefix) + _FOLDER + (f"{day}/" if day else "")
 
 
 def day_of(when: float) -> str:

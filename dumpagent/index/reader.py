@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+from dumpagent.dumps.metadata import read_metadata
 from dumpagent.errors import Refused
-from dumpagent.index.entry import IndexEntry, day_of, entry_in, from_json, index_prefix, needs_body
+from dumpagent.index.entry import (
+    IndexEntry,
+    day_of,
+    entry_in,
+    entry_of,
+    from_json,
+    index_prefix,
+    needs_body,
+)
+from dumpagent.store.prefix import path_of
 from dumpagent.store.protocol import Store, StoredObject
+from dumpagent.store.reservation import is_same_dump, read_reservation, reservations_prefix
 
 _DAY_S = 86400.0
 # Up to so many days are listed one by one; beyond, one listing of everything costs less than its empty days.
 _DAYS_APART = 8
+_WORKERS = 16
 _BODY_BYTES = 64 << 10  # an entry has at most a few kilobytes
 
 
@@ -41,19 +54,54 @@ def _listed(store: Store, prefix: str, since: float | None, now: float) -> Itera
     while day.isoformat() <= day_of(last):
         yield from store.objects(index_prefix(prefix, day.isoformat()))
         day += dt.timedelta(days=1)
+    for stored in store.objects(reservations_prefix(prefix)):
+        if stored.modified >= since - _DAY_S:
+            yield stored
 
 
 def _entries(store: Store, objects: Iterable[StoredObject], prefix: str) -> Iterator[IndexEntry]:
-    folder = index_prefix(prefix)
+    folder, reserved_below = index_prefix(prefix), reservations_prefix(prefix)
+    reserved: list[str] = []
+    paths: set[str] = set()
     for stored in objects:
         if not stored.key.startswith(folder):
+            continue
+        if stored.key.startswith(reserved_below):
+            reserved.append(stored.key)
             continue
         if needs_body(stored.key):
             entry = _read(store, stored.key)
         else:
             entry = entry_in(stored.key, prefix=prefix)
         if entry:
+            paths.add(entry.path)
             yield entry
+    yield from _of_reservations(store, reserved, paths, prefix)
+
+
+def _of_reservations(
+    store: Store, keys: Collection[str], known: Collection[str], prefix: str
+) -> Iterator[IndexEntry]:
+    """Give the entries that reservations are, where those stay; `known` are paths that have an entry beside."""
+
+    def entry(key: str) -> IndexEntry | None:
+        kept = read_reservation(store, key)
+        if kept is None or (path := path_of(kept.key, prefix=prefix)) in known:
+            return None
+        try:
+            there = store.look(kept.key)
+        except Refused:
+            return None
+        if there is None or not there.size_bytes:
+            return None  # its upload is under way, or was given up
+        if "crc32" in (there.metadata or {}) and not is_same_dump(there.metadata or {}, kept.metadata):
+            return None
+        return entry_of(path, there.size_bytes, read_metadata(kept.metadata), stored_at=there.modified)
+
+    if not keys:
+        return
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="index") as pool:
+        yield from (found for found in pool.map(entry, keys) if found)
 
 
 def _read(store: Store, key: str) -> IndexEntry | None:

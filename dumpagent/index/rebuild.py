@@ -10,6 +10,7 @@ from dumpagent.errors import Refused
 from dumpagent.index.entry import index_prefix
 from dumpagent.index.reader import entries_among
 from dumpagent.index.writer import entry_of_object, write_entry
+from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
 
 _WORKERS = 16
@@ -25,8 +26,7 @@ class Missing:
 
 def find_missing(store: Store, *, prefix: str, is_dump: Callable[[str], bool]) -> Missing:
     """Give the dumps without an entry; `is_dump` is asked about each path below S3_PREFIX. Raises Refused, Unreachable."""
-    clean = prefix.strip("/")
-    root, folder = (f"{clean}/" if clean else ""), index_prefix(prefix)
+    root, folder = below(prefix), index_prefix(prefix)
     entries, objects = [], []
     for stored in store.objects(root):
         if stored.key.startswith(folder):

@@ -8,6 +8,7 @@ from isal import isal_zlib
 
 from dumpagent.dumps.metadata import read_metadata
 from dumpagent.index.entry import IndexEntry, entry_of, key_of, to_json
+from dumpagent.store.prefix import path_of
 from dumpagent.store.protocol import Body, Occupied, Store
 
 
@@ -29,6 +30,5 @@ def entry_of_object(
     key: str, size_bytes: int, metadata: Mapping[str, str] | None, *, prefix: str, stored_at: float
 ) -> IndexEntry:
     """Give the entry of the dump under `key`, whose object has these metadata."""
-    clean = prefix.strip("/")
-    path = key.removeprefix(f"{clean}/") if clean else key
+    path = path_of(key, prefix=prefix)
     return entry_of(path, size_bytes, read_metadata(metadata), stored_at=stored_at)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from dumpagent.fetch.stored import REPORT_ENDINGS, StoredDump, below, is_dump_path
+from dumpagent.fetch.stored import REPORT_ENDINGS, StoredDump, is_dump_path
 from dumpagent.index.entry import IndexEntry, index_prefix, key_of
 from dumpagent.index.reader import entries_among
 from dumpagent.prune.policy import Decision, Prunable, Rules, decide
+from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
+from dumpagent.store.reservation import reservation_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def make_plan(store: Store, rules: Rules, *, prefix: str, now: float) -> Plan:
     entries = entries_among(store, listed, prefix=prefix)
     dumps = {entry.path: dump for entry in entries if (dump := _dump_of(entry, objects, root))}
     decisions = decide((_candidate(dump) for dump in dumps.values()), rules, now=now)
-    doomed = [_doomed(decision.candidate.dump, objects, prefix) for decision in decisions if decision.goes]
+    small = objects | {stored.key: stored for stored in listed}
+    doomed = [_doomed(decision.candidate.dump, small, prefix) for decision in decisions if decision.goes]
     gone = [entry for entry in entries if root + entry.path not in objects]
     return Plan(
         doomed=tuple(doomed),
@@ -95,7 +98,8 @@ def _workload(dump: StoredDump) -> Hashable:
 
 def _doomed(dump: StoredDump, objects: dict[str, StoredObject], prefix: str) -> Doomed:
     assert dump.entry is not None  # noqa: S101 - made by _dump_of
-    beside = (objects.get(dump.key + ending) for ending in REPORT_ENDINGS)
+    keys = [*(dump.key + ending for ending in REPORT_ENDINGS), reservation_key(dump.key, prefix=prefix)]
+    beside = (objects.get(key) for key in keys)
     return Doomed(dump, tuple(found for found in beside if found), key_of(dump.entry, prefix=prefix))
 
 

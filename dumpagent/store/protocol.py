@@ -13,13 +13,14 @@ from typing import Protocol
 
 from dumpagent.errors import Refused
 from dumpagent.store.md5 import md5_of
+from dumpagent.store.prefix import below
 
 BLOCK_BYTES, TLS_BLOCK_BYTES = 256 << 10, 512 << 10
 
 
 def own_key(prefix: str, name: str) -> str:
     """Give the key of an object of the agent's own, which is no dump: below `.dumpagent/`."""
-    return "/".join(part for part in (prefix.strip("/"), ".dumpagent", name) if part)
+    return f"{below(prefix)}.dumpagent/{name}"
 
 
 def is_own_key(key: str) -> bool:
@@ -186,6 +187,12 @@ class Store(Protocol):
         """Say whether the store may let the later of two multipart uploads of one key overwrite the earlier one.
 
         Tries it out, the first time. Raises Refused, Unreachable.
+        """
+
+    def can_delete(self) -> bool:
+        """Say whether an object that is deleted is gone: it is allowed, and no version of it stays.
+
+        Tries it out, the first time. Raises Unreachable.
         """
 
     def check(self) -> None:

@@ -1,7 +1,7 @@
 """Reservations: small objects by which an upload keeps a key, where the store would let two uploads overwrite each other.
 
-A reservation lies at a key of its own, below `.dumpagent/`, and holds the metadata of its dump as JSON. On a store that
-drops an object's metadata it stays, and readers find there what the object itself does not tell.
+A reservation lies at a key of its own in the index, which follows from the dump's key alone, and holds the metadata of
+its dump as JSON. Where nothing can be deleted it stays, and is the dump's index entry.
 """
 
 from __future__ import annotations
@@ -10,27 +10,40 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 
-from dumpagent.errors import DumpagentError, Refused, Unreachable
-from dumpagent.store.protocol import Body, Occupied, Store, StoredObject, own_key
+from dumpagent.errors import Refused, Unreachable
+from dumpagent.store.prefix import path_of
+from dumpagent.store.protocol import Body, Occupied, Store, own_key
 
 _VERSION = 1
 _MOST_BYTES = 16 << 10
 # S3 takes 1,024 bytes; a key that gets longer by the folder goes by its hash.
 _KEY_BYTES = 960
 _TELLS_APART = ("crc32", "original-size")
+_FOLDER = "index/reserved"
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A key that is kept, and the metadata of the dump that it is kept for."""
+
+    key: str
+    metadata: Mapping[str, str]
+
+
+def reservations_prefix(prefix: str) -> str:
+    """Give what the keys of all reservations below S3_PREFIX begin with."""
+    return own_key(prefix, f"{_FOLDER}/")
 
 
 def reservation_key(key: str, *, prefix: str) -> str:
     """Give the key of the reservation of `key`, a dump's key below `prefix`."""
-    clean = prefix.strip("/")
-    below = key.removeprefix(f"{clean}/") if clean else key
-    whole = own_key(prefix, f"uploads/{below}.json")
+    whole = own_key(prefix, f"{_FOLDER}/{path_of(key, prefix=prefix)}.json")
     if len(whole.encode(errors="surrogateescape")) <= _KEY_BYTES:
         return whole
     return own_key(
-        prefix, f"uploads/~{hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()}.json"
+        prefix, f"{_FOLDER}/~{hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()}.json"
     )
 
 
@@ -52,17 +65,28 @@ def reserved_for(store: Store, key: str, *, prefix: str) -> Mapping[str, str] | 
 
     Raises Unreachable.
     """
+    found = read_reservation(store, reservation_key(key, prefix=prefix))
+    return found.metadata if found and found.key == key else None
+
+
+def read_reservation(store: Store, reserved_at: str) -> Reservation | None:
+    """Give the reservation under this key of its own; None if there is none, or the store does not tell.
+
+    Raises Unreachable.
+    """
     content = b""
     try:
-        for chunk in store.read(reservation_key(key, prefix=prefix)):
+        for chunk in store.read(reserved_at):
             content += chunk
             if len(content) > _MOST_BYTES:
                 return None
         entry = json.loads(content)
-        told = entry["metadata"] if entry["version"] == _VERSION and entry["key"] == key else None
-    except (Refused, ValueError, KeyError, TypeError):
+        if entry["version"] != _VERSION:
+            return None
+        told = {str(name): str(value) for name, value in entry["metadata"].items()}
+        return Reservation(str(entry["key"]), told)
+    except (Refused, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return {str(name): str(value) for name, value in told.items()} if isinstance(told, dict) else None
 
 
 def release(store: Store, key: str, metadata: Mapping[str, str], *, prefix: str) -> None:
@@ -81,14 +105,3 @@ def release(store: Store, key: str, metadata: Mapping[str, str], *, prefix: str)
 def is_same_dump(told: Mapping[str, str], metadata: Mapping[str, str]) -> bool:
     """Say whether both are of the same bytes."""
     return all(told.get(name) is not None and told.get(name) == metadata.get(name) for name in _TELLS_APART)
-
-
-def with_metadata(store: Store, found: StoredObject, *, prefix: str) -> StoredObject:
-    """Give the object with the metadata that its store has dropped, where the agent has kept them; else as it is."""
-    if found.metadata is None or "crc32" in found.metadata or "node" in found.metadata:
-        return found
-    try:
-        kept = reserved_for(store, found.key, prefix=prefix)
-    except DumpagentError:
-        return found
-    return replace(found, metadata=kept) if kept else found

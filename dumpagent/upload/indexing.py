@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Refused
 from dumpagent.index.writer import entry_of_object, write_entry
@@ -10,6 +12,7 @@ from dumpagent.observe.events.store import IndexFailed, IndexRecovered
 from dumpagent.observe.incident import Incident
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Store
+from dumpagent.store.reservation import is_same_dump, reserved_for
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.job import Job
 
@@ -38,6 +41,8 @@ class Indexer:
             place=self._place,
             now=receipt.uploaded_at,
         )
+        if self._is_in_reservation(receipt.key, described):
+            return
         entry = entry_of_object(
             receipt.key, receipt.stored_bytes, described, prefix=self._prefix, stored_at=receipt.uploaded_at
         )
@@ -47,3 +52,10 @@ class Indexer:
             self._incident.failed("index", IndexFailed(error=str(error), path=job.dump.path, hint=_HINT))
         else:
             self._incident.ended_for("index", IndexRecovered(path=job.dump.path))
+
+    def _is_in_reservation(self, key: str, described: Mapping[str, str]) -> bool:
+        """Say whether the dump has a reservation that stays, which is its entry."""
+        if not self._store.must_reserve() or self._store.can_delete():
+            return False
+        kept = reserved_for(self._store, key, prefix=self._prefix)
+        return kept is not None and is_same_dump(kept, described)

@@ -46,6 +46,9 @@ class FaultyStore:
     def must_reserve(self) -> bool:
         return bool(self._pass_on("must_reserve"))
 
+    def can_delete(self) -> bool:
+        return bool(self._pass_on("can_delete"))
+
     def look(self, key: str) -> StoredObject | None:
         found: StoredObject | None = self._pass_on("look", key)
         return found

@@ -95,8 +95,7 @@ def stored_once(tmp_path: Path, ways: Ways, content: bytes, **more: str) -> Fake
         assert whole(store) == [content]
         if "list-uploads" not in ways.refuses and "abort" not in ways.refuses:
             assert store.uploads == {}, "nothing is left open"
-        # The reservation is to become the index entry: until then two small objects, see docs/limits.md.
-        assert len(store.own) <= 3, "at most the trial, the index entry and one reservation for the dump"
+        assert len(store.own) <= 2, "the trial, and one index entry or reservation for the dump"
     return store
 
 

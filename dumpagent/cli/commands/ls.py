@@ -15,8 +15,9 @@ from dumpagent.cli.stored import ending_at_once, filters, pause, print_table, sa
 from dumpagent.fetch.catalogue import list_dumps, list_everything
 from dumpagent.fetch.choice import key_in
 from dumpagent.fetch.listing import find_objects, look_at
-from dumpagent.fetch.stored import StoredDump, Wanted, below
+from dumpagent.fetch.stored import StoredDump, Wanted
 from dumpagent.settings import S3
+from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store
 from dumpagent.terminal import progress
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from dumpagent.errors import Refused
@@ -46,7 +47,10 @@ def try_digests(store: Tried, key: str, *, has_md5: bool = True) -> Digest:
                 if verified:
                     return digest
                 taken.append(digest)
-        if not taken or _takes(store, key, upload_id, {}):
+        if not taken:
+            store.send_trial_part(key, upload_id, _DATA)  # refused too: that has nothing to do with digests
+            return Digest.NONE
+        if _takes(store, key, upload_id, {}):
             return Digest.NONE
         # A bucket with Object Lock asks for a digest, whether the store verifies it or not.
         return Digest.ASKED_FOR_MD5 if Digest.MD5 in taken else Digest.ASKED_FOR_CRC32
@@ -78,6 +82,25 @@ def try_conditions(store: Tried, key: str) -> bool:
     except Refused:
         pass  # not allowed to try: as if it did not
     return False
+
+
+def try_deletion(call: Callable[..., Any], key: str) -> bool:
+    """Say whether an object that is deleted is gone. Tried on the object that `try_conditions` has left.
+
+    Raises Unreachable.
+    Source: S3 API Reference, HeadObject: x-amz-version-id on a versioned bucket, "null" where that is suspended.
+    """
+    doing = "trying whether objects can be deleted"
+    try:
+        if call(doing, "head_object", Key=key).get("VersionId") not in (None, "", "null"):
+            return False  # a version would stay, beside the mark of its deletion
+    except Refused:
+        pass
+    try:
+        answer = call(doing, "delete_object", Key=key)
+    except Refused:
+        return False
+    return not answer.get("DeleteMarker")
 
 
 def _refuses(store: Tried, key: str, upload_id: str, header: dict[str, str]) -> bool:

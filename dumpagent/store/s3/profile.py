@@ -31,7 +31,7 @@ class Profile:
     `storage_class`: takes the configured one. `whole_checksum`: keeps one CRC32 over all parts of a multipart
     upload. `conditional`: knows If-None-Match on writes (False: refuses the header). `conditional_complete`: heeds it
     when a multipart upload is completed (False: takes the header and overwrites all the same, as Ceph RGW 16 does).
-    `tags`, `head`, `lists_v2`: knows object tags, HEAD, version 2 of listings. `body_max_bytes`: larger requests were
+    `deletes`: an object that is deleted is gone. `tags`, `head`, `lists_v2`: knows object tags, HEAD, version 2 of listings. `body_max_bytes`: larger requests were
     refused, by the store or a proxy before it.
     """
 
@@ -43,6 +43,7 @@ class Profile:
     tags: bool | None = None
     head: bool | None = None
     lists_v2: bool | None = None
+    deletes: bool | None = None
     body_max_bytes: int | None = None
 
     def to_json(self, *, store: str) -> str:

@@ -18,8 +18,8 @@ from dumpagent.store.protocol import (
 )
 from dumpagent.store.s3.answers import base64_of, open_upload_of, part_of
 from dumpagent.store.s3.client import code_of
-from dumpagent.store.s3.learn import try_conditions, try_digests
-from dumpagent.store.s3.options import Feature, Option, negotiate
+from dumpagent.store.s3.learn import try_conditions, try_deletion, try_digests
+from dumpagent.store.s3.options import Feature, Option, may_be_unknown, negotiate
 from dumpagent.store.s3.profile import Digest
 from dumpagent.store.s3.reader import S3Reader
 from dumpagent.store.s3.versions import erase
@@ -77,6 +77,11 @@ class S3Store(S3Reader):
         if self.profile.conditional_complete is None:
             self._learn(conditional_complete=try_conditions(self, trial_key(self._settings.prefix)))
         return self.profile.conditional_complete is not True
+
+    def can_delete(self) -> bool:
+        if self.profile.deletes is None:
+            self._learn(deletes=try_deletion(self._call, trial_key(self._settings.prefix)))
+        return self.profile.deletes is True
 
     def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         answer = self._call(
@@ -182,7 +187,12 @@ class S3Store(S3Reader):
             more = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
 
     def delete(self, key: str) -> None:
-        self._call(f"deleting {key}", "delete_object", Key=key)
+        try:
+            self._call(f"deleting {key}", "delete_object", Key=key)
+        except Refused as error:
+            if may_be_unknown(error):
+                self._learn(deletes=False)
+            raise
 
     def erase(self, key: str) -> None:
         """Delete the object with all its versions. No error if there is none. Raises Refused, Unreachable."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from dumpagent.dumps.names import claimed_name, parse, stamp
+from dumpagent.store.prefix import below
 
 # Source: S3 User Guide, "Naming Amazon S3 objects": at most 1,024 bytes of UTF-8.
 # S3 takes 1024; OpenStack Swift keeps each part under <key>/<upload id>/<number>, which must fit into 1024 itself.
@@ -49,8 +50,7 @@ def _with(name: str, more: str) -> str:
 
 def _key(prefix: str, directory: str, name: str) -> str:
     path = f"{directory}/{name}" if directory else name
-    clean = prefix.strip("/")
-    return _fitting(_escaped(f"{clean}/{path}" if clean else path))
+    return _fitting(_escaped(below(prefix) + path))
 
 
 def _escaped(text: str) -> str:

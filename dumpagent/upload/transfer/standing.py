@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from isal import isal_zlib
 
-from dumpagent.errors import DumpagentError, Unreachable
+from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.hprof import chunked
+from dumpagent.index.lost import entry_of_time
 from dumpagent.store.protocol import LookRefused, Store, StoredObject
 from dumpagent.store.reservation import reserved_for
 from dumpagent.upload.transfer import metadata
@@ -94,12 +95,25 @@ def _compare(store: Store, found: StoredObject, job: PreparedJob, *, packed: boo
     # Without metadata, or with none that we know: a store that drops them, or somebody else's object.
     if not packed and found.size_bytes != job.contents.size_bytes:
         return Found(Standing.FOREIGN)
-    kept = reserved_for(store, found.key, prefix=prefix)
-    if kept is not None:
-        is_ours = metadata.holds(kept, job.contents) and _ends_alike(store, found, job, packed=packed)
-    else:
-        is_ours = _is_same(store, found, job, packed=packed)
+    is_ours = _ends_alike(store, found, job, packed=packed)
+    if is_ours:
+        known = _known(store, found.key, job, prefix)
+        is_ours = _is_same(store, found, job, packed=packed) if known is None else known == job.contents
     return Found(Standing.WHOLE, found.size_bytes, described=False) if is_ours else Found(Standing.FOREIGN)
+
+
+def _known(store: Store, key: str, job: PreparedJob, prefix: str) -> metadata.Contents | None:
+    """Give what the agent has kept of the object under `key`; None if nothing, or the store does not say."""
+    try:
+        kept = reserved_for(store, key, prefix=prefix)
+        if kept is not None:
+            return job.contents if metadata.holds(kept, job.contents) else metadata.Contents(-1, 0)
+        entry = entry_of_time(store, key, job.job.dump_time_ms / 1000, prefix=prefix)
+    except (Refused, ValueError, OverflowError, OSError):  # a dump time that no calendar has
+        return None
+    if entry is None or entry.original_bytes is None or entry.crc32 is None:
+        return None
+    return metadata.Contents(entry.original_bytes, entry.crc32)
 
 
 def _ends_alike(store: Store, found: StoredObject, job: PreparedJob, *, packed: bool = True) -> bool:

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from dumpagent.dumps.model import Identity
 from dumpagent.dumps.receipt import Journal
 from dumpagent.errors import Refused
+from dumpagent.index.lost import with_metadata
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.store import LeftoverAborted
+from dumpagent.store.prefix import below
 from dumpagent.store.protocol import OpenUpload, Store, is_own_key
-from dumpagent.store.reservation import release, reserved_for, with_metadata
+from dumpagent.store.reservation import release, reserved_for
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.multipart import give_up
 
@@ -49,7 +51,7 @@ class Sweep:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._journal, self._tell = store, journal, tell
-        self._prefix, self._below = prefix, prefix.strip("/") and f"{prefix.strip('/')}/"
+        self._prefix, self._below = prefix, below(prefix)
         self._node = node
         self._quiet_s, self._monotonic = quiet_s, monotonic
         self._seen: dict[str, _Sight] = {}

@@ -260,10 +260,8 @@ class Uploader:
                 raise
             return receipt
         confirmed = confirm(self._store, key, job.contents, sent, wait=self._stop.wait)
-        if confirmed.looked and not confirmed.described:
-            # The store drops metadata: what tells whose object this is lies beside it from now on.
-            reserve(self._store, key, described, prefix=self._prefix)
-        elif self._store.must_reserve():
+        if self._store.must_reserve() and self._store.can_delete():
+            # Elsewhere it stays, as the dump's index entry.
             release(self._store, key, described, prefix=self._prefix)
         return self._receipt(job, journal, key, sent, confirmed)
 

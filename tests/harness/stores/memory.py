@@ -57,6 +57,9 @@ class MemoryStore:
     def must_reserve(self) -> bool:
         return False
 
+    def can_delete(self) -> bool:
+        return True
+
     def look(self, key: str) -> StoredObject | None:
         with self._lock:
             found = self._objects.get(key)
