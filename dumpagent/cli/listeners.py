@@ -6,7 +6,6 @@ import functools
 import os
 import threading
 
-from dumpagent.cli.status import open_status
 from dumpagent.kernel.files import replace_file
 from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.observe.barrier import Barrier, repeat
@@ -35,7 +34,8 @@ def serve_metrics(
     settings: Metrics, loop: UploadLoop, pulse: Pulse, audience: Audience, ending: Shutdown
 ) -> None:
     """Count what is told from now on, and show it on METRICS_PORT. Raises BadSettings when the port is taken."""
-    from dumpagent.observe.metrics.upload import DumpCounts, UploadMetrics  # 4 MiB, for those who ask
+    from dumpagent.cli.status import open_status  # prometheus-client loads ssl: 4 MiB, for those who ask
+    from dumpagent.observe.metrics.upload import DumpCounts, UploadMetrics
 
     def counts() -> DumpCounts:
         now = loop.counts

@@ -308,7 +308,7 @@ class Notifier:
         text = str(printable("\n\n".join(message.text for message in batch), lines=True))
         if self._settings.notify_format == "json":
             events = [{"id": message.name, "text": message.text, **message.facts} for message in batch]
-            return json.dumps(printable({"text": text, "events": events})).encode()
+            return json.dumps(printable({"text": text, "events": events}, lines=True)).encode()
         # Source: Slack, "Formatting text for app surfaces": these three are control characters.
         for character, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
             text = text.replace(character, written)

@@ -29,9 +29,9 @@ def printable(value: object, *, lines: bool = False) -> object:
     if isinstance(value, (int, bool, type(None))):
         return value
     if isinstance(value, (list, tuple)):
-        return [printable(item) for item in value]
+        return [printable(item, lines=lines) for item in value]
     if isinstance(value, dict):
-        return {str(printable(name)): printable(item) for name, item in value.items()}
+        return {str(printable(name)): printable(item, lines=lines) for name, item in value.items()}
     return printable(str(value))
 
 

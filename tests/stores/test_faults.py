@@ -11,7 +11,7 @@ import pytest
 
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.store.protocol import Body, Corrupted, Occupied, is_own_key, trial_key
-from dumpagent.store.s3 import store as s3_store
+from dumpagent.store.s3 import client
 from dumpagent.store.s3.store import S3Store
 from dumpagent.upload.transfer.source import FileSpan
 from tests.harness.faults import Fault, FaultProxy, always, at_random, once, times
@@ -156,7 +156,7 @@ def test_a_read_that_is_cut_short_is_an_error_and_not_a_short_dump(
 def test_a_store_that_never_answers_is_given_up(
     server: StoreServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_store, "READ_TIMEOUT_S", 1)
+    monkeypatch.setattr(client, "READ_TIMEOUT_S", 1)
     with FaultProxy(server, always(Fault.HANG)) as proxy:
         store = connect(proxy.server, server.new_bucket(), attempts=1)
         with pytest.raises(Unreachable) as error:

@@ -61,8 +61,9 @@ _OTHER_REASONS = {
     "SecondLevelDomainForbidden",
     "PathStyleDomainForbidden",
 }
-# InvalidStorageClass: MinIO, Swift. InvalidArgument: Ceph RGW without that class.
-_NAMES_CLASS = {"InvalidStorageClass"}
+_NAMES_CLASS = {"InvalidStorageClass"}  # MinIO, Swift
+# Ceph RGW without that class, which it accepts for a multipart upload all the same.
+_MAY_MEAN_CLASS = {"InvalidArgument"}
 _NEVER = {501, 505}
 
 
@@ -110,13 +111,14 @@ def negotiate(
 
 def _suspect(error: Refused, kept: list[Option], known: Callable[[Feature], bool | None]) -> Option | None:
     """Give the option to leave out next: the one that is named, else those first of which nothing is known."""
-    if code_of(error) in _NAMES_CLASS:
-        for option in kept:
-            if option.feature is Feature.STORAGE_CLASS:
-                return option
+    storage_class = next((option for option in kept if option.feature is Feature.STORAGE_CLASS), None)
+    if storage_class and code_of(error) in _NAMES_CLASS:
+        return storage_class
     order = list(Feature)
     by_order = sorted(kept, key=lambda option: order.index(option.feature))
     untried = [option for option in by_order if known(option.feature) is None]
     if untried:
         return untried[0]
+    if storage_class and code_of(error) in _MAY_MEAN_CLASS:
+        return storage_class
     return by_order[0] if by_order and status_of(error) in _NEVER else None

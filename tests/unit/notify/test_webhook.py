@@ -91,6 +91,8 @@ def test_json_carries_the_facts(tmp_path: Path) -> None:
     world.notifier(an_event(DumpUploaded, **DUMP))
     world.notifier.turn()
     ((event,),) = [each["events"] for each in world.got]
+    assert event["text"] == world.texts()[0]
+    assert event["text"].endswith(f"\n```\n{event['command']}\n```"), "the lines of a message stay lines"
     assert (event["event"], event["size_bytes"], event["oom_stack"]) == (
         "dump_stored",
         3 << 30,
