@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help test test-fast coverage e2e lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: help test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -48,6 +48,9 @@ coverage: setup-test $(STAMP)  ## the fast tests and those of mount mode, with t
 
 e2e: setup-cluster $(STAMP)  ## the manifests on a real kubelet, following the guide; on any cluster with KUBECONFIG
 	$(BIN)/python -m pytest -m e2e tests/e2e -rP --durations=20
+
+test-vm: setup-vm $(STAMP)  ## SELinux enforcing and cgroup v2, in a virtual machine (root; half an hour at most, emulated)
+	timeout 3000 $(BIN)/python -m pytest -m vm tests/vm -v --durations=10
 
 lint: $(STAMP)  ## ruff, mypy, import contracts, the layout's limits
 	$(BIN)/ruff check .

@@ -279,3 +279,22 @@ class Notifying:
         "put a Kubernetes Event on the pod that wrote a stored dump, where the dump's path names it; "
         "needs a token that may get pods and create events",
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryWatch:
+    """How the memory of the node's pods is watched (`dumpagent memory-watch`)."""
+
+    cgroup_root: str = setting(
+        "/sys/fs/cgroup", "CGROUP_ROOT", Kind.DIRECTORY, "the node's cgroups, as this container sees them"
+    )
+    interval_s: float = setting(
+        1.0, "MEMORY_WATCH_INTERVAL", Kind.DURATION,
+        "time between two looks; what grows and is killed between them is seen by the kernel's counter alone",
+        low=0.2, high=60,
+    )  # fmt: skip
+    ask_api_server: bool = setting(
+        False, "MEMORY_WATCH_PODS", Kind.SWITCH,
+        "ask the API server which pods of this node use the dump volume and how large their heaps are, and put an Event on "
+        "a killed one; needs a token that may list pods and create events; false: every pod, by its uid",
+    )  # fmt: skip

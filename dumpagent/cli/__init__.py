@@ -22,6 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "upload",
         "Find finished heap dumps below DUMP_ROOT and bring them to S3 (daemon, or --once).",
     ),
+    "memory-watch": (
+        "memory_watch",
+        "Tell of containers killed for their memory without a dump (daemon).",
+    ),
     "inspect": (
         "inspect",
         "Say whether a heap dump is complete, who wrote it and why, and what is in it.",

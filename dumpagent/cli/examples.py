@@ -26,6 +26,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "reindex": ("dumpagent reindex",),
     "cleanup": ("dumpagent cleanup --mount-target /host/mnt/dump",),
     "config": ("dumpagent config", "dumpagent config --set", "dumpagent config --json"),
+    "memory-watch": ("dumpagent memory-watch --dump-root /mnt/dump --node-name worker-1",),
     "doctor": ("dumpagent doctor", "dumpagent doctor --json"),
 }
 

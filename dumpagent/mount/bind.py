@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dumpagent.errors import Refused
 from dumpagent.kernel.mount import bind, detach
 from dumpagent.mount import hints
+from dumpagent.mount.labels import label_for_containers
 from dumpagent.mount.table import Shows, View
 
 _ROUNDS = 16  # somebody else mounts faster than we unmount: stop and try again later
@@ -29,6 +30,8 @@ def settle(target: str, source: str, look: Callable[[], View]) -> View:
         if view.shows is Shows.NOTHING:
             target_fd = open_target(target)
             try:
+                # What is written here while the mount is away would be refused by the node's own label.
+                label_for_containers(target_fd)
                 bind(source, target_fd)
             finally:
                 os.close(target_fd)

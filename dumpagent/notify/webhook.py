@@ -22,6 +22,7 @@ from dumpagent.notify.commands import fetch_command
 from dumpagent.observe.barrier import Barrier, repeat
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpUploaded
+from dumpagent.observe.events.memory import ContainerKilled
 from dumpagent.observe.events.notify import NotifyFailed, NotifyRecovered
 from dumpagent.observe.events.store import StoreAnswered, StoreFailed, StoreRecovered
 from dumpagent.observe.incident import Incident
@@ -174,6 +175,9 @@ class Notifier:
     # -- what is worth telling ----------------------------------------------------------------------------------
 
     def _take(self, event: Event) -> None:
+        if isinstance(event, ContainerKilled):
+            self._put(self._of_kill(event))
+            return
         if isinstance(event, DumpUploaded):
             self._put(self._of_dump(event))
         if isinstance(event, StoreFailed):
@@ -228,6 +232,12 @@ class Notifier:
             "oom_thread": dump.oom_thread, "oom_stack": stack, "command": command,
         }  # fmt: skip
         return Message(_name("dump", dump.key, dump.crc32), text, facts)
+
+    def _of_kill(self, kill: ContainerKilled) -> Message:
+        pod = f"{kill.namespace}/{kill.pod}" if kill.pod else f"pod {kill.uid}"
+        text = f"Killed for its memory without a heap dump: {pod} on {self._node}\n{kill.reason}\n{kill.hint}"
+        facts = {**kill.fields(), "event": "container_killed", "node": self._node}
+        return Message(_name("killed", kill.uid, self._now()), text, facts)
 
     # -- the outbox ---------------------------------------------------------------------------------------------
 
@@ -327,7 +337,7 @@ class _StoreAway:
 
 
 _OF_INTEREST = (
-    DumpUploaded, DumpAlreadyStored, StoreFailed, StoreRecovered, StoreAnswered,
+    ContainerKilled, DumpUploaded, DumpAlreadyStored, StoreFailed, StoreRecovered, StoreAnswered,
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, writer_state
+from dumpagent.mount.labels import copy_label
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -152,6 +153,9 @@ def _copy(original: Original, drawer: int, temporary: str) -> None:
         if at != original.seen.st_size:
             raise WrittenAgain
         _owned(out, original.seen)
+        copy_label(
+            original.fd, out
+        )  # its categories are the application's: without them its neighbours may read it
         os.utime(out, ns=(original.seen.st_atime_ns, original.seen.st_mtime_ns))
         os.fsync(out)
 

@@ -21,6 +21,8 @@ import java.util.Map;
  *   dump PATH [all]       heap dump of live (or all) objects, by MXBean  dumped PATH | failed WHY
  *   option NAME VALUE     set a manageable VM option                     option NAME VALUE
  *   gc                    System.gc()                                    gc
+ *   direct MIB            keep MIB MiB more of direct buffers            direct MIB
+ *   native MIB            keep MIB MiB more of malloc'ed memory          native MIB
  *   exit                  end with exit code 0 (so does end of input)
  * </pre>
  *
@@ -138,6 +140,19 @@ public final class LeakyApp {
             HotSpotDiagnosticMXBean.class);
     }
 
+    /** As a library in C leaks: memory that no collector and no limit of the JVM knows. */
+    static void leakNative(int mib) throws Exception {
+        Class<?> unsafe = Class.forName("sun.misc.Unsafe");
+        java.lang.reflect.Field field = unsafe.getDeclaredField("theUnsafe");
+        field.setAccessible(true);
+        Object instance = field.get(null);
+        for (int i = 0; i < mib; i++) {
+            Object address = unsafe.getMethod("allocateMemory", long.class).invoke(instance, 1L << 20);
+            unsafe.getMethod("setMemory", long.class, long.class, byte.class)
+                .invoke(instance, address, 1L << 20, Byte.valueOf((byte) 1));
+        }
+    }
+
     static String answer(String[] words) throws Exception {
         if (words[0].equals("fill")) {
             fill(Long.parseLong(words[1]) << 20);
@@ -157,6 +172,14 @@ public final class LeakyApp {
         } else if (words[0].equals("gc")) {
             System.gc();
             return "gc";
+        } else if (words[0].equals("direct")) {
+            for (int i = 0; i < Integer.parseInt(words[1]); i++) {
+                KEPT.add(java.nio.ByteBuffer.allocateDirect(1 << 20));
+            }
+            return "direct " + words[1];
+        } else if (words[0].equals("native")) {
+            leakNative(Integer.parseInt(words[1]));
+            return "native " + words[1];
         } else if (words[0].equals("exit")) {
             System.exit(0);
         }

@@ -1,0 +1,162 @@
+"""`dumpagent memory-watch`: tells of containers that the kernel killed before a heap dump."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import socket
+import threading
+
+import click
+
+from dumpagent import __version__
+from dumpagent.cli.listeners import Audience
+from dumpagent.cli.options import takes
+from dumpagent.cli.status import open_status
+from dumpagent.errors import BadSettings
+from dumpagent.kernel.files import replace_file
+from dumpagent.kernel.shutdown import Shutdown
+from dumpagent.memory_watch.cgroups import hierarchy
+from dumpagent.memory_watch.daemon import watch
+from dumpagent.memory_watch.pods import Ask, list_pods
+from dumpagent.memory_watch.watcher import MemoryWatcher
+from dumpagent.observe.barrier import Barrier, repeat
+from dumpagent.observe.events.daemon import AgentStarted, AgentStopped
+from dumpagent.observe.log import log_to
+from dumpagent.probes.heartbeat import Heartbeat, Pulse
+from dumpagent.settings import Logging, MemoryWatch, Metrics, Notifying, Place, Runtime, Volume
+
+_BEAT_BELIEVED_S = 120.0
+
+
+@click.command(
+    "memory-watch", short_help="Tell of containers killed for their memory without a dump (daemon)."
+)
+@takes(
+    MemoryWatch,
+    Volume,
+    Place,
+    Runtime,
+    Metrics,
+    Notifying,
+    Logging,
+    without=("pod_events", "notify_store_after_s"),
+)
+def command(
+    watching: MemoryWatch,
+    volume: Volume,
+    place: Place,
+    runtime: Runtime,
+    metrics: Metrics,
+    notifying: Notifying,
+    logging: Logging,
+) -> None:
+    """Watch the memory of this node's pods, and tell when the kernel kills a container that left no heap dump.
+
+    Tells the cause as far as the last minute shows it, and what to change: in the log, as a metric, to NOTIFY_URL, and
+    as an Event on the pod. Names beforehand the containers whose heap does not fit below their limit. Reads the node's
+    /sys/fs/cgroup and the names in DUMP_ROOT; needs no privilege. Runs until SIGTERM or Ctrl-C.
+    """
+    host = socket.gethostname()
+    place = dataclasses.replace(place, node_name=place.node_name or host, pod_name=place.pod_name or host)
+    audience = Audience(log_to(None, logging))
+    root = volume.dump_root.rstrip("/") or "/"
+    try:
+        tree = hierarchy(watching.cgroup_root)
+    except OSError as error:
+        raise BadSettings(
+            f"CGROUP_ROOT is {watching.cgroup_root!r}: {error.strerror or error}",
+            hint="mount the node's /sys/fs/cgroup there, read-only, as manifests/memory-watch does",
+        ) from error
+    ask = _api_server() if watching.ask_api_server else None
+    pulse = Pulse(Heartbeat(runtime.runtime_dir, "memory-watch"), audience, good_for_s=_BEAT_BELIEVED_S)
+    watcher = MemoryWatcher(
+        tree,
+        dump_root=root,
+        list_pods=functools.partial(list_pods, ask, place.node_name, root) if ask else None,
+        tell=audience,
+    )
+    shutdown = Shutdown()
+    barrier = Barrier(audience)
+    with shutdown:
+        if metrics.metrics_port:
+            _serve_metrics(metrics, pulse, audience, shutdown, barrier)
+        if notifying.notify_url:
+            _notify(
+                notifying,
+                audience,
+                shutdown,
+                root=root,
+                outbox=f"{runtime.runtime_dir}/outbox",
+                node=place.node_name,
+                barrier=barrier,
+            )
+        if ask:
+            _tell_pods(ask, place, audience, shutdown, barrier)
+        pulse.begin()
+        settings = {
+            "interval_seconds": watching.interval_s,
+            "api_server": bool(ask),
+            "cgroup_version": tree.version,
+        }
+        audience(
+            AgentStarted(mode="memory-watch", version=__version__, node=place.node_name, settings=settings)
+        )
+        watch(watcher.step, interval_s=watching.interval_s, pulse=pulse, shutdown=shutdown, tell=audience)
+        audience(AgentStopped(mode="memory-watch"))
+
+
+def _api_server() -> Ask:
+    from dumpagent.notify.api_server import ApiServer, address_of
+
+    return ApiServer(address_of(os.environ)).ask
+
+
+def _serve_metrics(
+    metrics: Metrics, pulse: Pulse, audience: Audience, shutdown: Shutdown, barrier: Barrier
+) -> None:
+    from dumpagent.observe.metrics.memory import MemoryWatchMetrics
+
+    counted = MemoryWatchMetrics()
+    counted.add_process()
+    audience.join(counted)
+    server = open_status(
+        metrics,
+        metrics=counted.text,
+        why_not_live=pulse.why_not_live,
+        why_not_ready=pulse.why_not_ready,
+        tell=audience,
+    )
+    stopped = shutdown.stop.is_set
+    repeat("status", lambda: server.serve(stopped), stopped=stopped, barrier=barrier)
+
+
+def _notify(
+    notifying: Notifying,
+    audience: Audience,
+    shutdown: Shutdown,
+    *,
+    root: str,
+    outbox: str,
+    node: str,
+    barrier: Barrier,
+) -> None:
+    from dumpagent.notify.webhook import Notifier, webhook
+
+    notifier = Notifier(
+        notifying, outbox=outbox, node=node, root=root, bucket="", tell=audience, post=webhook(notifying.notify_url),
+        save=functools.partial(replace_file, mode=0o600),
+    )  # fmt: skip
+    audience.join(notifier)
+    owned = threading.Event()
+    owned.set()  # nobody else writes to this outbox: the pod is the only one of its node
+    notifier.start(shutdown.stop.is_set, owned=owned, barrier=barrier)
+
+
+def _tell_pods(ask: Ask, place: Place, audience: Audience, shutdown: Shutdown, barrier: Barrier) -> None:
+    from dumpagent.memory_watch.pod_event import KillEvents
+
+    events = KillEvents(ask, node=place.node_name, agent=place.pod_name, tell=audience)
+    audience.join(events)
+    events.start(shutdown.stop.is_set, barrier=barrier)

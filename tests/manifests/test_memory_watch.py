@@ -1,0 +1,70 @@
+"""What must hold of manifests/memory-watch: it starts, and it may do nothing but read."""
+
+from __future__ import annotations
+
+import click
+import kubernetes_validate
+import pytest
+
+from dumpagent.cli import cli
+from tests.harness import manifests
+from tests.harness.manifests import Container, Object
+
+FILES = ("memory-watch/rbac.yaml", "memory-watch/daemonset.yaml")
+
+
+def _one(kind: str, name: str = "heap-dump-memory-watch") -> Object:
+    (found,) = (o for o in manifests.objects(*FILES) if (o["kind"], o["metadata"]["name"]) == (kind, name))
+    return found
+
+
+@pytest.fixture
+def container() -> Container:
+    workload = _one("DaemonSet")
+    return Container(workload, workload["spec"]["template"]["spec"]["containers"][0], init=False)
+
+
+def test_every_setting_stands_in_the_manifest_and_is_read(container: Container) -> None:
+    """An admin sees what can be set, and nothing is misspelt."""
+    command = cli.get_command(click.Context(cli), container.words[0])
+    assert command
+    known = {str(parameter.envvar) for parameter in command.params if parameter.envvar}
+    assert set(container.env()) == known
+    environment = {name: value for name, value in container.env().items() if value is not None}
+    for parameter in command.params:
+        if parameter.envvar and str(parameter.envvar) in environment and environment[str(parameter.envvar)]:
+            parameter.type.convert(environment[str(parameter.envvar)], parameter, None)
+
+
+def test_it_has_no_capability_and_sees_no_other_process(container: Container) -> None:
+    """The least that reading takes."""
+    pod = container.pod
+    assert not {"hostPID", "hostIPC", "hostNetwork"} & pod.keys()
+    security = container.security
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] != 0
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert (security["allowPrivilegeEscalation"], security["readOnlyRootFilesystem"]) == (False, True)
+    host = {v["name"] for v in pod["volumes"] if "hostPath" in v}
+    assert all(m["readOnly"] for m in container.spec["volumeMounts"] if m["name"] in host)
+    scc = _one("SecurityContextConstraints")
+    assert (scc["allowedCapabilities"], scc["requiredDropCapabilities"]) == ([], ["ALL"])
+    assert scc["allowPrivilegedContainer"] is False
+
+
+def test_the_token_may_list_pods_and_create_events_and_no_more() -> None:
+    """RBAC: no get, no secrets, no other group."""
+    rules = _one("ClusterRole")["rules"]
+    assert [(rule["resources"], rule["verbs"]) for rule in rules] == [
+        (["pods"], ["list", "watch"]),
+        (["events"], ["create"]),
+    ]
+    assert all(rule["apiGroups"] == [""] for rule in rules)
+
+
+@pytest.mark.parametrize("version", ["1.25", kubernetes_validate.latest_version()])
+def test_kubernetes_knows_every_field(version: str) -> None:
+    """The schemas of the oldest and the newest version."""
+    for each in manifests.objects(*FILES):
+        if each["kind"] != "SecurityContextConstraints":
+            kubernetes_validate.validate(each, version, strict=True)

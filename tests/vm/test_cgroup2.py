@@ -1,0 +1,141 @@
+"""cgroup v2: the agent reads its limits there, and kills of five kinds are told rightly within two looks.
+
+The watcher runs in the container of manifests/memory-watch: its user, no capability, SELinux enforcing.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.vm.machine import Machine
+from tests.vm.node import CPU_FACTOR, JAVA, PYTHON, Node, Pod, Running, manifest, memory_watch
+
+pytestmark = [pytest.mark.vm, pytest.mark.e2e, pytest.mark.timeout(1800)]
+APP = manifest("memory-leak-app", "memory-leak-app")
+APP_POD = Pod("memory-leak-app-9", "0e0e1111", level="s0:c11,c22")
+WATCH_POD = Pod("heap-dump-memory-watch-x", "0f0f2222", level="s0:c5,c9")
+_LONG_S = 300.0
+_LOOKS_S = 2 * 1.0 + 3.0  # two looks, and the time of an emulated machine beside other work
+
+
+@pytest.fixture(scope="module")
+def node(machine: Machine) -> Node:
+    node = Node(machine, {"METRICS_PORT": "0"})
+    node.prepare()
+    machine.sh("mkdir -p /mnt/dump")
+    return node
+
+
+@pytest.fixture
+def watch(node: Node) -> Iterator[Running]:
+    argv = ["/usr/bin/python3", "-u", "/project/tests/vm/watch_inside.py", APP_POD.uid, "-Xmx48m"]
+    running = node.start(WATCH_POD, memory_watch(), argv)
+    running.wait_for("memory_looked", timeout_s=_LONG_S)
+    yield running
+    running.stop(kill_signal="KILL")
+    node.machine.sh(
+        f"rm -f /run/pods/{WATCH_POD.name}/memory-watch/log /run/pods/{APP_POD.name}/memory-leak-app/log"
+    )
+
+
+def _app(node: Node, *argv: str) -> Running:
+    app = node.start(APP_POD, APP, argv, env={"JAVA_TOOL_OPTIONS": ""})
+    app.wait_for("ready", timeout_s=_LONG_S)
+    return app
+
+
+def _jvm(node: Node, xmx_mib: int, *options: str) -> Running:
+    jar = "/project/tests/harness/java/leaky-app.jar"
+    return _app(
+        node,
+        JAVA,
+        f"-Xmx{xmx_mib}m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        *options,
+        "-cp",
+        jar,
+        "LeakyApp",
+    )
+
+
+def _kill(node: Node, watch: Running) -> dict[str, Any]:
+    """Wait for the kernel's kill, then for the watcher's word; give it."""
+    events = f"/sys/fs/cgroup{APP_POD.cgroup}/memory.events"
+    node.machine.wait_for(f"grep -q 'oom_kill [1-9]' {events}", timeout_s=_LONG_S, every_s=0.1)
+    seen = time.monotonic()
+    watch.wait_for("container_killed", timeout_s=_LONG_S)
+    assert time.monotonic() - seen < _LOOKS_S + 5.0
+    (kill,) = watch.events("container_killed")
+    return kill
+
+
+@pytest.fixture
+def pod_ends(node: Node) -> Iterator[None]:
+    yield
+    node.machine.run(["runc", "delete", "--force", f"{APP_POD.name}-memory-leak-app"])
+    node.machine.run(["sh", "-c", f"sleep 1; rmdir /sys/fs/cgroup{APP_POD.cgroup}"])
+
+
+def test_the_agent_reads_its_limits_from_version_2(node: Node) -> None:
+    """memory.max and cpu.max of the uploader's own container, as the manifest sets them."""
+    uploader = manifest("heap-dump-s3-uploader", "s3-uploader")
+    code = "from dumpagent.kernel.cgroup import *; print(memory_limit_bytes(), cpu_limit_cores())"
+    said = (
+        node.run(Pod("limits", "0a0a3333"), uploader, [PYTHON[0], "-c", code], timeout_s=_LONG_S).check().out
+    )
+    assert said.split() == [str(256 << 20), str(0.2 * CPU_FACTOR)]
+
+
+def test_a_heap_above_the_limit(node: Node, watch: Running, pod_ends: None) -> None:
+    """The watcher believes the spec (48 MiB); the kernel's figures say that more was taken."""
+    watch.stop(kill_signal="KILL")
+    argv = ["/usr/bin/python3", "-u", "/project/tests/vm/watch_inside.py", APP_POD.uid, "-Xmx512m"]
+    watch = node.start(WATCH_POD, memory_watch(), argv)
+    watch.wait_for("memory_looked", timeout_s=_LONG_S)
+    app = _jvm(node, 512)
+    app.tell("fill 400")
+    kill = _kill(node, watch)
+    assert kill["cause"] == "heap_above_limit"
+    assert "limit 256 MiB, heap at most 512 MiB" in kill["reason"]
+
+
+@pytest.mark.parametrize("command", ["native", "direct"])
+def test_memory_that_is_no_heap(node: Node, watch: Running, pod_ends: None, command: str) -> None:
+    """malloc and direct buffers."""
+    app = _jvm(node, 48, "-XX:MaxDirectMemorySize=2g")
+    app.tell(f"{command} 400")
+    kill = _kill(node, watch)
+    assert (kill["cause"], kill["pod"]) == ("native_memory", APP_POD.name)
+    assert "limit 256 MiB, heap at most 48 MiB" in kill["reason"]
+
+
+def test_a_process_beside_the_jvm(node: Node, watch: Running, pod_ends: None) -> None:
+    """The kernel takes the larger one; the container lives on."""
+    greedy = "import time\nkept = []\nfor i in range(400): kept.append(b'x' * (1 << 20)); time.sleep(0.02)"
+    main = f"import subprocess, sys, time\nprint('ready', flush=True)\nsubprocess.run([sys.executable, '-c', {greedy!r}])\ntime.sleep(600)"
+    _app(node, "/usr/bin/python3", "-c", main)
+    kill = _kill(node, watch)
+    assert (kill["cause"], kill["lives_on"]) == ("other_process", True)
+
+
+def test_page_cache_at_the_limit_and_a_stop_tell_nothing(node: Node, watch: Running, pod_ends: None) -> None:
+    """memory.events counts `max` again and again, and no kill."""
+    node.machine.sh(
+        "umount /mnt/dump 2>/dev/null || true; chmod 777 /var/pv; mkdir -p /mnt/big; mount --bind /var/pv /mnt/big"
+    )
+    script = "echo ready; dd if=/dev/zero of=/mnt/big/big bs=1M count=400 2>/dev/null; cat /mnt/big/big > /dev/null; echo done; sleep 600"
+    app = _app(node, "/bin/sh", "-c", script)
+    app.wait_for("done", timeout_s=_LONG_S)
+    events = node.machine.sh(f"cat /sys/fs/cgroup{APP_POD.cgroup}/crio-*/memory.events")
+    assert int(re.findall(r"^max (\d+)", events, re.MULTILINE)[0]) > 0, events
+    app.stop(kill_signal="KILL")
+    time.sleep(5)
+    node.machine.sh("rm -f /mnt/big/big; umount /mnt/big; rmdir /mnt/big")
+    assert watch.events("container_killed") == []
+    assert node.denials() == []
