@@ -19,15 +19,10 @@ from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.dumps.model import DumpFile
 from dumpagent.dumps.text import printable
-from dumpagent.kernel.beneath import opened_directory
-from dumpagent.kernel.owned import own_directory
 from dumpagent.kernel.shutdown import Shutdown
-from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.daemon import AgentStarted, AgentStopped
 from dumpagent.observe.events.dumps import PassFinished, PassInterrupted
-from dumpagent.observe.events.volume import NameTaken, StateUnwritable, StateWritable
-from dumpagent.observe.incident import Incident
 from dumpagent.observe.libraries import hear_libraries
 from dumpagent.observe.log import log_to
 from dumpagent.probes.heartbeat import Heartbeat, Pulse
@@ -47,20 +42,15 @@ from dumpagent.settings import (
 )
 from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.terminal import progress
+from dumpagent.upload.build import UploadPlan, build_ledger, build_loop, owned_state_dir
 from dumpagent.upload.daemon import GRACE_S, Daemon
-from dumpagent.upload.indexing import Indexer
-from dumpagent.upload.keeping.deletion import Deletion, restore_hidden
+from dumpagent.upload.keeping.deletion import restore_hidden
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.multipart import Progress
-from dumpagent.upload.transfer.sweep import Sweep
-from dumpagent.upload.transfer.uploader import Uploader
-from dumpagent.upload.volume.claim import claim
-from dumpagent.upload.volume.judge import CompletenessJudge
 
 # A scan of a big volume with a fifth of a core, or one that waits for a network file system, is no dead daemon yet.
 _BEAT_BELIEVED_S = 120.0
-_NAME_TAKEN = "find the application of this user on the node: it made a name that is the agent's"
 
 
 @click.command("upload", short_help="Bring finished heap dumps to S3.")
@@ -113,89 +103,40 @@ def command(
         require_directory(root, "DUMP_ROOT")
     host = socket.gethostname()
     place = dataclasses.replace(place, node_name=place.node_name or host, pod_name=place.pod_name or host)
-    as_daemon = not (once or dry_run)
     audience = Audience(log_to(None, logging))
-    tell: Tell = audience
-    hear_libraries(tell)
+    hear_libraries(audience)
     ending = Shutdown()
     if not dry_run:
-        state_dir = _owned(state_dir, tell)
+        state_dir = owned_state_dir(state_dir, audience)
     store = open_store(
-        s3, tell=tell, stop=ending.stop, remembered_in=None if dry_run else f"{state_dir}/store.json"
+        s3, tell=audience, stop=ending.stop, remembered_in=None if dry_run else f"{state_dir}/store.json"
     )
-    barrier = Barrier(tell)
-    state = Incident(tell, StateUnwritable, StateWritable)
-    ledger = Ledger(
-        state_dir,
-        store=store.name,
-        read_only=dry_run,
-        unwritable=lambda error: state.failed(
-            "state", StateUnwritable(error=error.strerror or str(error), path=error.filename or state_dir)
-        ),
-        writable=lambda: state.ended_for("state", StateWritable(path=state_dir)),
-    )
-    loop = UploadLoop(
+    ledger = build_ledger(state_dir, store=store, read_only=dry_run, tell=audience)
+    plan = UploadPlan(
         root=root,
-        store=store,
-        ledger=ledger,
-        sender=Uploader(
-            store,
-            place,
-            prefix=s3.prefix,
-            packed=compressing.compression == "gzip",
-            stop=ending.stop,
-        ),
-        judge=CompletenessJudge(quiet_s=watching.file_stable_time_s),
-        tell=tell,
-        stop=ending.stop,
-        retention_days=remembering.state_retention_days,
-        deletion=None
-        if dry_run
-        else Deletion(keeping, root=root, store=store, ledger=ledger, tell=tell, barrier=barrier),
-        barrier=barrier,
-        sweep=Sweep(store, ledger, tell, prefix=s3.prefix, node=place.node_name),
-        claim=claim if watching.claim and not dry_run else None,
-        progress=_bar,
-        index=Indexer(store, place, tell, prefix=s3.prefix).write,
+        prefix=s3.prefix,
+        place=place,
+        watching=watching,
+        compressing=compressing,
+        remembering=remembering,
+        keeping=keeping,
+        dry_run=dry_run,
+    )
+    loop = build_loop(
+        plan, store=store, ledger=ledger, tell=audience, stop=ending.stop, progress=_progress_bar
     )
     with ending:
-        if not as_daemon:
-            code = _once(loop, ledger, store, tell, ending, dry_run=dry_run)
+        if once or dry_run:
+            code = _run_once(loop, ledger, store, audience, ending, dry_run=dry_run)
         else:
             pulse = Pulse(
-                Heartbeat(runtime.runtime_dir, "upload", _as_mounted(root)), tell, good_for_s=_BEAT_BELIEVED_S
+                Heartbeat(runtime.runtime_dir, "upload", _as_mounted(root)),
+                audience,
+                good_for_s=_BEAT_BELIEVED_S,
             )
-            if metrics.metrics_port:
-                serve_metrics(metrics, loop, pulse, audience, ending)
-            if notifying.notify_url:
-                notify(
-                    notifying,
-                    audience,
-                    ending,
-                    root=root,
-                    outbox=f"{state_dir}/outbox",
-                    node=place.node_name,
-                    s3=s3,
-                    owned=ledger.is_owned,
-                    barrier=barrier,
-                )
-            if notifying.pod_events:
-                tell_pods(audience, ending, root=root, place=place, barrier=barrier)
+            _start_listeners(plan, metrics, notifying, s3, loop, ledger, pulse, audience, ending)
             pulse.begin()
-            tell(
-                AgentStarted(
-                    mode="upload",
-                    version=__version__,
-                    node=place.node_name,
-                    settings={
-                        "path": root,
-                        "bucket": s3.bucket,
-                        "prefix": s3.prefix or None,
-                        "endpoint": s3.endpoint_url or "AWS",
-                        "scan_every_seconds": watching.watch_interval_s,
-                    },
-                )
-            )
+            audience(_started(plan, s3))
             Daemon(
                 loop,
                 ledger,
@@ -204,21 +145,68 @@ def command(
                 watching=watching,
                 asking=asking,
                 pulse=pulse,
-                tell=tell,
+                tell=audience,
                 ending=ending,
             ).run()
-            counts = loop.counts
-            tell(AgentStopped(mode="upload", pending=counts.pending, uploaded=counts.uploaded))
+            audience(AgentStopped(mode="upload", pending=loop.counts.pending, uploaded=loop.counts.uploaded))
             code = 0
     if ending.stop.is_set():
-        # A part that hangs on the network must not hold the end up; nothing that it could still do counts.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _exit_now(code)
     sys.exit(code)
 
 
-def _once(
+def _exit_now(code: int) -> None:
+    """Exit without waiting for a part that hangs on the network: nothing that it could still do counts."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _start_listeners(
+    plan: UploadPlan,
+    metrics: Metrics,
+    notifying: Notifying,
+    s3: S3,
+    loop: UploadLoop,
+    ledger: Ledger,
+    pulse: Pulse,
+    audience: Audience,
+    ending: Shutdown,
+) -> None:
+    if metrics.metrics_port:
+        serve_metrics(metrics, loop, pulse, audience, ending)
+    if notifying.notify_url:
+        notify(
+            notifying,
+            audience,
+            ending,
+            root=plan.root,
+            outbox=f"{ledger.directory}/outbox",
+            node=plan.place.node_name,
+            s3=s3,
+            owned=ledger.is_owned,
+            barrier=loop.barrier,
+        )
+    if notifying.pod_events:
+        tell_pods(audience, ending, root=plan.root, place=plan.place, barrier=loop.barrier)
+
+
+def _started(plan: UploadPlan, s3: S3) -> AgentStarted:
+    return AgentStarted(
+        mode="upload",
+        version=__version__,
+        node=plan.place.node_name,
+        settings={
+            "path": plan.root,
+            "bucket": s3.bucket,
+            "prefix": s3.prefix or None,
+            "endpoint": s3.endpoint_url or "AWS",
+            "scan_every_seconds": plan.watching.watch_interval_s,
+        },
+    )
+
+
+def _run_once(
     loop: UploadLoop, ledger: Ledger, store: Store, tell: Tell, ending: Shutdown, *, dry_run: bool
 ) -> int:
     began = time.monotonic()
@@ -258,23 +246,10 @@ def _once(
     return 1 if finished.failed or finished.left else 0
 
 
-def _owned(state_dir: str, tell: Tell) -> str:
-    """Give the directory of the state: this one, made ours, or one beside it where another user has the name."""
-    above, name = os.path.split(state_dir.rstrip("/"))
-    try:
-        with opened_directory(above, "") as directory:
-            owned = own_directory(directory, name)
-    except OSError:
-        return state_dir  # not there yet, or not to be written: the ledger tells
-    for taken, uid in owned.moved_aside:
-        tell(NameTaken(path=f"{above}/{taken}", uid=uid, hint=_NAME_TAKEN))
-    return f"{above}/{owned.name}"
-
-
 def _as_mounted(root: str) -> str:
     """Give `root` as the mount table names it; of the last part nothing is asked, since the volume may hang."""
     return os.path.join(os.path.realpath(os.path.dirname(root)), os.path.basename(root))
 
 
-def _bar(dump: DumpFile) -> AbstractContextManager[Progress]:
+def _progress_bar(dump: DumpFile) -> AbstractContextManager[Progress]:
     return progress.bar(printable(os.path.basename(dump.relpath)), dump.size_bytes)

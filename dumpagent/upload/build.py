@@ -1,0 +1,104 @@
+"""Puts together what one uploader works with: the ledger, the rules for the volume, the transfer, the loop."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+
+from dumpagent.kernel.beneath import opened_directory
+from dumpagent.kernel.owned import own_directory
+from dumpagent.observe.barrier import Barrier
+from dumpagent.observe.events import Tell
+from dumpagent.observe.events.volume import NameTaken, StateUnwritable, StateWritable
+from dumpagent.observe.incident import Incident
+from dumpagent.settings import Compressing, Keeping, Place, Remembering, Watching
+from dumpagent.store.protocol import Store
+from dumpagent.upload.indexing import Indexer
+from dumpagent.upload.keeping.deletion import Deletion
+from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.loop import UploadLoop
+from dumpagent.upload.transfer.sweep import Sweep
+from dumpagent.upload.transfer.uploader import Uploader
+from dumpagent.upload.volume.claim import claim
+from dumpagent.upload.volume.judge import CompletenessJudge
+from dumpagent.upload.worker import ShowProgress
+
+_NAME_TAKEN = "find the application of this user on the node: it made a name that is the agent's"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadPlan:
+    """What an uploader is asked to do: `root` is DUMP_ROOT, `prefix` S3_PREFIX; a dry run writes nothing anywhere."""
+
+    root: str
+    prefix: str
+    place: Place
+    watching: Watching
+    compressing: Compressing
+    remembering: Remembering
+    keeping: Keeping
+    dry_run: bool = False
+
+
+def owned_state_dir(state_dir: str, tell: Tell) -> str:
+    """Give the directory of the state: this one, made ours, or one beside it where another user has the name."""
+    above, name = os.path.split(state_dir.rstrip("/"))
+    try:
+        with opened_directory(above, "") as directory:
+            owned = own_directory(directory, name)
+    except OSError:
+        return state_dir  # not there yet, or not to be written: the ledger tells
+    for taken, uid in owned.moved_aside:
+        tell(NameTaken(path=f"{above}/{taken}", uid=uid, hint=_NAME_TAKEN))
+    return f"{above}/{owned.name}"
+
+
+def build_ledger(state_dir: str, *, store: Store, read_only: bool, tell: Tell) -> Ledger:
+    """Give the ledger of `state_dir`, which tells once that it cannot be written, and once that it can again."""
+    state = Incident(tell, StateUnwritable, StateWritable)
+    return Ledger(
+        state_dir,
+        store=store.name,
+        read_only=read_only,
+        unwritable=lambda error: state.failed(
+            "state", StateUnwritable(error=error.strerror or str(error), path=error.filename or state_dir)
+        ),
+        writable=lambda: state.ended_for("state", StateWritable(path=state_dir)),
+    )
+
+
+def build_loop(
+    plan: UploadPlan,
+    *,
+    store: Store,
+    ledger: Ledger,
+    tell: Tell,
+    stop: threading.Event,
+    progress: ShowProgress,
+) -> UploadLoop:
+    """Give the loop that scans, uploads and frees space, with all that it works with."""
+    barrier = Barrier(tell)
+    deletion = Deletion(plan.keeping, root=plan.root, store=store, ledger=ledger, tell=tell, barrier=barrier)
+    return UploadLoop(
+        root=plan.root,
+        store=store,
+        ledger=ledger,
+        sender=Uploader(
+            store,
+            plan.place,
+            prefix=plan.prefix,
+            packed=plan.compressing.compression == "gzip",
+            stop=stop,
+        ),
+        judge=CompletenessJudge(quiet_s=plan.watching.file_stable_time_s),
+        tell=tell,
+        stop=stop,
+        retention_days=plan.remembering.state_retention_days,
+        deletion=None if plan.dry_run else deletion,
+        barrier=barrier,
+        sweep=Sweep(store, ledger, tell, prefix=plan.prefix, node=plan.place.node_name),
+        claim=claim if plan.watching.claim and not plan.dry_run else None,
+        progress=progress,
+        index=Indexer(store, plan.place, tell, prefix=plan.prefix).write,
+    )
