@@ -74,7 +74,7 @@ class Setting:
 
     def parse(self, text: str) -> Any:
         """Give the value that `text` stands for. Raises BadSettings naming the variable, the text and the range."""
-        text = text.strip()
+        text = bare(text)
         refuse_placeholder(self.env, text)
         try:
             value = self._read(text)
@@ -115,6 +115,14 @@ class Setting:
         if self.required and not text:
             raise ValueError(text)
         return text
+
+
+def bare(text: str) -> str:
+    """Give the text without the blanks, line breaks and quotes around it that a Secret or an env file leaves there."""
+    text = text.strip().strip("\ufeff")
+    while len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    return text
 
 
 def _refuse(text: str) -> Any:

@@ -11,9 +11,13 @@ from typing import Any, TypeVar
 
 import click
 
+from dumpagent.cli import no_proxy
+from dumpagent.cli.bucket import settle
+from dumpagent.cli.environment import examine, tidy
 from dumpagent.errors import BadSettings
 from dumpagent.secrets import NET
 from dumpagent.setting import Kind, Setting, declared, flag
+from dumpagent.settings import S3, Notifying
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 
@@ -86,8 +90,8 @@ def takes(
                     functools.partial(_built, each) for each in zip(settings_classes, chosen, strict=True)
                 ]
                 return command(*later, *args, **parameters)
-            refuse([error for each in chosen for error in each.wrong])
-            built = [_built(each) for each in zip(settings_classes, chosen, strict=True)]
+            built, wrong = _all_built(settings_classes, chosen)
+            refuse(wrong)
             return command(*built, *args, **parameters)
 
         decorated: Any = with_settings
@@ -130,11 +134,48 @@ def _chosen(
     return chosen
 
 
+def _all_built(
+    settings_classes: Sequence[type], chosen: Sequence[_Chosen]
+) -> tuple[list[Any], list[BadSettings]]:
+    """Give the instances of all whose values are accepted, and all that is wrong: of them, between them, around them."""
+    wrong = [error for each in chosen for error in each.wrong]
+    built = [
+        settings_class(**each.values)
+        for settings_class, each in zip(settings_classes, chosen, strict=True)
+        if not each.wrong
+    ]
+    if S3 in settings_classes:
+        tidy(os.environ)
+        wrong += examine(os.environ)
+        for number, instance in enumerate(built):
+            if isinstance(instance, S3):
+                built[number], more = settle(instance, os.environ)
+                wrong += more
+    if not wrong:
+        no_proxy.translate(os.environ, _asked(built))
+    return built, wrong
+
+
+def _asked(built: Sequence[Any]) -> list[str]:
+    """Give the addresses that this process will ask, as far as the settings tell them."""
+    sdk = ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    api_server = os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return [
+        *(each.endpoint_url for each in built if isinstance(each, S3)),
+        *(each.notify_url for each in built if isinstance(each, Notifying)),
+        *(os.environ.get(name, "") for name in sdk),
+        *("https://sts.amazonaws.com", f"https://sts.{region}.amazonaws.com"),
+        f"https://[{api_server}]" if ":" in api_server else f"https://{api_server}" if api_server else "",
+    ]
+
+
 def _built(of: tuple[type, _Chosen]) -> Any:
     """Give the instance. Raises BadSettings for all that is wrong."""
     settings_class, chosen = of
-    refuse(chosen.wrong)
-    return settings_class(**chosen.values)
+    built, wrong = _all_built([settings_class], [chosen])
+    refuse(wrong)
+    return built[0]
 
 
 def not_set(setting: Setting) -> BadSettings:

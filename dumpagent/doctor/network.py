@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import email.utils
 import http.client
-import os
 import socket
 import ssl
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 
 from dumpagent.doctor.finding import Finding, Result
@@ -28,10 +28,10 @@ def network(
     if not endpoint_url:
         yield Finding("network", Result.SKIPPED, "AWS finds its own endpoint; the bucket check tells")
         return
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
-        yield Finding("network", Result.SKIPPED, "a proxy is set; the bucket check tells")
-        return
     url = urllib.parse.urlsplit(endpoint_url)
+    if urllib.request.getproxies().get(url.scheme) and not urllib.request.proxy_bypass(url.netloc):
+        yield Finding("network", Result.SKIPPED, "the store is asked through a proxy; the bucket check tells")
+        return
     host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
     try:
         addresses = sorted(

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dumpagent.dumps.text import size_text
 from dumpagent.errors import DumpagentError, Refused, Unreachable
@@ -28,6 +28,9 @@ from dumpagent.observe.events.store import StoreAnswered, StoreFailed, StoreReco
 from dumpagent.observe.incident import Incident
 from dumpagent.observe.log import printable
 from dumpagent.settings import Notifying
+
+if TYPE_CHECKING:
+    import ssl
 
 _VERSION = 1
 _MOST_WAITING = 500  # then the oldest go: a webhook that is away for weeks must not fill the volume
@@ -51,6 +54,19 @@ class Message:
     facts: dict[str, Any]
 
 
+def trusting() -> ssl.SSLContext:
+    """Give a TLS context that trusts the system's CAs, and those of each usual variable: the webhook may be a company's own."""
+    import ssl
+
+    context = ssl.create_default_context()
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"):
+        try:
+            context.load_verify_locations(os.environ.get(name) or None)
+        except (OSError, TypeError):
+            continue  # not set, or no certificates: the system's will do
+    return context
+
+
 def webhook(url: str) -> Post:
     """Give what posts to `url`. No error of it shows the URL, which is a secret where it is Slack's."""
 
@@ -64,7 +80,10 @@ def webhook(url: str) -> Post:
 
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - http(s) by Kind.URL
         try:
-            urllib.request.build_opener(_NoRedirects).open(request, timeout=_TIMEOUT_S).close()
+            handlers: list[Any] = [_NoRedirects]
+            if url.lower().startswith("https:"):
+                handlers.append(urllib.request.HTTPSHandler(context=trusting()))
+            urllib.request.build_opener(*handlers).open(request, timeout=_TIMEOUT_S).close()
         except urllib.error.HTTPError as error:
             error.close()
             said = f"NOTIFY_URL answered {error.code}"

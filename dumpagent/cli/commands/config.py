@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 
 import click
 
 from dumpagent import settings
+from dumpagent.cli.bucket import settle
+from dumpagent.cli.environment import examine, tidy
 from dumpagent.cli.options import refuse, shown, warn_of_unknown_variables
 from dumpagent.cli.unknown import SDK_VARIABLES
 from dumpagent.dumps.text import printable
 from dumpagent.errors import BadSettings
 from dumpagent.secrets import NET
 from dumpagent.setting import Kind, Setting, declared
+from dumpagent.settings import S3
 
 _HIDDEN = "***"
 _SECRET_OF_THE_SDK = {"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
@@ -53,7 +57,24 @@ def command(as_json: bool, only_set: bool) -> None:
         for line in lines:
             note = "not accepted" if line.wrong else line.source
             click.echo(f"{line.name:<{width}}  {line.value:<28}  {note}".rstrip())
+    environ = dict(os.environ)
+    tidy(environ)
+    wrong += examine(environ)
+    if environ.get("S3_BUCKET"):
+        wrong += _of_the_store(environ)
     refuse(wrong)
+
+
+def _of_the_store(environ: Mapping[str, str]) -> list[BadSettings]:
+    """Give what is wrong with the store's settings taken together."""
+    values = {}
+    for field, (setting, _default) in declared(S3).items():
+        if text := environ.get(setting.env):
+            try:
+                values[field] = setting.parse(text)
+            except BadSettings:
+                continue  # told already, by itself
+    return settle(S3(**values), environ)[1]
 
 
 def _settings(wrong: list[BadSettings]) -> list[Line]:

@@ -171,7 +171,6 @@ class SdkClient:
 
         from dumpagent.store.s3.session import new_session
         from dumpagent.store.s3.tls import blockwise
-        from dumpagent.store.s3.trust import ca_file_set
 
         core = new_session()
         session = boto3.session.Session(botocore_session=core)
@@ -199,7 +198,7 @@ class SdkClient:
                     endpoint_url=self._settings.endpoint_url or None,
                     # A store of one's own has no regions, but the signature needs one.
                     region_name=session.region_name or ("us-east-1" if own_endpoint else None),
-                    verify=ca_file_set(core.get_config_variable("ca_bundle")),
+                    verify=core.get_config_variable("ca_bundle"),
                     config=config,
                 )
         except ValueError as error:  # an endpoint URL or a region that the SDK cannot parse

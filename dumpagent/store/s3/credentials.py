@@ -26,11 +26,12 @@ def find_credentials() -> Credentials:
     """
     import datetime as dt
 
-    import botocore.session
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from dumpagent.store.s3.session import new_session
+
     try:
-        found = botocore.session.get_session().get_credentials()
+        found = new_session().get_credentials()
         if found is None:
             raise Refused(
                 "the SDK found no credentials",

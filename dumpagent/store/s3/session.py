@@ -6,7 +6,10 @@ import contextlib
 import os
 
 import botocore.session
+from botocore.exceptions import BotoCoreError
 from botocore.loaders import Loader
+
+from dumpagent.store.s3.trust import ca_file_set
 
 
 class _Catalogue(Loader):
@@ -29,4 +32,7 @@ def new_session() -> botocore.session.Session:
     session = botocore.session.Session()
     if not session.get_config_variable("data_path"):  # AWS_DATA_PATH: models of the user's own come first
         session.register_component("data_loader", _Catalogue())
+    # STS and the store alike: the SDK itself asks the other tools' variables for neither, or for one of them.
+    with contextlib.suppress(BotoCoreError):  # a profile that is not there: asking for credentials tells
+        session.set_config_variable("ca_bundle", ca_file_set(session.get_config_variable("ca_bundle")))
     return session
