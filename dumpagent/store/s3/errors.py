@@ -248,7 +248,7 @@ def _from_connection(error: Exception, what: str) -> DumpagentError:
     ):  # the web identity's token, while the pod is being set up
         return Refused(
             f"{what}: {error.filename} cannot be read: {error.strerror}",
-            hint="correct AWS_WEB_IDENTITY_TOKEN_FILE, or mount the token that it names",
+            hint="correct the variable that names it (AWS_WEB_IDENTITY_TOKEN_FILE, or for EKS Pod Identity AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE), or mount the token",
         )
     if isinstance(error, sdk.NoCredentialsError | sdk.PartialCredentialsError):
         return Refused(
