@@ -26,7 +26,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "reindex": ("dumpagent reindex",),
     "cleanup": ("dumpagent cleanup --mount-target /host/mnt/dump",),
     "config": ("dumpagent config", "dumpagent config --set", "dumpagent config --json"),
-    "memory-watch": ("dumpagent memory-watch --dump-root /mnt/dump --node-name worker-1",),
+    "memory-watch": (
+        "dumpagent memory-watch --dump-root /mnt/dump --node-name worker-1",
+        "dumpagent memory-watch --once",
+    ),
     "doctor": ("dumpagent doctor", "dumpagent doctor --json"),
 }
 

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
 
-from dumpagent.doctor import access, container, dumps, mounts, network, roundtrip, volume, wakeups
+from dumpagent.doctor import access, container, dumps, memory, mounts, network, roundtrip, volume, wakeups
 from dumpagent.doctor.canary import canary
 from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.doctor.timeouts import Look, guarded, of_store, of_volume
@@ -26,6 +26,7 @@ class Doctor:
         *,
         find_credentials: Callable[[], Credentials],
         profile: Callable[[], tuple[bool | None, str | None]] = lambda: (None, None),
+        list_pods: memory.ListPods | None = None,
         now: Callable[[], float] = time.time,
         patience_s: float = _PATIENCE_S,
     ) -> None:
@@ -36,7 +37,7 @@ class Doctor:
             find_credentials,
             profile,
         )
-        self._now, self._patience_s = now, patience_s
+        self._list_pods, self._now, self._patience_s = list_pods, now, patience_s
 
     def examine(self) -> Iterator[Finding]:
         """Give the findings, each as soon as it is there."""
@@ -44,6 +45,7 @@ class Doctor:
         yield from guarded("rights", container.rights).findings
         yield from guarded("mount", lambda: mounts.mount(self._patient.root)).findings
         writable = yield from self._volume()
+        yield from of_store("memory", lambda: memory.memory(self._list_pods), self._patience_s).findings
         reachable = yield from self._network()
         yield from of_store(
             "credentials", lambda: access.credentials(self._find_credentials), self._patience_s

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.needs("promtool")
 
 WHO = 'job="dumpagent",node="worker-1",'
 MOUNT, UPLOAD = WHO + 'pod="dump-volume-manager-0"', WHO + 'pod="heap-dump-s3-uploader-0"'
+WATCH = WHO + 'pod="heap-dump-memory-watch-x"'
 _DAY = 1440  # one sample a minute
 # Of a node where all is well: a dump every six hours, a restart of the uploader at noon, the volume in use.
 HEALTHY: dict[str, str] = {
@@ -55,6 +56,7 @@ HEALTHY: dict[str, str] = {
     f"dumpagent_store_reachable{{{UPLOAD}}}": f"1x{_DAY}",
     f"dumpagent_volume_free_bytes{{{UPLOAD}}}": f"60000000000x{_DAY}",
     f"dumpagent_volume_size_bytes{{{UPLOAD}}}": f"100000000000x{_DAY}",
+    f'dumpagent_containers_killed_total{{{WATCH},cause="native_memory"}}': f"0x{_DAY}",
     f"dumpagent_largest_dump_bytes{{{UPLOAD}}}": f"0x300 4000000000x{_DAY - 301}",
 }
 
@@ -115,6 +117,10 @@ FAULTS = [
     _fault("remount fails", "DumpAgentTrouble", trouble__remount="0x59 1x60"),
     _fault("not shared", "DumpVolumeUnshared", trouble__unshared="0x59 1x60"),
     _fault("own fault", "DumpAgentFaulty", agent_faults_total="0x59 1x60"),
+    _fault("killed by the kernel", "DumpNeverWritten", containers_killed_total__native_memory="0x59 1x60"),
+    Fault("a heap that does not fit below the limit",
+          {f'dumpagent_memory_missing_bytes{{{WATCH},app_namespace="shop",app_pod="a",app_container="app"}}': "_x59 1e8x60"},
+          frozenset({"DumpMemoryTight"})),
     Fault("agent killed again and again",
           {f"process_start_time_seconds{{{UPLOAD}}}": "1x59 10+60x60"}, frozenset({"DumpAgentRestarting"})),
     Fault("agent silent", {f"up{{{UPLOAD}}}": "1x59 0x60"}, frozenset({"DumpAgentDown"})),
@@ -192,7 +198,7 @@ def test_every_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on() -> 
 
 def test_every_metric_that_a_rule_asks_for_exists() -> None:
     golden = REPOSITORY / "tests" / "unit" / "observe" / "golden"
-    known = "".join((golden / f"{mode}.txt").read_text() for mode in ("mount", "upload"))
+    known = "".join((golden / f"{mode}.txt").read_text() for mode in ("mount", "upload", "memory-watch"))
     for rule in rules():
         for metric in re.findall(r"\bdumpagent_\w+", rule["expr"]):
             assert re.search(rf"^{metric}[ {{]", known, re.MULTILINE), metric

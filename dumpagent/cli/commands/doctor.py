@@ -11,6 +11,7 @@ import threading
 
 import click
 
+from dumpagent.cli.node_pods import pods_of
 from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.doctor.examination import Doctor
@@ -55,7 +56,8 @@ def command(
     def profile() -> tuple[bool | None, str | None]:
         return store.profile.storage_class, store.profile.digest.value if store.profile.digest else None
 
-    doctor = Doctor(patient, store, find_credentials=find_credentials, profile=profile)
+    pods = pods_of(place.node_name, root)
+    doctor = Doctor(patient, store, find_credentials=find_credentials, profile=profile, list_pods=pods)
     if as_json:
         findings = []
         for finding in doctor.examine():

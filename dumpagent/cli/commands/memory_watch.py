@@ -6,15 +6,17 @@ import dataclasses
 import functools
 import os
 import socket
+import sys
 import threading
 
 import click
 
 from dumpagent import __version__
 from dumpagent.cli.listeners import Audience
+from dumpagent.cli.node_pods import pods_of
 from dumpagent.cli.options import takes
 from dumpagent.cli.status import open_status
-from dumpagent.errors import BadSettings
+from dumpagent.errors import BadSettings, Refused
 from dumpagent.kernel.files import replace_file
 from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.memory_watch.cgroups import hierarchy
@@ -43,6 +45,9 @@ _BEAT_BELIEVED_S = 120.0
     Logging,
     without=("pod_events", "notify_store_after_s"),
 )
+@click.option(
+    "--once", is_flag=True, help="List the containers that would be killed so, then exit: 1 if there are any."
+)
 def command(
     watching: MemoryWatch,
     volume: Volume,
@@ -51,6 +56,7 @@ def command(
     metrics: Metrics,
     notifying: Notifying,
     logging: Logging,
+    once: bool,
 ) -> None:
     """Watch the memory of this node's pods, and tell when the kernel kills a container that left no heap dump.
 
@@ -62,6 +68,8 @@ def command(
     place = dataclasses.replace(place, node_name=place.node_name or host, pod_name=place.pod_name or host)
     audience = Audience(log_to(None, logging))
     root = volume.dump_root.rstrip("/") or "/"
+    if once:
+        sys.exit(_list_tight(place.node_name, root))
     try:
         tree = hierarchy(watching.cgroup_root)
     except OSError as error:
@@ -105,6 +113,22 @@ def command(
         )
         watch(watcher.step, interval_s=watching.interval_s, pulse=pulse, shutdown=shutdown, tell=audience)
         audience(AgentStopped(mode="memory-watch"))
+
+
+def _list_tight(node: str, root: str) -> int:
+    from dumpagent.doctor.finding import Result
+    from dumpagent.doctor.memory import memory
+    from dumpagent.doctor.table import show
+
+    pods = pods_of(node, root)
+    if pods is None:
+        raise Refused(
+            "pods cannot be listed from here: no token of a service account",
+            hint="run it in a pod of manifests/memory-watch, with MEMORY_WATCH_PODS=true",
+        )
+    findings = list(memory(pods))
+    show(findings)
+    return 0 if all(finding.result is Result.OK for finding in findings) else 1
 
 
 def _api_server() -> Ask:

@@ -57,7 +57,11 @@ class MemoryWatchMetrics(DaemonMetrics):
         self._missing = self._gauge(
             "dumpagent_memory_missing_bytes",
             "by how much a container's limit is below its heap and usual native memory; only of those that are tight",
-            ["namespace", "pod", "container"],  # a node has at most some hundred; their series end with them
+            [
+                "app_namespace",
+                "app_pod",
+                "app_container",
+            ],  # some hundred on a node at most; their series end with them
         )
 
     def _count(self, event: Event) -> None:

@@ -23,6 +23,8 @@ from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.dumps.model import Identity
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Refused, Unreachable
+from dumpagent.memory_watch.pods import PodSpec
+from dumpagent.notify.api_server import Forbidden
 from dumpagent.probes.heartbeat import Heartbeat
 from dumpagent.settings import Place
 from dumpagent.store.protocol import LookRefused
@@ -73,8 +75,9 @@ def examine(
     }  # fmt: skip
     now = more.pop("now", time.time)
     profile = more.pop("profile", lambda: (True, "crc32"))
+    list_pods = more.pop("list_pods", None)
     doctor = Doctor(
-        Patient(**settings | more), store or MemoryStore(), profile=profile, now=now, patience_s=patience_s,
+        Patient(**settings | more), store or MemoryStore(), profile=profile, list_pods=list_pods, now=now, patience_s=patience_s,
         find_credentials=credentials or (lambda: Credentials("env", None)),
     )  # fmt: skip
     return {finding.name: finding for finding in doctor.examine()}
@@ -108,6 +111,44 @@ def test_what_fails_or_warns_always_says_what_to_do(tmp_path: Path, endpoint: st
     found = examine(tmp_path, endpoint, _Refusing(), profile=lambda: (False, "none"))
     for finding in found.values():
         assert finding.fix or finding.result in (Result.OK, Result.SKIPPED), finding
+
+
+def _pod(*, memory: str) -> PodSpec:
+    spec = {
+        "name": "app",
+        "env": [{"name": "JAVA_TOOL_OPTIONS", "value": "-Xmx1g"}],
+        "resources": {"limits": {"memory": memory}},
+    }
+    return PodSpec("u", "shop", "orders-1", True, (spec,))
+
+
+def test_a_container_that_the_kernel_will_kill_before_a_dump_is_named(tmp_path: Path, endpoint: str) -> None:
+    found = examine(tmp_path, endpoint, list_pods=lambda: {"u": _pod(memory="1Gi")})["memory"]
+    assert found.result is Result.WARNING
+    assert "container app of shop/orders-1: limit 1024 MiB, heap at most 1024 MiB (-Xmx1g)" in found.seen
+    assert found.fix == "raise the limit to 1152 MiB, or lower the heap"
+
+
+def test_a_heap_that_fits_below_its_limit_is_well(tmp_path: Path, endpoint: str) -> None:
+    found = examine(tmp_path, endpoint, list_pods=lambda: {"u": _pod(memory="1200Mi")})["memory"]
+    assert (found.result, found.seen) == (
+        Result.OK,
+        "1 pods use the dump volume, and no known heap is too large",
+    )
+
+
+def test_without_the_right_to_list_pods_nothing_is_claimed_of_their_memory(
+    tmp_path: Path, endpoint: str
+) -> None:
+    """Unknown is not well; and it says where the answer can be had."""
+
+    def refuse() -> dict[str, PodSpec]:
+        raise Forbidden("the API server answered 403")
+
+    for list_pods in (None, refuse):
+        found = examine(tmp_path, endpoint, list_pods=list_pods)["memory"]
+        assert found.result is Result.SKIPPED
+        assert "memory-watch --once" in found.fix
 
 
 class _Refusing(MemoryStore):

@@ -273,7 +273,7 @@ def test_a_tight_container_is_counted_by_name_until_it_is_gone(tmp_path: Path, v
     world = World(tmp_path, version, options="-Xmx250m")
     world.hear = metrics
     world.grow(100)
-    series = 'dumpagent_memory_missing_bytes{container="app",namespace="shop",pod="orders-1"} '
+    series = 'dumpagent_memory_missing_bytes{app_container="app",app_namespace="shop",app_pod="orders-1"} '
     (line,) = [line for line in metrics.text().decode().splitlines() if line.startswith(series)]
     assert float(line.removeprefix(series)) == (250 + 64 - 256) * MIB + 250 * MIB // 16
     world.listing = dict
