@@ -100,7 +100,8 @@ class Verdict:
     """What is known of one dump file now.
 
     `reason` is one clause for a person. `due` says that it may be claimed and uploaded now; if it is not due,
-    `recheck_s` is when a new look can tell more (seconds from now; None: at the next event or scan).
+    `recheck_s` is when a new look can tell more (seconds from now; None: at the next event or scan). `claimable`: it is
+    not due, but nobody writes it and its name may be freed.
     """
 
     state: State
@@ -108,6 +109,7 @@ class Verdict:
     due: bool
     recheck_s: float | None = None
     facts: DumpFacts | None = None
+    claimable: bool = False
 
 
 def dump_time_ms(dump: DumpFile, facts: DumpFacts | None) -> int:

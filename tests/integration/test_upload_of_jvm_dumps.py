@@ -231,3 +231,26 @@ def test_a_jvm_that_is_killed_in_mid_dump_leaves_a_truncated_dump_that_is_stored
         assert uploaded["verdict"] == "truncated"
         assert not path.exists()
     assert list(stored()) == ["java_pid1.hprof"]
+
+
+def test_a_jvm_that_is_killed_in_mid_dump_and_restarted_finds_its_name_free_ten_seconds_later(
+    moto: StoreServer,
+    bucket: str,
+    stored: Callable[[], dict[str, int]],
+    tmp_path: Path,
+    any_jdk: Jdk,
+) -> None:
+    """The upload of the cut dump waits FILE_STABLE_TIME; its name must not."""
+    path = tmp_path / "java_pid1.hprof"
+    with Agent(tmp_path, moto, bucket, FILE_STABLE_TIME="25") as agent:
+        with any_jdk.start_leaky(tmp_path, xmx_mib=400) as app:
+            app.ask("fill 250")
+            app.tell(f"dump {path} all")
+            while not path.exists() or path.stat().st_size < 1 << 20:
+                time.sleep(0.001)
+            app.kill()
+        agent.wait_for("dump_claimed", timeout_s=10)
+        assert "Unable to create" not in any_jdk.run_oom(path, xmx_mib=16).stdout
+        uploaded = agent.wait_for("dump_uploaded", 2)
+    assert [line["verdict"] for line in uploaded] == ["complete", "truncated"]
+    assert len(stored()) == 2

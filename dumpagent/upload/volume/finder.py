@@ -264,6 +264,8 @@ class Finder:
             verdict = self._judge.judge(dump)
             entry.verdict = verdict
             if not verdict.due:
+                if verdict.claimable:
+                    self._backlog.refresh(entry, self._claimed(dump, verdict))
                 return verdict.recheck_s
             dump = self._claimed(dump, verdict)
             parts = segment_files_of(dump) if verdict.state in (State.TRUNCATED, State.UNKNOWN) else []

@@ -24,6 +24,8 @@ from dumpagent.upload.volume.files import find, open_dump, segment_files_of
 _LOOK_S = 0.3
 # How often to ask again while somebody writes: close events come a moment before the kernel forgets the writer.
 _WRITER_RECHECK_S = (0.1, 30.0)
+# How long a cut dump keeps the name that its JVM, started again, needs for the next one.
+_NAME_KEPT_S = 1.0
 # By how much we let the clock of a file server lie before we believe that a file is old.
 _CLOCK_LIE_S = 3600.0
 _INCOMPLETE = (Shape.OPEN, Shape.CUT, Shape.BROKEN)
@@ -150,7 +152,13 @@ class CompletenessJudge:
             return Verdict(State.WRITING, reason, due=False, recheck_s=_WRITER_RECHECK_S[0], facts=seen.facts)
         cut = walked.shape in _INCOMPLETE or (walked.shape is Shape.EMPTY and bool(segment_files))
         state = State.TRUNCATED if cut else State.NOT_A_DUMP
-        return self._wait(state, walked.reason + _beside(segment_files), still_s, seen)
+        verdict = self._wait(state, walked.reason + _beside(segment_files), still_s, seen)
+        if verdict.due or not (cut or walked.shape is Shape.EMPTY):
+            return verdict
+        # The kernel says that nobody writes, the records that it is cut: the quiet time is for the upload alone.
+        if still_s >= _NAME_KEPT_S:
+            return dataclasses.replace(verdict, claimable=True)
+        return dataclasses.replace(verdict, recheck_s=min(verdict.recheck_s or 0.0, _NAME_KEPT_S - still_s))
 
     def _notice(self, seen: _Seen, still: tuple[Identity, ...], *, doubt_s: float = 0.0) -> float:
         """Give for how many seconds nothing has changed, by our clock or by the files' age less `doubt_s`."""

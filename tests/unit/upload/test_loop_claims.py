@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from dumpagent.dumps.model import DumpFacts, DumpFile
@@ -25,6 +26,9 @@ def loop_on(
     store: MemoryStore,
     told: Told,
     claiming: Callable[[DumpFile, DumpFacts | None], DumpFile] = claim,
+    *,
+    quiet_s: float = 0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> UploadLoop:
     ledger = Ledger(f"{volume.root}/.dumpagent", store=store.name)
     ledger.load()
@@ -33,7 +37,8 @@ def loop_on(
         store=store,
         ledger=ledger,
         sender=Uploader(store, Place(node_name="n"), part_bytes=PART),
-        judge=CompletenessJudge(quiet_s=0),
+        judge=CompletenessJudge(quiet_s=quiet_s, monotonic=clock),
+        monotonic=clock,
         tell=told,
         stop=threading.Event(),
         retention_days=7,
@@ -159,3 +164,32 @@ def test_a_file_that_an_event_names_is_taken_up_without_a_scan(
     assert loop.bring_next(timeout_s=0) is None
     assert loop.look() is None
     assert told.names().count("dump_found") == 1
+
+
+def test_the_name_of_a_cut_dump_is_free_within_two_seconds_and_the_next_dump_is_not_lost(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    """Killed in its dump, restarted, out of memory ten seconds later: both dumps are stored, each under its own key."""
+    now = [1000.0]
+    cut, whole = MAKE.dump(segments=3)[:-20], MAKE.dump(segments=2)
+    loop = loop_on(volume, store, told, quiet_s=120, clock=lambda: now[0])
+    volume.dump("app/java_pid1.hprof", cut)
+    loop.look()
+    now[0] += 1.5
+    loop.look_again()
+    assert names(volume) == [f"{CLAIMED}.hprof"]
+    assert loop.counts.pending == 1
+    volume.dump("app/java_pid1.hprof", whole)
+    now[0] += 8.5
+    loop.look()
+    while loop.bring_next(timeout_s=0):
+        pass
+    assert contents(store) == {"app/java_pid1.hprof": whole}
+    now[0] += 120
+    loop.look()
+    while loop.bring_next(timeout_s=0):
+        pass
+    assert contents(store) == {"app/java_pid1.hprof": whole, f"app/{CLAIMED}.hprof": cut}
+    assert len(told.of("dump_claimed")) == 2
+    counts = loop.counts
+    assert (counts.seen, counts.uploaded, counts.failed) == (2, 2, 0)

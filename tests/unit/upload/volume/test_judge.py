@@ -109,7 +109,8 @@ def test_what_is_not_complete_waits_for_quiet_time_and_is_then_due(
     bench: Bench, content: bytes, state: State
 ) -> None:
     bench.write(content)
-    for left_s in (120, 119, 1):
+    bench.judge.judge(bench.dump)
+    for left_s in (118, 117, 1):
         bench.clock = 1000 + QUIET_S - left_s
         verdict = bench.judge.judge(bench.dump)
         assert (verdict.state, verdict.due) == (state, False)
@@ -246,3 +247,33 @@ def test_a_lease_does_not_outlive_the_look(bench: Bench) -> None:
     bench.judge.judge(bench.dump)
     fd = os.open(bench.path, os.O_WRONLY | os.O_NONBLOCK)  # EWOULDBLOCK while somebody holds a lease
     os.close(fd)
+
+
+@pytest.mark.parametrize("content", [b"", b"JAVA PROF", MAKE.head(), MAKE.dump()[:-9], members(MAKE.dump())[:-3]])
+def test_a_cut_dump_that_nobody_writes_may_be_renamed_after_a_second_and_uploaded_after_the_quiet_time(
+    bench: Bench, content: bytes
+) -> None:
+    bench.write(content)
+    verdict = bench.judge.judge(bench.dump)
+    assert (verdict.due, verdict.claimable, verdict.recheck_s) == (False, False, pytest.approx(1.0, abs=0.1))
+    bench.clock += 1.1
+    verdict = bench.judge.judge(bench.dump)
+    assert (verdict.due, verdict.claimable) == (False, True)
+    bench.clock += QUIET_S
+    assert bench.judge.judge(bench.dump).due
+
+
+@pytest.mark.parametrize("writer", [WriterState.WRITER, WriterState.UNKNOWN])
+def test_a_cut_dump_keeps_its_name_while_somebody_may_write_it(bench: Bench, writer: WriterState) -> None:
+    bench.write(MAKE.dump()[:-9])
+    bench.writer = writer
+    for _ in range(3):
+        assert not bench.judge.judge(bench.dump).claimable
+        bench.clock += QUIET_S / 4
+
+
+def test_a_file_that_is_no_dump_keeps_its_name_for_the_quiet_time(bench: Bench) -> None:
+    bench.write(b"PK\3\4 somebody's archive, still being unpacked in steps")
+    bench.judge.judge(bench.dump)
+    bench.clock += 10
+    assert not bench.judge.judge(bench.dump).claimable
