@@ -131,6 +131,14 @@ class Watching:
         True, "CLAIM", Kind.SWITCH,
         "rename a finished dump to <stem>.<dump time>.hprof, so that the JVM's next dump finds its name free",
     )  # fmt: skip
+    include: str = setting(
+        "", "INCLUDE", Kind.TEXT,
+        "patterns of files that are dumps whatever they begin with, as `*.dump, shop/*/heap`; a file that begins as a dump is one anyway",
+    )  # fmt: skip
+    exclude: str = setting(
+        "", "EXCLUDE", Kind.TEXT,
+        "patterns of files and directories below DUMP_ROOT that are left alone, as `scratch/*, *.old`; snapshots, lost+found and trash are anyway",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

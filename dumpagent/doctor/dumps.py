@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from dumpagent.doctor.finding import Finding, Result
 from dumpagent.dumps.model import DumpFile, State, Verdict
 from dumpagent.upload.volume.judge import CompletenessJudge
+from dumpagent.upload.volume.left_alone import CORE_HINT
+from dumpagent.upload.volume.recognise import FileRules, Recogniser
 from dumpagent.upload.volume.scan import scan
 
 _MOST = 20  # the newest; each costs some milliseconds
 _FRESH_S = 86400.0  # what was cut longer ago is known, and fails nothing any more
 
 
-def dumps(root: str, state_dir: str, *, quiet_s: float, now: float) -> Iterator[Finding]:
-    """Name what cannot be looked at, and dumps that were cut."""
-    found = scan(root, skip=frozenset({state_dir}))
+def dumps(
+    root: str, state_dir: str, *, quiet_s: float, now: float, rules: FileRules | None = None
+) -> Iterator[Finding]:
+    """Name what cannot be looked at, what is left alone, and dumps that were cut."""
+    found = scan(root, skip=frozenset({state_dir}), recogniser=Recogniser(rules))
     unreadable = dict(found.unreadable)
     judge = CompletenessJudge(quiet_s=quiet_s)
     judged: list[tuple[Verdict, DumpFile]] = []
@@ -31,6 +35,11 @@ def dumps(root: str, state_dir: str, *, quiet_s: float, now: float) -> Iterator[
         yield Finding(
             "dumps", Result.FAILED, f"{len(unreadable)} paths cannot be looked at, such as {path}: {reason}",
             "give the agent DAC_OVERRIDE; mend the file system",
+        )  # fmt: skip
+    if found.left_alone:
+        file = found.left_alone[-1]
+        yield Finding(
+            "dumps", Result.WARNING, f"{len(found.left_alone)} core files are left alone, such as {file.relpath}", CORE_HINT
         )  # fmt: skip
     cut = [(verdict, dump) for verdict, dump in judged if verdict.state is State.TRUNCATED]
     if cut:

@@ -63,7 +63,9 @@ class Doctor:
             "volume": lambda: volume.answers(root),
             "volume writes": lambda: volume.takes_writes(state_dir),
             "space": lambda: volume.space(root, state_dir, self._store.name),
-            "dumps": lambda: dumps.dumps(root, state_dir, quiet_s=patient.quiet_s, now=self._now()),
+            "dumps": lambda: dumps.dumps(
+                root, state_dir, quiet_s=patient.quiet_s, now=self._now(), rules=patient.rules
+            ),
             "wake-ups": lambda: wakeups.wakeups(root),
         }
         writable = False

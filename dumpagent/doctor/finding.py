@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dumpagent.settings import Place
+from dumpagent.upload.volume.recognise import FileRules
 
 
 class Result(enum.Enum):
@@ -49,3 +50,4 @@ class Patient:
     ca_file: str  # whom TLS trusts
     storage_class: str
     quiet_s: float
+    rules: FileRules = field(default_factory=FileRules)

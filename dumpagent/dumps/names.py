@@ -1,5 +1,7 @@
 """The one grammar of heap dump names: which file names are dumps, and what was put into them later.
 
+HeapDumpPath may be any name: a file that is a dump by its first bytes (`dumps/kind.py`) has a stem and a suffix too.
+
 Upload, rescue, keys, `ls`, `get`, notifications and pod Events all ask here. Pure functions on file names (no
 directories), `str` with surrogateescape.
 """
@@ -51,6 +53,18 @@ def parse(name: str) -> DumpName | None:
     return DumpName(found["stem"], found["suffix"], segment["end"] if segment else "") if found else None
 
 
+def parts_of(name: str) -> DumpName:
+    """Give the parts of any file's name, should it hold a dump: `heap` has no suffix, `oom.dump` has `.dump`."""
+    if found := parse(name):
+        return found
+    segment = _SEGMENT.fullmatch(name)
+    base = segment["base"] if segment else name
+    stem, suffix = os.path.splitext(base)
+    if _STAMPED.fullmatch(suffix) or _RESCUED.fullmatch(suffix):
+        stem, suffix = base, ""
+    return DumpName(stem, suffix, segment["end"] if segment else "")
+
+
 def is_dump_name(name: str) -> bool:
     """Say whether a file of this name is taken for a heap dump; its segment files (`.p<N>`) are not."""
     return _DUMP.fullmatch(name) is not None
@@ -66,6 +80,12 @@ def dump_of_segment(name: str) -> str | None:
     """Give the name of the dump that the segment file `name` (`X.hprof.p0`) belongs to; None if it is none."""
     found = _SEGMENT.fullmatch(name)
     return found["base"] if found and is_dump_name(found["base"]) else None
+
+
+def base_of_segment(name: str) -> str | None:
+    """Give what the file `name` would be a segment file of, if that is a dump, whatever its name."""
+    found = _SEGMENT.fullmatch(name)
+    return found["base"] if found and found["base"] else None
 
 
 def with_tag(name: str, tag: str) -> str:
@@ -95,21 +115,18 @@ def stamp(dump_time_ms: int) -> str:
 
 
 def claimed_name(name: str, dump_time_ms: int, *, count: int = 1) -> str:
-    """Give the name that the dump `name` gets when it is claimed: its time before `.hprof`.
+    """Give the name that the dump `name` gets when it is claimed: its time before `.hprof`, or its last dot.
 
     `count` above 1 makes a different name for another dump of the same name and second (`<time>-2`).
     A name that already carries this dump's time stays as it is; a segment file (`.p0`) is named after its dump. Raises
-    ValueError if `name` is neither, or the time is impossible.
+    ValueError if the time is impossible.
     """
     original = original_name(name, dump_time_ms)
     if original != name and count == 1:
         return name
-    base = dump_of_segment(original) or original
-    found = _DUMP.fullmatch(base)
-    if not found:
-        raise ValueError(f"{name!r} is not the name of a heap dump")
+    found = parts_of(original)
     again = f"-{count}" if count > 1 else ""
-    return f"{found['stem']}.{stamp(dump_time_ms)}{again}{found['suffix']}{original[len(base) :]}"
+    return f"{found.stem}.{stamp(dump_time_ms)}{again}{found.suffix}{found.segment}"
 
 
 def original_name(name: str, dump_time_ms: int) -> str:
@@ -117,11 +134,10 @@ def original_name(name: str, dump_time_ms: int) -> str:
 
     Any other name, also one with a stamp of another time, is the original itself.
     """
-    base = dump_of_segment(name) or name
-    found = _DUMP.fullmatch(base)
-    stamped = _STAMPED.fullmatch(found["stem"]) if found else None
-    if not found or not stamped or not 0 <= dump_time_ms <= LATEST_MS:
+    if not 0 <= dump_time_ms <= LATEST_MS:
         return name
-    if stamped["stamp"] != stamp(dump_time_ms):
+    found = parts_of(name)
+    stamped = _STAMPED.fullmatch(found.stem)
+    if not stamped or stamped["stamp"] != stamp(dump_time_ms):
         return name
-    return stamped["stem"] + found["suffix"] + name[len(base) :]
+    return stamped["stem"] + found.suffix + found.segment

@@ -6,6 +6,7 @@ import os
 import threading
 from dataclasses import dataclass
 
+from dumpagent.dumps.globs import Globs
 from dumpagent.kernel.beneath import opened_directory
 from dumpagent.kernel.owned import own_directory
 from dumpagent.observe.barrier import Barrier
@@ -22,6 +23,7 @@ from dumpagent.upload.transfer.sweep import Sweep
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.claim import claim
 from dumpagent.upload.volume.judge import CompletenessJudge
+from dumpagent.upload.volume.recognise import FileRules, Recogniser
 from dumpagent.upload.worker import ShowProgress
 
 _NAME_TAKEN = "find the application of this user on the node: it made a name that is the agent's"
@@ -100,5 +102,6 @@ def build_loop(
         sweep=Sweep(store, ledger, tell, prefix=plan.prefix, node=plan.place.node_name),
         claim=claim if plan.watching.claim and not plan.dry_run else None,
         progress=progress,
+        recogniser=Recogniser(FileRules(Globs(plan.watching.include), Globs(plan.watching.exclude))),
         index=Indexer(store, plan.place, tell, prefix=plan.prefix).write,
     )

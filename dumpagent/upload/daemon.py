@@ -30,6 +30,7 @@ _LEAST_RECHECK_S = 0.05
 _FAULT_WAIT_S = 1.0
 _UNANSWERED_S = 120.0  # the SDK's own tries end before, where anything answers at all
 _BEAT_EVERY_S = 10.0
+_OTHERS_EVERY_S = 1.0
 _FORK_HINT = "raise the pod's pids limit (podPidsLimit of the kubelet) or its memory limit"
 
 
@@ -54,7 +55,8 @@ class Daemon:
     ) -> None:
         self._loop, self._ledger, self._pulse, self._tell, self._ending = loop, ledger, pulse, tell, ending
         self._watching = watching
-        self._next_scan = self._recheck_s = 0.0
+        self._next_scan = self._recheck_s = self._others_at = 0.0
+        self._others: set[str] = set()
         self._warming = Warming(warm_up)
         self._probing = StoreProbing(s3, loop, tell, every_s=asking.store_check_interval_s)
 
@@ -120,14 +122,27 @@ class Daemon:
             recheck_s = self._loop.look()
             if not self._loop.root_incident:
                 _measure_space(self._loop.root, self._tell)
-        elif woken.relpaths:
-            recheck_s = self._loop.look_at(woken.relpaths)
+        elif relpaths := woken.relpaths | self._due_others(woken):
+            recheck_s = self._loop.look_at(relpaths, created=woken.created)
+        elif woken.created:
+            recheck_s = self._loop.look_at((), created=woken.created)
         else:
             recheck_s = self._loop.look_again()
         self._recheck_s = _BEAT_EVERY_S if recheck_s is None else max(recheck_s, _LEAST_RECHECK_S)
 
+    def _due_others(self, woken: Woken) -> set[str]:
+        """Give the files that have no dump's name and may be finished: a second's at a time, as logs are written often."""
+        self._others |= woken.others
+        if not self._others or time.monotonic() < self._others_at:
+            return set()
+        self._others_at = time.monotonic() + _OTHERS_EVERY_S
+        due, self._others = self._others, set()
+        return due
+
     def _wait_s(self) -> float:
-        return min(self._next_scan - time.monotonic(), _BEAT_EVERY_S, self._recheck_s)
+        now = time.monotonic()
+        others_s = max(_LEAST_RECHECK_S, self._others_at - now) if self._others else _BEAT_EVERY_S
+        return min(self._next_scan - now, _BEAT_EVERY_S, self._recheck_s, others_s)
 
     def _beat(self) -> None:
         if trouble := self._loop.root_incident:

@@ -25,6 +25,7 @@ from dumpagent.upload.transfer.sweep import Sweep
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
+from dumpagent.upload.volume.recognise import Recogniser
 from dumpagent.upload.volume.watch import Watch
 from dumpagent.upload.worker import Index, Outcome, ShowProgress, UploadWorker, no_index, no_progress
 
@@ -66,6 +67,7 @@ class UploadLoop:
         sweep: Sweep | None = None,
         progress: ShowProgress = no_progress,
         index: Index = no_index,
+        recogniser: Recogniser | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
@@ -84,6 +86,7 @@ class UploadLoop:
             tell=tell,
             retention_s=retention_days * _DAY_S,
             barrier=self.barrier,
+            recogniser=recogniser or Recogniser(),
             monotonic=monotonic,
         )
         self._bringer = UploadWorker(
@@ -131,9 +134,9 @@ class UploadLoop:
         """Have every directory watched that is scanned from now on."""
         self._finder.watch = watch
 
-    def look_at(self, relpaths: Iterable[str]) -> float | None:
+    def look_at(self, relpaths: Iterable[str], *, created: Iterable[str] = ()) -> float | None:
         """Look at these files, which may be finished, and judge what waits, without a scan. Gives the same as `look`."""
-        return self._finder.look_at(relpaths)
+        return self._finder.look_at(relpaths, created=created)
 
     def look_again(self) -> float | None:
         """Judge the dumps that wait, without a scan. Gives the same as `look`."""

@@ -17,10 +17,12 @@ from dumpagent.cli.store import open_store
 from dumpagent.doctor.examination import Doctor
 from dumpagent.doctor.finding import Patient, Result
 from dumpagent.doctor.table import collect, show
+from dumpagent.dumps.globs import Globs
 from dumpagent.observe.log import log_to, printable
 from dumpagent.settings import S3, Logging, Place, Remembering, Runtime, Volume, Watching
 from dumpagent.store.s3.credentials import find_credentials
 from dumpagent.store.s3.trust import ca_file
+from dumpagent.upload.volume.recognise import FileRules
 
 
 @click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")
@@ -51,6 +53,7 @@ def command(
         root=root, state_dir=state_dir, runtime_dir=runtime.runtime_dir, place=place, prefix=s3.prefix,
         endpoint_url=s3.endpoint_url, ca_file=ca_file(),
         storage_class=s3.storage_class, quiet_s=watching.file_stable_time_s,
+        rules=FileRules(Globs(watching.include), Globs(watching.exclude)),
     )  # fmt: skip
 
     def profile() -> tuple[bool | None, str | None]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 
-from dumpagent.dumps.names import LATEST_MS, dump_of_segment, stamp, with_tag
+from dumpagent.dumps.names import LATEST_MS, base_of_segment, stamp, with_tag
 from dumpagent.kernel.lease import WriterState, release_lease, take_read_lease
 from dumpagent.kernel.mount import open_tree_clone
 from dumpagent.mount.backend import READY
@@ -120,7 +120,7 @@ class RescuePass:
                 elif stat.S_ISDIR(mode):
                     self._enter(hidden, volume, name, above)
                 elif stat.S_ISREG(mode):
-                    dumps.setdefault(dump_of_segment(name) or name, []).append(name)
+                    dumps.setdefault(base_of_segment(name) or name, []).append(name)
                 # Links, pipes and devices are nothing that a JVM writes: they stay.
         for base, names in dumps.items():
             with self._one_failing(above + base):

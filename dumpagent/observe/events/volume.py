@@ -49,6 +49,30 @@ class OwnerUncrowded(Recovery, level="info"):
     uid: int
 
 
+class FileLeftAlone(Event, level="warning"):
+    """A memory image lies below DUMP_ROOT that is not taken for a heap dump; told once."""
+
+    path: str
+    size_bytes: int
+    reason: str
+    hint: str
+
+
+class DirectorySkipped(Event, level="debug"):
+    """A scan does not look into this directory: a snapshot, another file system, a read-only mount, EXCLUDE; told once."""
+
+    path: str
+    reason: str
+
+
+class LeftAloneCounted(Event, level="debug"):
+    """What the last scan left alone: core files, files whose first bytes cannot be read, directories."""
+
+    cores: int
+    unreadable: int
+    directories: int
+
+
 class SpaceMeasured(Event, level="debug"):
     """How much space the volume has, and how much of it is free."""
 

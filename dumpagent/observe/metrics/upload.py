@@ -34,6 +34,7 @@ from dumpagent.observe.events.dumps import (
 )  # fmt: skip
 from dumpagent.observe.events.store import StoreAnswered, StoreChecked, StoreFailed, StoreRecovered
 from dumpagent.observe.events.volume import (
+    LeftAloneCounted,
     OtherAgentFound,
     OtherAgentGone,
     ScanFinished,
@@ -144,6 +145,13 @@ class UploadMetrics(DaemonMetrics):
         self._unreadable = self._gauge(
             "dumpagent_scan_unreadable_paths", "files and directories that the last scan could not look at"
         )
+        self._left_alone = self._gauge(
+            "dumpagent_left_alone",
+            "what the last scan left alone, which may hold a dump: core files, files whose first bytes cannot be read, directories",
+            ["kind"],
+        )
+        for kind in ("core", "unreadable", "directory"):
+            self._left_alone.labels(kind)
 
     def _add_store_and_volume(self) -> None:
         self._reachable = self._gauge(
@@ -193,6 +201,10 @@ class UploadMetrics(DaemonMetrics):
             self._scan_s.set(event.seconds)
             if not event.unreadable:
                 self._scanned_at.set(self._now())
+        elif isinstance(event, LeftAloneCounted):
+            self._left_alone.labels("core").set(event.cores)
+            self._left_alone.labels("unreadable").set(event.unreadable)
+            self._left_alone.labels("directory").set(event.directories)
         elif isinstance(event, SpaceMeasured):
             self._free.set(event.free_bytes)
             self._size.set(event.size_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dumpagent.dumps.names import dump_of_segment
+from dumpagent.dumps.names import base_of_segment
 from dumpagent.upload.keeping.recheck import Stored
 
 # Dumps of one name that follow each other within this time are one crash loop.
@@ -46,7 +46,7 @@ def with_segment_files(stored: Iterable[Stored]) -> dict[str, tuple[Stored, ...]
     by_path = {each.dump.relpath: each for each in stored}
     segments: dict[str, list[Stored]] = {}
     for each in by_path.values():
-        base = dump_of_segment(each.dump.relpath)
+        base = base_of_segment(each.dump.relpath)
         if base in by_path:
             segments.setdefault(base, []).append(each)
     belonging = {segment.dump.relpath for group in segments.values() for segment in group}

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from dumpagent.dumps.names import claimed_name, parse, stamp
+from dumpagent.dumps.names import claimed_name, parts_of, stamp
 from dumpagent.store.prefix import below
 
 # Source: S3 User Guide, "Naming Amazon S3 objects": at most 1,024 bytes of UTF-8.
@@ -44,8 +44,8 @@ def _possible(dump_time_ms: int) -> int:
 
 
 def _with(name: str, more: str) -> str:
-    found = parse(name)
-    return f"{found.stem}.{more}{found.suffix}{found.segment}" if found else f"{name}.{more}"
+    found = parts_of(name)
+    return f"{found.stem}.{more}{found.suffix}{found.segment}"
 
 
 def _key(prefix: str, directory: str, name: str) -> str:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, dump_time_ms
-from dumpagent.dumps.names import claimed_name, dump_of_segment
+from dumpagent.dumps.names import base_of_segment, claimed_name
 from dumpagent.errors import DumpagentError
 from dumpagent.kernel.beneath import opened_parent
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
@@ -43,7 +43,7 @@ def claim(
     """
     time_ms = dump_time_ms(dump, facts)
     name = dump.relpath.rpartition("/")[2]
-    base = dump_of_segment(name)
+    base = base_of_segment(name)
     if claimed_name(name, time_ms) == name:
         return dump
     try:

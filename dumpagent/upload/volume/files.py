@@ -9,7 +9,8 @@ import stat
 from dumpagent.dumps.model import DumpFile
 from dumpagent.kernel.beneath import open_in, opened_parent
 from dumpagent.kernel.reading import OpenFile
-from dumpagent.upload.volume.scan import dump_file
+from dumpagent.upload.volume.recognise import Recogniser
+from dumpagent.upload.volume.scan import FoundFile, dump_file
 
 
 def open_dump(dump: DumpFile) -> OpenFile:
@@ -50,6 +51,17 @@ def find(root: str, relpath: str) -> DumpFile | None:
     """Give the regular file at this path, None if there is something else. Raises OSError."""
     with opened_parent(root, relpath) as (directory, name):
         return dump_file(root, relpath, os.stat(name, dir_fd=directory, follow_symlinks=False))
+
+
+def recognised(root: str, relpath: str, recogniser: Recogniser) -> FoundFile | None:
+    """Give what the file at this path is to us, None if it is nothing, or no file. Raises OSError."""
+    below = relpath.rpartition("/")[0]
+    if not recogniser.is_reached(below):
+        return None
+    with opened_parent(root, relpath) as (directory, name):
+        file = dump_file(root, relpath, os.stat(name, dir_fd=directory, follow_symlinks=False))
+        role = recogniser.role_of(directory, name, below) if file else None
+    return FoundFile(file, role) if file and role else None
 
 
 def segment_files_of(dump: DumpFile) -> list[DumpFile]:

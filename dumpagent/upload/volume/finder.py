@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from dumpagent.dumps.model import DumpFacts, DumpFile, State, Verdict
 from dumpagent.kernel.owned import STATE
@@ -32,9 +32,11 @@ from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten
-from dumpagent.upload.volume.files import find, found_again, segment_files_of
+from dumpagent.upload.volume.files import found_again, recognised, segment_files_of
 from dumpagent.upload.volume.judge import Judge
+from dumpagent.upload.volume.left_alone import LeftAlone
 from dumpagent.upload.volume.presence import VolumeAt, is_away, volume_at
+from dumpagent.upload.volume.recognise import Recogniser, Role
 from dumpagent.upload.volume.scan import FoundFile, Scanner, names_in
 from dumpagent.upload.volume.unreadable import NOT_READABLE, scan_hint
 from dumpagent.upload.volume.watch import Watch
@@ -68,6 +70,7 @@ class Finder:
         tell: Tell,
         retention_s: float,
         barrier: Barrier,
+        recogniser: Recogniser,
         monotonic: Callable[[], float],
     ) -> None:
         self._root, self._backlog, self._ledger, self._judge = root, backlog, ledger, judge
@@ -80,6 +83,7 @@ class Finder:
         self._volume: VolumeAt | None = None
         self._away = False
         self._crowd_incident = Incident(tell, OwnerCrowded, OwnerUncrowded, monotonic=monotonic)
+        self._recogniser, self._left_alone = recogniser, LeftAlone(tell)
         self.unreadable: dict[str, str] = {}
         self.watch: Watch | None = None
         self._scanner: Scanner | None = None
@@ -101,21 +105,26 @@ class Finder:
             pass
         return recheck_s
 
-    def look_at(self, relpaths: Iterable[str]) -> float | None:
-        """Look at these files, which may be finished, and judge what waits. Gives the same as `look`."""
+    def look_at(self, relpaths: Iterable[str], *, created: Iterable[str] = ()) -> float | None:
+        """Look at these files, which may be finished, and judge what waits. Gives the same as `look`.
+
+        `created` have just got their name: of those only what has bytes already, and was thus linked, is looked at.
+        """
         if self._away:
             return None
-        dumps = []
-        for relpath in relpaths:
-            try:
-                dump = find(self._root, relpath)
-            except OSError:
-                continue  # gone again, or unreadable: the next scan tells
-            if dump:
-                dumps.append(dump)
+        dumps = [*self._dumps_at(relpaths), *(dump for dump in self._dumps_at(created) if dump.size_bytes)]
         self._take_over(dumps)
         self._backlog.judge_now({(dump.device, dump.identity.inode) for dump in dumps})
         return self._go_on()
+
+    def _dumps_at(self, relpaths: Iterable[str]) -> Iterator[DumpFile]:
+        for relpath in relpaths:
+            try:
+                found = recognised(self._root, relpath, self._recogniser)
+            except OSError:
+                continue  # gone again, or unreadable: the next scan tells
+            if found and found.role is Role.DUMP:
+                yield found.dump
 
     def look_again(self) -> float | None:
         """Go on with the scan if one is under way, and judge the dumps that wait. Gives the same as `look`."""
@@ -154,7 +163,8 @@ class Finder:
             self.watch.begin()
         skip = names_in(self._root, frozenset({self._ledger.directory})) | {STATE}
         enter = self.watch.enter if self.watch else _enter_unwatched
-        self._scanner = Scanner(self._root, skip=skip, enter=enter)
+        self._left_alone.begin()
+        self._scanner = Scanner(self._root, skip=skip, enter=enter, recogniser=self._recogniser)
 
     def _scan_on(self, scanner: Scanner, *, until: float) -> None:
         try:
@@ -164,8 +174,12 @@ class Finder:
                 None  # a fault of ours: the next scan begins anew, and what waits is judged meanwhile
             )
             raise
-        self._count += sum(1 for each in found if not each.is_segment)
-        self._take_over(each.dump for each in found if not each.is_segment)
+        dumps = [each.dump for each in found if each.role is Role.DUMP]
+        self._count += len(dumps)
+        self._take_over(dumps)
+        for each in found:
+            if each.role is Role.LEFT_ALONE:
+                self._left_alone.note(each.dump)
         self._take_over(each.dump for each in found if each.is_segment and self._is_orphan(each))
         if scanner.finished:
             self._scanner = None
@@ -186,6 +200,7 @@ class Finder:
             )
         )
         self._tell_crowds(self._left_out + scanner.passed_over)
+        self._left_alone.finish(scanner.not_entered, scanner.unknown)
         self._backlog.judge_all()
         if self.watch:
             self.watch.finish()

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from dumpagent.dumps.kind import HEAD_BYTES, PACKED_HEAD_BYTES, FileKind, kind_of, packed_kind
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict
-from dumpagent.dumps.names import dump_of_segment
+from dumpagent.dumps.names import base_of_segment
 from dumpagent.hprof.look import Look
 from dumpagent.hprof.walk import Shape, Walked
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
@@ -51,6 +52,13 @@ class _Seen:
     look_of: tuple[Identity, WriterState] | None = None
     walked: Walked | None = None
     facts: DumpFacts | None = None
+    of_other_vm: bool = False
+
+    def state(self, shape: Shape, incomplete: State) -> State:
+        """Give the state of a dump of that shape which is not complete."""
+        if shape in _INCOMPLETE:
+            return incomplete
+        return State.UNKNOWN if self.of_other_vm else State.NOT_A_DUMP
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +142,7 @@ class CompletenessJudge:
         if walked.shape is Shape.COMPLETE:
             return Verdict(State.COMPLETE, walked.reason, due=True, facts=seen.facts)
         reason = f"{walked.reason}{_beside(segment_files)}; {doubt}"
-        return self._wait(
-            State.UNKNOWN if walked.shape in _INCOMPLETE else State.NOT_A_DUMP, reason, still_s, seen
-        )
+        return self._wait(seen.state(walked.shape, State.UNKNOWN), reason, still_s, seen)
 
     def _judge_closed(self, now: _Now, seen: _Seen) -> Verdict:
         """Judge a file that nobody has open for writing: its records alone say whether it is whole."""
@@ -151,7 +157,7 @@ class CompletenessJudge:
             reason = "its JVM still writes the part beside it"
             return Verdict(State.WRITING, reason, due=False, recheck_s=_WRITER_RECHECK_S[0], facts=seen.facts)
         cut = walked.shape in _INCOMPLETE or (walked.shape is Shape.EMPTY and bool(segment_files))
-        state = State.TRUNCATED if cut else State.NOT_A_DUMP
+        state = State.TRUNCATED if cut else seen.state(walked.shape, State.TRUNCATED)
         verdict = self._wait(state, walked.reason + _beside(segment_files), still_s, seen)
         if verdict.due or not (cut or walked.shape is Shape.EMPTY):
             return verdict
@@ -179,10 +185,11 @@ class CompletenessJudge:
         if seen.look is None or seen.look_of != (now.identity, now.writer):
             seen.look, seen.look_of = Look(now.opened), (now.identity, now.writer)
             seen.walked = seen.facts = None
+            seen.of_other_vm = False
         if seen.walked is not None:
             return seen.walked
-        base = dump_of_segment(now.dump.relpath)
-        if base is not None:
+        base = base_of_segment(now.dump.relpath)
+        if base is not None and kind_of(now.opened.read_at(0, HEAD_BYTES)) is not FileKind.HPROF:
             seen.facts = _facts_of(dataclasses.replace(now.dump, relpath=base))
             seen.walked = Walked(Shape.OPEN, "it is a part of a dump that its JVM did not merge")
             return seen.walked
@@ -192,6 +199,8 @@ class CompletenessJudge:
         while walked.shape is Shape.UNFINISHED and self._monotonic() < until:
             walked = seen.look.advance(now.identity.size_bytes)
         seen.facts = seen.look.facts()
+        if walked.shape is Shape.FOREIGN and (vm := _OTHER_VMS.get(_kind(now.opened))):
+            walked, seen.of_other_vm = Walked(Shape.FOREIGN, vm), True
         if walked.shape is not Shape.UNFINISHED:
             seen.walked = walked
             if seen.facts:
@@ -207,6 +216,17 @@ class CompletenessJudge:
                 return state is WriterState.WRITER
         except OSError:
             return False  # gone: merged. Unreadable: the base is judged by itself
+
+
+# Dumps of other virtual machines: nothing here can say whether they are complete.
+_OTHER_VMS = {
+    FileKind.PHD: "a heap dump of OpenJ9 (PHD), of which nobody here can say whether it is complete",
+    FileKind.CORE: "a system dump of OpenJ9, of which nobody here can say whether it is complete",
+}
+
+
+def _kind(opened: OpenFile) -> FileKind:
+    return kind_of(opened.read_at(0, HEAD_BYTES)) or packed_kind(opened.read_at(0, PACKED_HEAD_BYTES))
 
 
 def _untouched(opened: OpenFile, identity: Identity) -> bool:

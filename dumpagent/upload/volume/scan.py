@@ -1,7 +1,7 @@
 """Finds the heap dumps below a directory, a bounded step at a time, whatever else lies there.
 
 Goes by directory descriptors: no name that is swapped meanwhile leads out of the directory that was entered. Holds one
-open directory per level and nothing per file, so that a million files cost time, which is cut into steps, and no memory.
+open directory per level and little per file, so that a million files cost time, which is cut into steps, and no memory.
 """
 
 from __future__ import annotations
@@ -14,20 +14,25 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.model import DumpFile, Identity
-from dumpagent.dumps.names import dump_of_segment, is_dump_name
+from dumpagent.dumps.names import base_of_segment
 from dumpagent.kernel.beneath import DIRECTORY, open_root
+from dumpagent.upload.volume.recognise import Recogniser, Role
 
 _DEEPEST = 48  # directories; a JVM writes to a path of at most 4,096 bytes
-_ENTRIES_PER_LOOK = 64  # entries between two looks at the clock
+_ENTRIES_PER_LOOK = 256  # entries between two looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A dump, or a segment file with the dump that it lies beside (None: there is none)."""
+    """A file that is something to us; `base` of a segment file is the dump that it lies beside (None: there is none)."""
 
     dump: DumpFile
-    is_segment: bool = False
+    role: Role = Role.DUMP
     base: DumpFile | None = None
+
+    @property
+    def is_segment(self) -> bool:
+        return self.role is Role.SEGMENT
 
 
 class Scanner:
@@ -36,7 +41,8 @@ class Scanner:
     `unreadable` are the directories and files that could not be looked at, with the reason: dumps may lie there, so
     nothing may be concluded from not having found one. `passed_over` counts, by owner, what is not looked at on
     purpose: directories that are too deep, and links to another user's file. `enter` is told each directory that is
-    looked into, open, before its names are read. `skip` are names of directories in the root.
+    looked into, open, before its names are read. `skip` are names of directories in the root. `not_entered` are the
+    directories that are left alone, with the reason; `unknown` counts files whose first bytes cannot be read.
     """
 
     def __init__(
@@ -45,8 +51,13 @@ class Scanner:
         *,
         skip: frozenset[str] = frozenset(),
         enter: Callable[[int, str], None] = lambda _fd, _relpath: None,
+        recogniser: Recogniser | None = None,
     ) -> None:
         self._root, self._skip, self._enter = root, skip, enter
+        self._recogniser = recogniser or Recogniser()
+        self._writable = True  # as far as the mount goes
+        self.not_entered: dict[str, str] = {}
+        self.unknown = 0
         self.unreadable: dict[str, str] = {}
         self.passed_over: Counter[int] = Counter()
         self.finished = False
@@ -56,10 +67,9 @@ class Scanner:
     def step(self, until: Callable[[], bool]) -> list[FoundFile]:
         """Go on until `until()`; give what was found. `finished` is then true if there is no more."""
         found: list[FoundFile] = []
-        for number, each in enumerate(self._walk, start=1):
-            if each is not None:
-                found.append(each)
-            if number % _ENTRIES_PER_LOOK == 0 and until():
+        for each in self._walk:
+            found += each
+            if until():
                 return found
         self.finished = True
         return found
@@ -69,7 +79,7 @@ class Scanner:
         if isinstance(self._walk, Generator):
             self._walk.close()
 
-    def _all(self) -> Iterator[FoundFile | None]:
+    def _all(self) -> Iterator[list[FoundFile]]:
         try:
             fd = open_root(self._root)
         except FileNotFoundError:
@@ -79,28 +89,69 @@ class Scanner:
             self.unreadable[self._root] = os.strerror(error.errno or 0)
             return
         try:
+            self._writable = not _is_read_only(fd)
             yield from self._directory(fd, "", 0)
+        except OSError as error:
+            self.unreadable[self._root] = os.strerror(error.errno or 0)
         finally:
             os.close(fd)
 
-    def _directory(self, fd: int, below: str, depth: int) -> Iterator[FoundFile | None]:
-        """Give what lies below the directory that is open on `fd`, None for each name that is nothing to us."""
+    def _directory(self, fd: int, below: str, depth: int) -> Iterator[list[FoundFile]]:
+        """Give what lies below the directory that is open on `fd`, some files at a time."""
         path = f"{self._root}/{below}" if below else self._root
         try:
             self._enter(fd, below)
             own = os.fstat(fd)
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    relpath = f"{below}/{entry.name}" if below else entry.name
-                    yield self._file(fd, entry, relpath, own)
-                    if entry.is_dir(follow_symlinks=False) and not (depth == 0 and entry.name in self._skip):
-                        yield from self._inside(fd, entry.name, relpath, own, depth)
+            listing = self._recogniser.recall(own)
+            if listing is None:
+                names: list[str] = []
+                directories: list[str] = []
+                yield from self._listed(fd, below, own, names, directories)
+                if path not in self.unreadable:
+                    self._recogniser.remember(own, names, directories)
+            else:
+                directories = listing.directories
+                yield [each for name in listing.names if (each := self._file(fd, name, below, own))]
+            for name in directories:
+                if not (depth == 0 and name in self._skip):
+                    yield from self._inside(fd, name, f"{below}/{name}" if below else name, own, depth)
         except OSError as error:
             self.unreadable[path] = os.strerror(error.errno or 0)
 
+    def _listed(
+        self, fd: int, below: str, own: os.stat_result, names: list[str], directories: list[str]
+    ) -> Iterator[list[FoundFile]]:
+        """Look at each file of the directory; add the names that are something to us, and those of directories."""
+        found: list[FoundFile] = []
+        role_of = self._recogniser.role_of
+        with os.scandir(fd) as entries:
+            for number, entry in enumerate(entries, start=1):
+                name = entry.name
+                if entry.is_file(follow_symlinks=False):
+                    try:
+                        role = role_of(fd, name, below)
+                    except FileNotFoundError:
+                        continue
+                    except OSError:
+                        self.unknown += 1  # what is no dump by its name may well be closed to us
+                        continue
+                    if role is not None:
+                        names.append(name)
+                        if each := self._file_of(fd, name, below, own, role):
+                            found.append(each)
+                elif entry.is_dir(follow_symlinks=False):
+                    directories.append(name)
+                if number % _ENTRIES_PER_LOOK == 0:
+                    yield found
+                    found = []
+        yield found
+
     def _inside(
         self, above: int, name: str, relpath: str, own: os.stat_result, depth: int
-    ) -> Iterator[FoundFile | None]:
+    ) -> Iterator[list[FoundFile]]:
+        if not self._recogniser.is_entered(name, relpath.rpartition("/")[0]):
+            self.not_entered[relpath] = "its name, or EXCLUDE"
+            return
         try:
             fd = os.open(name, DIRECTORY, dir_fd=above)
         except (FileNotFoundError, NotADirectoryError):
@@ -112,7 +163,11 @@ class Scanner:
         try:
             status = os.fstat(fd)
             if status.st_dev != own.st_dev:
-                return  # another file system: nothing that a JVM writes to by this path
+                self.not_entered[relpath] = "another file system"
+                return  # nothing that a JVM writes to by this path
+            if self._writable and _is_read_only(fd):
+                self.not_entered[relpath] = "mounted read-only"
+                return
             if depth + 1 >= _DEEPEST:
                 self.passed_over[status.st_uid] += 1
                 return
@@ -120,14 +175,23 @@ class Scanner:
         finally:
             os.close(fd)
 
-    def _file(self, fd: int, entry: os.DirEntry[str], relpath: str, own: os.stat_result) -> FoundFile | None:
-        base = dump_of_segment(entry.name)
-        if base is None and not is_dump_name(entry.name):
-            return None
+    def _role(self, fd: int, name: str, below: str) -> Role | None:
         try:
-            if not entry.is_file(follow_symlinks=False):
-                return None
-            status = entry.stat(follow_symlinks=False)
+            return self._recogniser.role_of(fd, name, below)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            self.unknown += 1  # what is no dump by its name may well be closed to us
+            return None
+
+    def _file(self, fd: int, name: str, below: str, own: os.stat_result) -> FoundFile | None:
+        role = self._role(fd, name, below)
+        return None if role is None else self._file_of(fd, name, below, own, role)
+
+    def _file_of(self, fd: int, name: str, below: str, own: os.stat_result, role: Role) -> FoundFile | None:
+        relpath = f"{below}/{name}" if below else name
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -136,7 +200,8 @@ class Scanner:
         dump = dump_file(self._root, relpath, status)
         if dump is None or (status.st_nlink > 1 and not self._is_first_name(status, own)):
             return None
-        return FoundFile(dump, base is not None, self._base(fd, base, relpath) if base is not None else None)
+        base = base_of_segment(name) if role is Role.SEGMENT else None
+        return FoundFile(dump, role, self._base(fd, base, relpath) if base is not None else None)
 
     def _is_first_name(self, status: os.stat_result, own: os.stat_result) -> bool:
         """Say whether this is the name that counts of a file with several.
@@ -167,6 +232,7 @@ class Scan:
 
     dumps: list[DumpFile] = field(default_factory=list)
     parts: list[DumpFile] = field(default_factory=list)  # X.hprof.p0 ...: a living JVM's, or orphans
+    left_alone: list[DumpFile] = field(default_factory=list)  # core files of any program
     unreadable: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -174,18 +240,27 @@ class Scan:
         return not self.unreadable
 
 
-def scan(root: str, *, skip: frozenset[str] = frozenset()) -> Scan:
-    """Give every regular file below `root` with a dump's name, oldest first.
+def scan(root: str, *, skip: frozenset[str] = frozenset(), recogniser: Recogniser | None = None) -> Scan:
+    """Give every regular file below `root` that has a dump's name or begins as one, oldest first.
 
     Symbolic links are never followed; FIFOs, sockets and devices are passed over without being opened. What vanishes
     meanwhile is not there. `skip` are paths of directories in the root that are left out. A file with two names (hard
     links) is found once. Never raises for what lies below `root`; an unreadable `root` itself stands in `unreadable`.
     """
-    scanner = Scanner(root, skip=names_in(root, skip))
+    scanner = Scanner(root, skip=names_in(root, skip), recogniser=recogniser)
     found = scanner.step(lambda: False)
-    dumps = [each.dump for each in found if not each.is_segment]
+    dumps = [each.dump for each in found if each.role is Role.DUMP]
     dumps.sort(key=lambda dump: (dump.identity.mtime_ns, dump.relpath))
-    return Scan(dumps, [each.dump for each in found if each.is_segment], scanner.unreadable)
+    return Scan(
+        dumps,
+        [each.dump for each in found if each.is_segment],
+        [each.dump for each in found if each.role is Role.LEFT_ALONE],
+        scanner.unreadable,
+    )
+
+
+def _is_read_only(fd: int) -> bool:
+    return bool(os.fstatvfs(fd).f_flag & os.ST_RDONLY)
 
 
 def names_in(root: str, paths: frozenset[str]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
 
-from inotify_simple import INotify, flags
+from inotify_simple import Event, INotify, flags
 
 from dumpagent.dumps.names import is_dump_name
 from dumpagent.kernel.beneath import opened_directory
@@ -21,6 +21,7 @@ from dumpagent.observe.events.volume import (
     WatchRemote,
     WatchUnavailable,
 )
+from dumpagent.upload.volume.recognise import Role
 from dumpagent.upload.volume.scan import Scanner, names_in
 
 # What is finished says CLOSE_WRITE or MOVED_TO; CREATE is there for new directories, and for dumps that begin.
@@ -31,13 +32,20 @@ _DIRECTORY_MASK = (
 _MOST_AT_ONCE = (
     1000  # names in a directory that was just made; more are left to the scan, which goes in steps
 )
+_MOST_OTHERS = 500  # a second: a log may be opened and closed for each of its lines
 
 
 @dataclass(slots=True)
 class Woken:
-    """What may be finished: dump names relative to the root, or anything at all (`everything`); `begun`: a dump is."""
+    """What may be finished: dump names relative to the root, or anything at all (`everything`); `begun`: a dump is.
+
+    `others` are files of other names, `created` those that have just got their name: they may have been whole before,
+    as a rescued dump is, which is linked.
+    """
 
     relpaths: set[str] = field(default_factory=set)
+    others: set[str] = field(default_factory=set)
+    created: set[str] = field(default_factory=set)
     everything: bool = False
     begun: bool = False
 
@@ -89,7 +97,7 @@ class Watch:
         found = scanner.step(lambda: False)
         self.finish()
         if set(self._relpaths) - known:
-            woken.relpaths.update(each.dump.relpath for each in found if not each.is_segment)
+            woken.relpaths.update(each.dump.relpath for each in found if each.role is Role.DUMP)
         return woken
 
     def read(self) -> Woken:
@@ -115,10 +123,8 @@ class Watch:
                     woken.everything = True  # the names of all that lies below it have changed
                 elif event.mask & flags.CREATE:
                     self._cover_new(_join(self._relpaths[event.wd], event.name), woken)
-            elif event.mask & _FINISHED and is_dump_name(event.name):
-                woken.relpaths.add(_join(self._relpaths[event.wd], event.name))
-            elif event.mask & flags.CREATE and is_dump_name(event.name):
-                woken.begun = True
+            elif event.mask & (_FINISHED | flags.CREATE):
+                _note(woken, _join(self._relpaths[event.wd], event.name), event)
         return woken
 
     def _add(self, directory: int, relpath: str) -> int | None:
@@ -157,8 +163,8 @@ class Watch:
                     inside = _join(relpath, entry.name)
                     if entry.is_dir(follow_symlinks=False):
                         self._cover_new(inside, woken)
-                    elif is_dump_name(entry.name):
-                        woken.relpaths.add(inside)
+                    elif entry.is_file(follow_symlinks=False):
+                        (woken.relpaths if is_dump_name(entry.name) else woken.others).add(inside)
         except OSError:
             pass  # gone, no directory any more, or not ours to read, which the scan tells
         except RecursionError:
@@ -193,6 +199,17 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _note(woken: Woken, relpath: str, event: Event) -> None:
+    if not is_dump_name(event.name):
+        if len(woken.others) < _MOST_OTHERS:  # the next scan finds the rest
+            woken.others.add(relpath)
+    elif event.mask & _FINISHED:
+        woken.relpaths.add(relpath)
+    else:
+        woken.begun = True
+        woken.created.add(relpath)
 
 
 _SCAN_HINT = "a shorter WATCH_INTERVAL finds dumps sooner"

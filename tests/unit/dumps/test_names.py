@@ -53,6 +53,14 @@ def test_segment_files_temporaries_and_strangers_are_no_dumps(name: str) -> None
         ("java_pid1.hprof.gz.3", "java_pid1.20260101T120000Z.hprof.gz.3"),
         ("heap.hprof.hprof", "heap.hprof.20260101T120000Z.hprof"),
         ("java_pid1.20240101T000000Z.hprof", "java_pid1.20240101T000000Z.20260101T120000Z.hprof"),
+        ("heap", "heap.20260101T120000Z"),
+        ("heap.1", "heap.20260101T120000Z.1"),
+        ("heap.p0", "heap.20260101T120000Z.p0"),
+        ("app.HPROF", "app.20260101T120000Z.HPROF"),
+        ("$(pwd)", "$(pwd).20260101T120000Z"),
+        ("oom.dump", "oom.20260101T120000Z.dump"),
+        (".dump", ".dump.20260101T120000Z"),
+        ("heap.20240101T000000Z", "heap.20240101T000000Z.20260101T120000Z"),
     ],
 )
 def test_the_time_goes_before_the_suffix_and_comes_out_again(name: str, claimed: str) -> None:
@@ -90,14 +98,14 @@ def test_an_impossible_time_is_refused_rather_than_written_into_a_name(dump_time
 
 @given(
     stem=st.binary(max_size=40).map(os.fsdecode).filter(lambda s: "/" not in s and "\0" not in s),
-    suffix=st.sampled_from(_SUFFIXES),
+    suffix=st.sampled_from(["", ".dump", ".p0", ".", *_SUFFIXES]),
     dump_time_ms=st.integers(0, 253402300799999),
     count=st.integers(1, 20),
 )
 def test_any_name_survives_claiming_and_back(stem: str, suffix: str, dump_time_ms: int, count: int) -> None:
     name = names.original_name(stem + suffix, dump_time_ms)
     claimed = names.claimed_name(name, dump_time_ms, count=count)
-    assert names.is_dump_name(claimed)
+    assert names.is_dump_name(claimed) == names.is_dump_name(name)
     assert names.original_name(claimed, dump_time_ms) == name
 
 

@@ -193,3 +193,46 @@ def test_the_name_of_a_cut_dump_is_free_within_two_seconds_and_the_next_dump_is_
     assert len(told.of("dump_claimed")) == 2
     counts = loop.counts
     assert (counts.seen, counts.uploaded, counts.failed) == (2, 2, 0)
+
+
+def test_a_dump_of_any_name_is_claimed_and_stored_and_so_is_the_next_one_of_that_name(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    first, second = MAKE.dump(segments=2), MAKE.dump(segments=3)
+    for content in (first, second):
+        volume.dump("app/heap", content)
+        assert loop_on(volume, store, told).run_once() == Pass(uploaded=1)
+    assert names(volume) == ["heap.20260101T120000Z", "heap.20260101T120000Z-2"]
+    assert contents(store) == {"app/heap": first, "app/heap.20260101T120000Z": second}
+    assert loop_on(volume, store, told).run_once() == Pass()
+
+
+def test_a_dump_of_openj9_is_stored_as_one_of_which_nobody_knows_whether_it_is_complete(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    volume.dump("app/heapdump.20260101.120000.1.0001.phd", b"\x00\x12portable heap dump" + bytes(100))
+    assert loop_on(volume, store, told).run_once() == Pass(uploaded=1)
+    (stored,) = told.of("dump_uploaded")
+    assert (stored["verdict"], "OpenJ9" in str(stored["reason"])) == ("unknown", True)
+
+
+def test_a_rescued_dump_is_uploaded_at_once(volume: Volume, store: MemoryStore, told: Told) -> None:
+    """The rescue links it into place: its name is created with its bytes, and nothing is closed."""
+    loop = loop_on(volume, store, told)
+    loop.look()
+    volume.dump("app/java_pid1.hprof", MAKE.dump())
+    volume.dump("app/begun.hprof", b"")
+    loop.look_at((), created=["app/java_pid1.hprof", "app/begun.hprof"])
+    assert loop.counts.seen == 1
+    assert loop.bring_next(timeout_s=0)
+    assert list(contents(store)) == ["app/java_pid1.hprof"]
+
+
+def test_a_core_file_is_told_once_and_left_alone(volume: Volume, store: MemoryStore, told: Told) -> None:
+    volume.dump("app/core.1", b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x04\x00\x3e\x00" + bytes(100))
+    loop = loop_on(volume, store, told)
+    for _ in range(3):
+        loop.look()
+    (left,) = told.of("file_left_alone")
+    assert left["path"] == f"{volume.root}/app/core.1"
+    assert loop.counts.seen == 0

@@ -249,13 +249,18 @@ def test_a_lease_does_not_outlive_the_look(bench: Bench) -> None:
     os.close(fd)
 
 
-@pytest.mark.parametrize("content", [b"", b"JAVA PROF", MAKE.head(), MAKE.dump()[:-9], members(MAKE.dump())[:-3]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"JAVA PROF", MAKE.head(), MAKE.dump()[:-9], members(MAKE.dump())[:-3]],
+    ids=["empty", "header", "records", "heap", "gzip"],
+)
 def test_a_cut_dump_that_nobody_writes_may_be_renamed_after_a_second_and_uploaded_after_the_quiet_time(
     bench: Bench, content: bytes
 ) -> None:
     bench.write(content)
     verdict = bench.judge.judge(bench.dump)
-    assert (verdict.due, verdict.claimable, verdict.recheck_s) == (False, False, pytest.approx(1.0, abs=0.1))
+    assert (verdict.due, verdict.claimable) == (False, False)
+    assert verdict.recheck_s == pytest.approx(1.0, abs=0.1)
     bench.clock += 1.1
     verdict = bench.judge.judge(bench.dump)
     assert (verdict.due, verdict.claimable) == (False, True)

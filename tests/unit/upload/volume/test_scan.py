@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from dumpagent.upload.volume.scan import scan
+from dumpagent.dumps.globs import Globs
+from dumpagent.upload.volume.recognise import FileRules, Recogniser
+from dumpagent.upload.volume.scan import Scanner, scan
+from tests.harness.hprof import Maker, members
 from tests.unit.upload.conftest import Volume
+
+DUMP = Maker().dump()
+PHD = b"\x00\x12portable heap dump" + bytes(40)
+CORE = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x04\x00\x3e\x00" + bytes(100)
 
 
 def test_dumps_are_found_in_every_depth_by_the_names_that_jvms_use(volume: Volume) -> None:
@@ -47,6 +55,124 @@ def test_only_regular_files_are_dumps(volume: Volume, tmp_path: Path) -> None:
     assert found.complete
 
 
+@pytest.mark.parametrize(
+    "name", ["heap", "app_dump.href", "$(pwd)", "app.HPROF", "oom.dump", "gc.log", "x.p1"]
+)
+@pytest.mark.parametrize(
+    "content",
+    [DUMP, members(DUMP), b"JAVA PROFILE 1.0.3\0" + bytes(9), PHD],
+    ids=["hprof", "gzip", "android", "openj9"],
+)
+def test_a_heap_dump_is_found_whatever_its_name(volume: Volume, name: str, content: bytes) -> None:
+    """HeapDumpPath may be any name, and not every JVM is HotSpot."""
+    volume.dump(f"shop/{name}", content)
+    volume.dump("shop/notes", b"nothing")
+    assert [dump.relpath for dump in scan(str(volume.root)).dumps] == [f"shop/{name}"]
+
+
+def test_the_segment_files_of_a_dump_of_any_name_are_its_own(volume: Volume) -> None:
+    volume.dump("shop/heap", DUMP[:100])
+    volume.dump("shop/heap.p0", b"\x1c" + bytes(100))
+    volume.dump("shop/notes.p0", b"\x1c" + bytes(100))
+    found = scan(str(volume.root))
+    assert [dump.relpath for dump in found.dumps] == ["shop/heap"]
+    assert [dump.relpath for dump in found.parts] == ["shop/heap.p0"]
+
+
+def test_core_files_are_left_alone_unless_they_are_named_as_openj9_names_them(volume: Volume) -> None:
+    volume.dump("core.4711", CORE)
+    volume.dump("core.20260101.120000.1.0001.dmp", CORE)
+    found = scan(str(volume.root))
+    assert [dump.relpath for dump in found.dumps] == ["core.20260101.120000.1.0001.dmp"]
+    assert [dump.relpath for dump in found.left_alone] == ["core.4711"]
+
+
+def test_settings_add_dumps_and_leave_files_and_directories_alone(volume: Volume) -> None:
+    for name in (
+        "a/x.dump",
+        "a/y.hprof",
+        "scratch/z.hprof",
+        "b/scratch/z.hprof",
+        "shop/old/x.hprof",
+        "a/heap",
+    ):
+        volume.dump(name, b"x" if name != "a/heap" else DUMP)
+    rules = FileRules(include=Globs("*.dump"), exclude=Globs("scratch, shop/old heap"))
+    found = scan(str(volume.root), recogniser=Recogniser(rules))
+    assert sorted(dump.relpath for dump in found.dumps) == ["a/x.dump", "a/y.hprof"]
+
+
+@pytest.mark.parametrize(
+    "directory",
+    [".snapshot/hourly.0", ".snapshots", ".zfs/snapshot/a", "lost+found", ".Trash-1000", "~snapshot"],
+)
+def test_snapshots_and_leftovers_of_the_storage_are_not_entered(volume: Volume, directory: str) -> None:
+    """Each held a copy of the dump, which was uploaded once more for each snapshot."""
+    volume.dump("shop/java_pid1.hprof", b"x")
+    volume.dump(f"{directory}/shop/java_pid1.hprof", b"x")
+    volume.dump(f"shop/{directory}/java_pid1.hprof", b"x")
+    scanner = Scanner(str(volume.root))
+    assert [each.dump.relpath for each in scanner.step(lambda: False)] == ["shop/java_pid1.hprof"]
+    assert set(scanner.not_entered) == {directory.split("/")[0], f"shop/{directory.split('/')[0]}"}
+
+
+class Known:
+    """A tree of files, a recogniser that remembers it, and how many files a scan opens."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+        self.recogniser = Recogniser(now_ns=lambda: time.time_ns() + 10**10)
+
+    def scan(self) -> list[str]:
+        return sorted(dump.relpath for dump in scan(str(self.volume.root), recogniser=self.recogniser).dumps)
+
+
+def test_a_directory_that_did_not_change_is_not_read_again_and_its_dumps_are_still_found(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known(volume)
+    for number in range(20):
+        volume.dump(f"a/{number}.log", b"nothing")
+    volume.dump("a/heap", DUMP)
+    assert known.scan() == ["a/heap"]
+    monkeypatch.setattr(os, "scandir", None)
+    assert known.scan() == ["a/heap"]
+
+
+def test_a_new_file_and_a_file_that_was_replaced_are_seen_at_the_next_scan(volume: Volume) -> None:
+    known = Known(volume)
+    volume.dump("a/one", b"nothing")
+    volume.dump("a/b/deep", b"nothing")
+    assert known.scan() == []
+    volume.dump("a/two", DUMP)
+    (volume.root / "a" / "one").unlink()
+    volume.dump("a/one", DUMP)
+    assert known.scan() == ["a/one", "a/two"]
+    volume.dump("a/c/three", DUMP)
+    assert known.scan() == ["a/c/three", "a/one", "a/two"]
+
+
+def test_what_is_written_over_in_place_is_seen_after_some_scans_even_without_an_event(volume: Volume) -> None:
+    known = Known(volume)
+    path = volume.dump("a/one", b"nothing")
+    volume.dump("a/empty", b"")
+    known.scan()
+    (volume.root / path).write_bytes(DUMP)
+    (volume.root / "a/empty").write_bytes(DUMP)
+    assert any(known.scan() == ["a/empty", "a/one"] for _ in range(16))
+
+
+def test_a_directory_that_changed_a_moment_ago_is_not_believed(volume: Volume) -> None:
+    """A file made in the same tick as the listing does not change the directory's time."""
+    recogniser = Recogniser()
+    volume.dump("a/one", b"nothing")
+    scan(str(volume.root), recogniser=recogniser)
+    at = os.stat(volume.root / "a").st_mtime_ns
+    volume.dump("a/heap", DUMP)
+    os.utime(volume.root / "a", ns=(at, at))
+    assert len(scan(str(volume.root), recogniser=recogniser).dumps) == 1
+
+
 def test_a_directory_with_a_dumps_name_is_looked_into(volume: Volume) -> None:
     volume.dump("app.hprof/java_pid1.hprof", b"x")
     assert [dump.relpath for dump in scan(str(volume.root)).dumps] == ["app.hprof/java_pid1.hprof"]
@@ -71,9 +197,9 @@ def test_the_state_directory_is_left_out(volume: Volume) -> None:
 
 
 def test_the_oldest_dump_comes_first(volume: Volume) -> None:
-    for name, time in (("b.hprof", 300), ("c.hprof", 100), ("a.hprof", 200)):
+    for name, at_s in (("b.hprof", 300), ("c.hprof", 100), ("a.hprof", 200)):
         volume.dump(name, b"x")
-        os.utime(volume.root / name, (time, time))
+        os.utime(volume.root / name, (at_s, at_s))
     assert [dump.relpath for dump in scan(str(volume.root)).dumps] == ["c.hprof", "a.hprof", "b.hprof"]
 
 

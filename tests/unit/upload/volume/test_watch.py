@@ -67,10 +67,28 @@ def test_a_dump_that_is_renamed_into_place_wakes(watch: Watch, tmp_path: Path) -
     assert woken(watch) == {"a.hprof.gz.1"}
 
 
-def test_other_files_and_parts_are_not_told(watch: Watch, tmp_path: Path) -> None:
-    for name in ("hs_err.log", "java_pid1.hprof.p0", "x.tmp"):
+def test_files_of_other_names_are_told_apart_from_dumps(watch: Watch, tmp_path: Path) -> None:
+    """They may be dumps by what they hold; a log that is written often must not hold up what is a dump by its name."""
+    names = {"hs_err.log", "java_pid1.hprof.p0", "heap"}
+    for name in names:
         (tmp_path / name).write_bytes(b"x")
-    assert watch.read() == Woken()
+    assert watch.read() == Woken(others=names)
+
+
+def test_a_dump_that_is_linked_into_place_is_told_as_created(watch: Watch, tmp_path: Path) -> None:
+    """The rescue names what it copied by link(2), which closes nothing."""
+    (tmp_path / "copy").write_bytes(b"x")
+    watch.read()
+    os.link(tmp_path / "copy", tmp_path / "a.hprof")
+    assert watch.read() == Woken(begun=True, created={"a.hprof"})
+
+
+def test_a_log_that_is_closed_for_each_of_its_lines_does_not_grow_what_waits(
+    watch: Watch, tmp_path: Path
+) -> None:
+    for number in range(700):
+        (tmp_path / f"gc.log.{number}").write_bytes(b"x")
+    assert len(watch.read().others) == 500
 
 
 def test_directories_that_are_made_later_are_watched_however_fast_they_are_filled(
