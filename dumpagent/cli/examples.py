@@ -11,7 +11,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dumpagent upload --dry-run",
         "dumpagent upload --compression gzip",
     ),
-    "inspect": ("dumpagent inspect java_pid1.hprof", "dumpagent inspect --histogram *.hprof.gz"),
+    "inspect": (
+        "dumpagent inspect java_pid1.hprof",
+        "dumpagent inspect --histogram *.hprof.gz",
+        "dumpagent inspect --latest --workload shop/checkout",
+    ),
     "analyze": (
         "dumpagent analyze java_pid1.hprof",
         "dumpagent analyze heap-dumps/shop_checkout-7d4b9.hprof --html report.html",

@@ -109,6 +109,16 @@ class Forwards:
         self._window = b""
         self._window_at = 0
 
+    @property
+    def window_at(self) -> int:
+        """The least offset that can still be read."""
+        return self._window_at
+
+    @property
+    def reached(self) -> int:
+        """How far the stream was read."""
+        return self._window_at + len(self._window)
+
     def read_at(self, offset: int, size_bytes: int) -> bytes:
         """Give up to `size_bytes` from `offset`; fewer only at the stream's end. Raises what the stream raises."""
         if offset < self._window_at:

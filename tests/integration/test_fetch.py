@@ -126,6 +126,16 @@ def test_a_dump_is_listed_fetched_over_a_line_that_breaks_and_verified_without_a
         verified = run(valve.server, stored.bucket, stored.folder, "verify", "--all")
         assert verified.returncode == 0, verified.stderr
         assert verified.stdout.startswith("intact ")
+        for words in (("checkout",), ("--latest", "--workload", "shop/checkout")):
+            inspected = run(valve.server, stored.bucket, stored.folder, "inspect", "--json", *words)
+            assert inspected.returncode == 0, inspected.stderr
+            found = json.loads(inspected.stdout)
+            assert (found["path"], found["state"], found["size_bytes"]) == (
+                KEY,
+                "complete",
+                len(stored.content),
+            )
+        assert stored.files() == stored.whole, "inspect keeps nothing"
         assert valve.methods <= {"GET", "HEAD"}
 
 

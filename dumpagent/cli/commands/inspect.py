@@ -1,4 +1,4 @@
-"""`dumpagent inspect`: what a heap dump tells, for the developer who has just found one."""
+"""`dumpagent inspect`: what a heap dump tells, on this disk or in the store."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 
+from dumpagent.cli.options import takes
+from dumpagent.cli.stored import ending_at_once, filters, pause, say
 from dumpagent.dumps.model import Cause, DumpFacts, State
 from dumpagent.dumps.names import dump_of_segment
 from dumpagent.dumps.text import iso_time_ms, size_text
 from dumpagent.errors import DumpagentError
+from dumpagent.fetch.stored import Wanted
 from dumpagent.hprof.histogram import Histogram, count_objects
 from dumpagent.hprof.look import Look
+from dumpagent.hprof.source import ByteSource
 from dumpagent.hprof.walk import Shape, Walk, Walked
 from dumpagent.kernel.lease import WriterState, writer_state
-from dumpagent.kernel.reading import OpenFile, open_regular
+from dumpagent.kernel.reading import open_regular
 from dumpagent.observe.log import printable
+from dumpagent.settings import S3
 from dumpagent.terminal import progress
 
 _HISTOGRAM_LINES = 20
@@ -65,7 +71,9 @@ class Inspected:
 
 
 @click.command("inspect", cls=_Command, short_help="Say what a heap dump is and what is in it.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("names", metavar="[FILE|KEY]...", nargs=-1)
+@click.option("--latest", is_flag=True, help="the newest dump in the store of those that the filters leave")
+@filters
 @click.option(
     "--histogram",
     type=click.IntRange(min=1),
@@ -74,30 +82,76 @@ class Inspected:
 )
 @click.option("--quick", is_flag=True, help="do not read the heap: milliseconds, but no count of objects")
 @click.option("--json", "as_json", is_flag=True, help="print one line of JSON per file")
-def command(files: tuple[str, ...], histogram: int | None, quick: bool, as_json: bool) -> None:
+@takes(S3, without=["storage_class"], when_asked=True)
+def command(
+    s3: Callable[[], S3],
+    names: tuple[str, ...],
+    latest: bool,
+    wanted: Wanted,
+    histogram: int | None,
+    quick: bool,
+    as_json: bool,
+) -> None:
     """Say whether heap dumps are complete, who wrote them and why, and what is in them.
 
-    Reads .hprof and .hprof.gz alike, whatever their names.
+    Takes files, and dumps in the store by their key, their path, or a part of the path that no other dump has: these are
+    read from the store as a stream and not kept. Reads .hprof and .hprof.gz alike, whatever their names.
 
     Exit code: 0 complete, 1 not complete, 2 not a heap dump or not readable; of several files the worst.
     """
     if quick and histogram:
         raise click.UsageError("--histogram reads the heap, which --quick does not")
+    if bool(names) == latest:
+        raise click.UsageError("name a file, or a dump in the store (`dumpagent ls` shows them), or --latest")
     worst = 0
-    for number, path in enumerate(files):
-        try:
-            inspected = inspect(path, classes=0 if histogram is None else histogram, quick=quick)
-        except DumpagentError as error:
-            click.echo(f"dumpagent: {printable(str(error))}", err=True)
-            click.echo(f"  hint: {error.hint}", err=True)
-            worst = 2
-            continue
-        worst = max(worst, _EXIT.get(inspected.state, 1))
-        if as_json:
-            click.echo(json.dumps(as_dict(inspected), ensure_ascii=False))
-        else:
-            click.echo(("\n" if number else "") + describe(inspected), nl=False)
+    with ending_at_once(said=""):
+        for number, name in enumerate(names or ("",)):
+            try:
+                inspected = _find_and_inspect(
+                    name, s3, wanted, latest=latest, classes=histogram or 0, quick=quick
+                )
+            except DumpagentError as error:
+                click.echo(f"dumpagent: {printable(str(error))}", err=True)
+                click.echo(f"  hint: {error.hint}", err=True)
+                worst = 2
+                continue
+            worst = max(worst, _EXIT.get(inspected.state, 1))
+            if as_json:
+                click.echo(json.dumps(as_dict(inspected), ensure_ascii=False))
+            else:
+                click.echo(("\n" if number else "") + describe(inspected), nl=False)
     sys.exit(worst)
+
+
+def _find_and_inspect(
+    name: str, s3: Callable[[], S3], wanted: Wanted, *, latest: bool, classes: int, quick: bool
+) -> Inspected:
+    """Inspect the file of that name, else the dump in the store. Raises DumpagentError."""
+    if not latest and (name == "-" or os.path.lexists(name)):
+        return inspect(name, classes=classes, quick=quick)
+    try:
+        settings = s3()
+    except DumpagentError as error:
+        raise DumpagentError(
+            "no store is named"
+            if latest
+            else f"{_shown(name)}: there is no such file, and no store is named",
+            hint=f"check the path; a finished dump may have been renamed <stem>.<time>.hprof. For a key: {error.hint}",
+        ) from error
+    return inspect_stored(settings, replace(wanted, part=name), latest=latest, classes=classes, quick=quick)
+
+
+def inspect_stored(settings: S3, wanted: Wanted, *, latest: bool, classes: int, quick: bool) -> Inspected:
+    """Give what is in a dump of the store, which is read as a stream. Raises DumpagentError with a hint."""
+    from dumpagent.cli.store import open_store_to_read
+    from dumpagent.fetch.choice import choose, key_in, newest
+    from dumpagent.fetch.remote import RemoteFile
+
+    store = open_store_to_read(settings)
+    wanted = replace(wanted, part=key_in(wanted.part, settings.bucket))
+    dump = (newest if latest else choose)(store, wanted, prefix=settings.prefix, now=time.time())
+    remote = RemoteFile(store, dump.stored, pause=pause, broken=_broken)
+    return _inspect(remote, dump.key, remote.size_bytes, WriterState.NO_WRITER, classes, quick, streamed=True)
 
 
 def inspect(path: str, *, classes: int, quick: bool) -> Inspected:
@@ -109,7 +163,10 @@ def inspect(path: str, *, classes: int, quick: bool) -> Inspected:
         )
     try:
         with open_regular(path) as opened:
-            return _inspect(opened, path, classes, quick)
+            if quick:
+                opened.hop()
+            size_bytes = opened.status().st_size
+            return _inspect(opened, path, size_bytes, writer_state(opened.fd), classes, quick)
     except OSError as error:
         hint = {
             "No such file or directory": "check the path; a finished dump may have been renamed <stem>.<time>.hprof",
@@ -122,13 +179,25 @@ def inspect(path: str, *, classes: int, quick: bool) -> Inspected:
         raise DumpagentError(f"{_shown(path)}: {error.strerror or error}", hint=hint) from error
 
 
-def _inspect(opened: OpenFile, path: str, classes: int, quick: bool) -> Inspected:
-    size_bytes = opened.status().st_size
-    if quick:
-        opened.hop()
-    look = Look(opened)
-    walked = look.advance(size_bytes, budget_bytes=None)
-    state = _state(walked, writer_state(opened.fd))
+def _inspect(
+    source: ByteSource,
+    path: str,
+    size_bytes: int,
+    writer: WriterState,
+    classes: int,
+    quick: bool,
+    *,
+    streamed: bool = False,
+) -> Inspected:
+    """Look through `source`, which is read once if it is `streamed`: each byte comes over the network."""
+    look = Look(source)
+    once = streamed and not quick
+    walked = look.advance(size_bytes, budget_bytes=None, keep_on=lambda _bytes: not once)
+    found = None
+    if once and walked.shape is Shape.UNFINISHED:
+        found = _count(look, os.path.basename(path), size_bytes, classes, streamed=True)
+        walked = look.advance(size_bytes, budget_bytes=None)
+    state = _state(walked, writer)
     facts = look.facts()
     reason = walked.reason
     base = dump_of_segment(os.path.basename(path))
@@ -136,12 +205,11 @@ def _inspect(opened: OpenFile, path: str, classes: int, quick: bool) -> Inspecte
         reason = (
             f"it is a part of {base}, which its JVM merges at the end of the dump; alone it cannot be read"
         )
-    found = None
     segments = None if look.unpacked and not look.unpacked_to_end else look.walk.segments
     snapshots = look.walk.snapshots
     if facts and look.head_seen:
         if not quick:
-            found = _count(look, os.path.basename(path), size_bytes, classes)
+            found = found or _count(look, os.path.basename(path), size_bytes, classes)
             segments, snapshots = found.segments, found.snapshots
             facts = look.facts() or facts
             if found.damage and state is State.COMPLETE:
@@ -154,17 +222,21 @@ def _inspect(opened: OpenFile, path: str, classes: int, quick: bool) -> Inspecte
     return Inspected(path, size_bytes, state, reason, facts, segments, found, snapshots)
 
 
+def _broken(offset: int, error: DumpagentError) -> None:
+    say(f"note: the connection broke at byte {offset:,}; going on from there ({_shown(str(error))})")
+
+
 def _oom_thread(look: Look, state: State) -> str | None:
     """Give the thread's name. What is damaged may be huge and empty: the search gets no more than a second there."""
     until = time.monotonic() + (_SEARCH_S if state is State.COMPLETE else _DAMAGED_S)
     return look.oom_thread(keep_on=lambda _bytes: time.monotonic() < until)
 
 
-def _count(look: Look, name: str, size_bytes: int, classes: int) -> Histogram:
+def _count(look: Look, name: str, size_bytes: int, classes: int, *, streamed: bool = False) -> Histogram:
     unpacked, walk = look.unpacked, Walk()
-    start = look.walk.chosen.start if look.walk.chosen and not unpacked else 0
+    start = look.walk.chosen.start if look.walk.chosen and not unpacked and not streamed else 0
     if unpacked:
-        unpacked.allowance_bytes = None
+        unpacked.allowance_bytes, unpacked.keep_on = None, lambda _bytes: True
     with progress.bar(_shown(name), size_bytes) as advance:
         shown = 0
 
@@ -177,7 +249,7 @@ def _count(look: Look, name: str, size_bytes: int, classes: int) -> Histogram:
                 shown = unpacked.packed_offset
 
         found = count_objects(look.bytes_source, walk, start=start, most=classes, progress=note)
-    if unpacked:
+    if unpacked or streamed:
         look.walk = walk  # has seen all of it
     if unpacked and unpacked.problem:
         return dataclasses.replace(found, damage=unpacked.problem)
