@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -34,7 +34,7 @@ setup-%:  # the Debian packages of this purpose: test, cluster
 	@PYTHON=$(PYTHON) tools/setup.sh venv $*
 
 test: setup-test $(STAMP)  ## every test, with real JVMs, real mounts and real S3 servers; as root it installs what it needs (INSTALL=no: it does not)
-	$(BIN)/python -m pytest -m 'not e2e' -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -m 'not e2e and not attack' -n 3 --dist loadgroup
 
 test-fast: $(STAMP)  ## the tests that take milliseconds
 	$(BIN)/python -m pytest -m 'not slow and not e2e' -n 2 --dist loadgroup
@@ -45,6 +45,9 @@ coverage: setup-test $(STAMP)  ## the fast tests and those of mount mode, with t
 	COVERAGE_CORE=sysmon $(BIN)/coverage run -m pytest -m slow -n 2 tests/mount
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage json --quiet -o .cache/coverage/report.json
 	$(BIN)/python -m tools.coverage_of_folders .cache/coverage/report.json
+
+attack: $(STAMP)  ## a hostile tenant beside the real daemons, each attack TIMES times, the first beside version 0.1.0 as control (root)
+	TIMES=$(or $(TIMES),1) $(BIN)/python -m pytest -m attack tests/attacks -n 2 --timeout 400
 
 e2e: setup-cluster $(STAMP)  ## the manifests on a real kubelet, following the guide; on any cluster with KUBECONFIG
 	$(BIN)/python -m pytest -m e2e tests/e2e -rP --durations=20

@@ -117,7 +117,12 @@ class Look:
         if walk.header is None or walk.gathered is None:
             return ()
         self._allow_all()
-        return facts.oom_stack(self.bytes_source, walk.header, walk.gathered, walk.ranges, keep_on)
+        if self.unpacked:
+            self.unpacked.keep_on = keep_on
+        try:
+            return facts.oom_stack(self.bytes_source, walk.header, walk.gathered, walk.ranges, keep_on)
+        except gzip.NotYet:
+            return ()
 
     def _allow_all(self) -> None:
         if self.unpacked:

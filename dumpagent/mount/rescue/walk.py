@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from dumpagent.dumps.names import LATEST_MS, base_of_segment, stamp, with_tag
 from dumpagent.kernel.lease import WriterState, release_lease, take_read_lease
 from dumpagent.kernel.mount import open_tree_clone
+from dumpagent.kernel.owned import STATE, own_directory
 from dumpagent.mount.backend import READY
 from dumpagent.mount.rescue.move import (
     DIRECTORY,
@@ -27,14 +29,14 @@ from dumpagent.mount.rescue.move import (
     drop,
     holds_same,
     made,
+    made_like,
     move,
     opened,
     unlink_if_there,
 )
 
-STATE = ".dumpagent"  # the agent's own directory: no dumps in it
 _DEEPEST = 32
-_MOST_NAMES = 1000
+_MOST_NAMES = 20
 
 
 class Outcome(enum.Enum):
@@ -104,10 +106,10 @@ class RescuePass:
         if os.path.samestat(os.fstat(self.hidden), os.fstat(self.volume)):
             return  # the target's own directory is the source
         with self._closing:
-            self._directory(self.hidden, self.volume, "")
+            self._directory(self.hidden, self.volume, "", "")
             self._sweep()
 
-    def _directory(self, hidden: int, volume: int, above: str) -> None:
+    def _directory(self, hidden: int, volume: int, above: str, into: str) -> None:
         dumps: dict[str, list[str]] = {}
         for name in sorted(os.listdir(hidden)):
             with self._one_failing(above + name):
@@ -118,21 +120,22 @@ class RescuePass:
                     os.unlink(name, dir_fd=hidden)
                     self.tell(Rescue(Outcome.READY_REMOVED, name))
                 elif stat.S_ISDIR(mode):
-                    self._enter(hidden, volume, name, above)
+                    self._enter(hidden, volume, name, above, into)
                 elif stat.S_ISREG(mode):
                     dumps.setdefault(base_of_segment(name) or name, []).append(name)
                 # Links, pipes and devices are nothing that a JVM writes: they stay.
         for base, names in dumps.items():
             with self._one_failing(above + base):
-                self._dump(hidden, volume, above, base, names)
+                self._dump(hidden, volume, above, into, base, names)
 
-    def _enter(self, hidden: int, volume: int, name: str, above: str) -> None:
+    def _enter(self, hidden: int, volume: int, name: str, above: str, into: str) -> None:
         if above.count("/") >= _DEEPEST:
             raise OSError(errno.ELOOP, f"more than {_DEEPEST} directories deep")
         with opened(os.open(name, DIRECTORY, dir_fd=hidden)) as inside:
             if os.listdir(inside):
-                with opened(made(name, volume, os.fstat(inside))) as there:
-                    self._directory(inside, there, f"{above}{name}/")
+                fd, called = made_like(name, volume, os.fstat(inside))
+                with opened(fd) as there:
+                    self._directory(inside, there, f"{above}{name}/", f"{into}{called}/")
 
     @contextmanager
     def _one_failing(self, path: str) -> Iterator[None]:
@@ -145,7 +148,7 @@ class RescuePass:
             # An error of ours has a text of its own and no path.
             self.tell(Rescue(Outcome.FAILED, path, error=error.strerror or str(error)))
 
-    def _dump(self, hidden: int, volume: int, above: str, base: str, names: list[str]) -> None:
+    def _dump(self, hidden: int, volume: int, above: str, into: str, base: str, names: list[str]) -> None:
         """Move a dump and its parts, or wait for all of them: parts that go while the base is written break it."""
         with ExitStack() as closing:
             originals = []
@@ -165,7 +168,7 @@ class RescuePass:
             # The base goes last and gives the name: after a kill in between, the rest still gets the same one.
             originals.sort(key=lambda original: original.name == base)
             for original, to in _free_names(originals, volume, plain=names == [base]):
-                self._bring(original, volume, to, above)
+                self._bring(original, volume, to, above, into)
 
     def _finished(self, original: Original) -> bool:
         state = self.lease(original.fd)
@@ -174,7 +177,7 @@ class RescuePass:
             state is WriterState.UNKNOWN and self.is_quiet(original.stamp)
         )
 
-    def _bring(self, original: Original, volume: int, to: str, above: str) -> None:
+    def _bring(self, original: Original, volume: int, to: str, above: str, into: str) -> None:
         began = self.monotonic()
         try:
             safe = holds_same(volume, to, original)
@@ -189,14 +192,14 @@ class RescuePass:
         size_bytes, seconds = original.seen.st_size, self.monotonic() - began
         self.tell(
             Rescue(
-                Outcome.RESCUED, above + original.name, to=above + to, size_bytes=size_bytes, seconds=seconds
+                Outcome.RESCUED, above + original.name, to=into + to, size_bytes=size_bytes, seconds=seconds
             )
         )
 
     def _drawer(self) -> int:
         """Open the directory of the temporaries, made when it is first needed. Raises OSError."""
         if self._drawer_fd is None:
-            with opened(made(STATE, self.volume)) as state:
+            with opened(made(own_directory(self.volume).name, self.volume)) as state:
                 self._drawer_fd = self._closing.enter_context(opened(made("rescue", state)))
         return self._drawer_fd
 
@@ -214,7 +217,7 @@ class RescuePass:
 def _free_names(originals: list[Original], volume: int, *, plain: bool) -> list[tuple[Original, str]]:
     """Choose the names that a dump and its parts get: all free in the volume, or holding the very same bytes.
 
-    Raises FileExistsError when there are a thousand of them.
+    Where somebody took them all, one that nobody could foresee.
     """
     when = stamp(min(max(0, originals[-1].seen.st_mtime_ns // 1_000_000), LATEST_MS))
     tags = [f".rescued-{when}"] + [f".rescued-{when}-{n}" for n in range(2, _MOST_NAMES)]
@@ -231,7 +234,7 @@ def _free_names(originals: list[Original], volume: int, *, plain: bool) -> list[
     for chosen in map(named, tags):
         if all(_is_there(original, volume, to) is not False for original, to in chosen):
             return chosen
-    raise FileExistsError(errno.EEXIST, "every name is taken in the volume")
+    return named(f".rescued-{when}-{secrets.token_hex(8)}")
 
 
 def _is_there(original: Original, volume: int, name: str) -> bool | None:

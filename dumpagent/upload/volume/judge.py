@@ -23,6 +23,8 @@ from dumpagent.upload.volume.files import find, open_dump, segment_files_of
 
 # A look goes on for this long at most; a file that is made to take longer is looked at again and again instead.
 _LOOK_S = 0.3
+# The stack is read at once, from records of which a file can be made to have any number: it is cut instead.
+_STACK_CPU_S = 1.0
 # How often to ask again while somebody writes: close events come a moment before the kernel forgets the writer.
 _WRITER_RECHECK_S = (0.1, 30.0)
 # How long a cut dump keeps the name that its JVM, started again, needs for the next one.
@@ -86,8 +88,10 @@ class CompletenessJudge:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         take_lease: Callable[[int], WriterState] = take_read_lease,
+        cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self._quiet_s, self._now, self._monotonic, self._take_lease = quiet_s, now, monotonic, take_lease
+        self._cpu = cpu
         self._seen: dict[tuple[int, int], _Seen] = {}
 
     def judge(self, dump: DumpFile) -> Verdict:
@@ -204,7 +208,9 @@ class CompletenessJudge:
         if walked.shape is not Shape.UNFINISHED:
             seen.walked = walked
             if seen.facts:
-                seen.facts = dataclasses.replace(seen.facts, oom_stack=seen.look.oom_stack())
+                enough = self._cpu() + _STACK_CPU_S
+                stack = seen.look.oom_stack(keep_on=lambda _bytes: self._cpu() < enough)
+                seen.facts = dataclasses.replace(seen.facts, oom_stack=stack)
         return walked
 
     def _is_written(self, part: DumpFile) -> bool:

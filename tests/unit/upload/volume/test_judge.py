@@ -282,3 +282,17 @@ def test_a_file_that_is_no_dump_keeps_its_name_for_the_quiet_time(bench: Bench) 
     bench.judge.judge(bench.dump)
     bench.clock += 10
     assert not bench.judge.judge(bench.dump).claimable
+
+
+def test_a_dump_made_to_take_minutes_for_its_stack_is_judged_without_it(tmp_path: Path) -> None:
+    """A GiB of the smallest records outside the heap kept the main loop from its heartbeat until it was killed."""
+    bench = Bench(tmp_path / "x.hprof")
+    bench.write(MAKE.dump())
+    elapsed_s = iter(range(0, 1_000_000, 10))
+    judge = CompletenessJudge(quiet_s=0, cpu=lambda: float(next(elapsed_s)))
+    verdict = judge.judge(bench.dump)
+    assert (verdict.state, verdict.due) == (State.COMPLETE, True)
+    whole = CompletenessJudge(quiet_s=0).judge(bench.dump)
+    assert verdict.facts
+    assert whole.facts
+    assert verdict.facts.oom_stack != whole.facts.oom_stack
