@@ -142,6 +142,25 @@ class Watching:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BesideDumps:
+    """Which files travel with a dump: what a dying JVM leaves beside it, and what tells how it came to that."""
+
+    companions: str = setting(
+        "", "COMPANIONS", Kind.TEXT,
+        "further patterns of files that travel with a dump, as `*.trace`; hs_err, replay, javacore, thread dumps, GC logs and *.jfr do anyway; "
+        "off: none does",
+    )  # fmt: skip
+    companion_max_bytes: int = setting(
+        268435456, "COMPANION_MAX_SIZE", Kind.COUNT, "a file beside a dump that has more bytes is left alone",
+        low=0, high=1 << 40,
+    )  # fmt: skip
+    companion_max_count: int = setting(
+        50, "COMPANION_MAX_COUNT", Kind.COUNT, "so many files of one directory and user travel with its dumps",
+        low=0, high=10_000,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class Keeping:
     """How long dumps stay on the volume once the store has confirmed them. Others are never deleted."""
 

@@ -13,6 +13,7 @@ from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.log import tell_all
 from dumpagent.probes.heartbeat import Pulse
 from dumpagent.settings import S3, Metrics, Notifying, Place
+from dumpagent.upload.backlog import Counts
 from dumpagent.upload.loop import UploadLoop
 
 
@@ -35,7 +36,7 @@ def serve_metrics(
 ) -> None:
     """Count what is told from now on, and show it on METRICS_PORT. Raises BadSettings when the port is taken."""
     from dumpagent.cli.status import open_status  # prometheus-client loads ssl: 4 MiB, for those who ask
-    from dumpagent.observe.metrics.upload import DumpCounts, UploadMetrics
+    from dumpagent.observe.metrics.upload import DumpCounts, FileCounts, UploadMetrics
 
     def counts() -> DumpCounts:
         now = loop.counts
@@ -45,7 +46,11 @@ def serve_metrics(
             "sending": now.sending,
             "retrying": now.retrying,
         }
-        return DumpCounts(now.seen, now.uploaded, now.failed, now.pending, now.oldest_pending_s, waiting)
+        beside = loop.companions.counts if loop.companions else Counts()
+        return DumpCounts(
+            now.seen, now.uploaded, now.failed, now.pending, now.oldest_pending_s, waiting,
+            FileCounts(beside.seen, beside.uploaded, beside.failed, beside.pending),
+        )  # fmt: skip
 
     counted = UploadMetrics(counts)
     counted.add_process()

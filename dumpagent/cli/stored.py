@@ -21,8 +21,10 @@ from dumpagent.cli import fail
 from dumpagent.dumps.text import iso_time, printable, size_text
 from dumpagent.errors import BadSettings
 from dumpagent.fetch.choice import Ambiguous
+from dumpagent.fetch.companions import companion_name
 from dumpagent.fetch.stored import StoredDump, Wanted
 from dumpagent.setting import Kind, Setting
+from dumpagent.store.protocol import StoredObject
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 _DURATION = Setting("--since", Kind.DURATION, "", low=0, high=1e9)
@@ -154,11 +156,18 @@ def timestamp(seconds: float) -> str:
     return iso_time(seconds) or "?"
 
 
-def table(dumps: Sequence[StoredDump], *, width: int | None, colours: bool) -> list[str]:
+def table(
+    dumps: Sequence[StoredDump],
+    *,
+    width: int | None,
+    colours: bool,
+    beside: Mapping[str, Sequence[StoredObject]] | None = None,
+) -> list[str]:
     """Give the lines that show the dumps, one each; `width` is the terminal's, None where nothing is to be cut.
 
     On a narrow terminal columns give way from the left of the path: the node, the cause, the workload. The path, which
-    one copies, is never cut; where it is too long for the line it stands on a line of its own.
+    one copies, is never cut; where it is too long for the line it stands on a line of its own. `beside` are the files
+    beside dumps, by the dump's key: each has a line below its dump.
     """
 
     def style(text: str, **how: Any) -> str:
@@ -169,13 +178,17 @@ def table(dumps: Sequence[StoredDump], *, width: int | None, colours: bool) -> l
     columns = _columns([head, *rows], width)
     indent = width is not None and any(_length(row, columns) > width for row in rows)
     lines = [style("  ".join(_cells(head, columns) + ([] if indent else [head.path])), dim=True)]
-    for row in rows:
+    for dump, row in zip(dumps, rows, strict=True):
         cells = _cells(row, columns)
         at = list(columns).index("verdict")
         cells[at] = style(cells[at], fg=_VERDICT_COLOURS.get(row.verdict))
         directory, slash, name = row.path.rpartition("/")
         path = directory + slash + style(name, bold=True)
         lines += ["  ".join(cells).rstrip(), f"  {path}"] if indent else ["  ".join([*cells, path])]
+        lines += [
+            f"    + {shown(companion_name(each))} ({size(each.size_bytes)})"
+            for each in (beside or {}).get(dump.key, ())
+        ]
     return lines
 
 
@@ -277,8 +290,9 @@ def _width(stream: Any) -> int | None:
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
-def print_table(dumps: Sequence[StoredDump]) -> None:
-    """Print the dumps on stdout, and what is to be known of them on stderr."""
-    click.echo("\n".join(table(dumps, width=_width(sys.stdout), colours=sys.stdout.isatty())))
+def print_table(dumps: Sequence[StoredDump], beside: Mapping[str, Sequence[StoredObject]]) -> None:
+    """Print the dumps on stdout, with what lies beside each, and what is to be known of them on stderr."""
+    lines = table(dumps, width=_width(sys.stdout), colours=sys.stdout.isatty(), beside=beside)
+    click.echo("\n".join(lines))
     for line in notes(dumps):
         say(line)

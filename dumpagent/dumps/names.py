@@ -129,6 +129,18 @@ def claimed_name(name: str, dump_time_ms: int, *, count: int = 1) -> str:
     return f"{found.stem}.{stamp(dump_time_ms)}{again}{found.suffix}{found.segment}"
 
 
+def stamped_ms(name: str) -> int | None:
+    """Give the time that stands in the name of a claimed dump, in milliseconds since the epoch; None if none does."""
+    found = _STAMPED.fullmatch(parts_of(name).stem)
+    if not found:
+        return None
+    try:
+        at = dt.datetime.strptime(found["stamp"], "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
+    except ValueError:
+        return None
+    return int(at.timestamp()) * 1000
+
+
 def original_name(name: str, dump_time_ms: int) -> str:
     """Give the name that the JVM gave the dump or segment file: without the stamp, if that is the dump's own time.
 

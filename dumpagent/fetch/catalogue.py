@@ -81,6 +81,8 @@ def has_index(store: Store, *, prefix: str = "") -> bool:
 
 
 def _is_wanted(dump: StoredDump, wanted: Wanted) -> bool:
+    if not is_dump_path(dump.path):
+        return False  # where keys are reserved by index entries, companions have one too
     return wanted.by_listing(dump.path, dump.stored.modified) and wanted.by_metadata(dump)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass
 
+from dumpagent.dumps.companion import companion_folder, is_companion_path
 from dumpagent.dumps.metadata import DumpMetadata, read_metadata
 from dumpagent.dumps.owner import Owner, owner_of
 from dumpagent.index.entry import IndexEntry, facts_in
@@ -98,6 +99,13 @@ class StoredDump:
         return self.stored.modified if self.dumped is None else self.dumped
 
     @property
+    def companion_folder(self) -> str | None:
+        """Give the path below S3_PREFIX of the folder of the files beside the dump; None if its time is not known."""
+        if self.dumped is None or self.dumped < 0:
+            return None
+        return companion_folder(self._facts.original_path or self.path, int(self.dumped * 1000))
+
+    @property
     def original_size_bytes(self) -> int | None:
         """Give the size of the uncompressed dump."""
         return self._facts.original_size_bytes
@@ -181,5 +189,9 @@ class Wanted:
 
 
 def is_dump_path(path: str) -> bool:
-    """Say whether an object with this path below S3_PREFIX can be a dump: no object of the agent's own, no report."""
-    return not path.startswith(_OWN_FOLDERS) and not path.endswith(REPORT_ENDINGS)
+    """Say whether an object with this path below S3_PREFIX can be a dump: no object of the agent's own, no report, no companion."""
+    return (
+        not path.startswith(_OWN_FOLDERS)
+        and not path.endswith(REPORT_ENDINGS)
+        and not is_companion_path(path)
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from dumpagent.fetch.stored import REPORT_ENDINGS, StoredDump, is_dump_path
+from dumpagent.dumps.companion import is_companion_path
+from dumpagent.fetch.stored import REPORT_ENDINGS, StoredDump, indexed, is_dump_path
 from dumpagent.index.entry import IndexEntry, index_prefix, key_of
 from dumpagent.index.reader import entries_among
 from dumpagent.prune.policy import Decision, Prunable, Rules, decide
@@ -61,7 +62,13 @@ def make_plan(store: Store, rules: Rules, *, prefix: str, now: float) -> Plan:
     dumps = {entry.path: dump for entry in entries if (dump := _dump_of(entry, objects, root))}
     decisions = decide((_candidate(dump) for dump in dumps.values()), rules, now=now)
     small = objects | {stored.key: stored for stored in listed}
-    doomed = [_doomed(decision.candidate.dump, small, prefix) for decision in decisions if decision.goes]
+    folders = _by_folder(objects, root)
+    for decision in decisions:
+        if not decision.goes:
+            folders.pop(decision.candidate.dump.companion_folder or "", None)  # two dumps may share one
+    doomed = [
+        _doomed(decision.candidate.dump, small, folders, prefix) for decision in decisions if decision.goes
+    ]
     gone = [entry for entry in entries if root + entry.path not in objects]
     return Plan(
         doomed=tuple(doomed),
@@ -69,7 +76,7 @@ def make_plan(store: Store, rules: Rules, *, prefix: str, now: float) -> Plan:
         unknown=sum(
             1 for key in objects if is_dump_path(path := key.removeprefix(root)) and path not in dumps
         ),
-        stale_keys=tuple(key for entry in gone for key in _left_of(entry, objects, prefix)),
+        stale_keys=tuple(key for entry in gone for key in _left_of(entry, objects, folders, prefix)),
     )
 
 
@@ -96,13 +103,36 @@ def _workload(dump: StoredDump) -> Hashable:
     return dump.cluster, dump.node, dump.application
 
 
-def _doomed(dump: StoredDump, objects: dict[str, StoredObject], prefix: str) -> Doomed:
+def _by_folder(objects: dict[str, StoredObject], root: str) -> dict[str, list[StoredObject]]:
+    """Give the files beside dumps by their folder, relative to `root`."""
+    folders: dict[str, list[StoredObject]] = {}
+    for key, stored in objects.items():
+        path = key.removeprefix(root)
+        if is_companion_path(path):
+            folders.setdefault(path[: path.rfind("/") + 1], []).append(stored)
+    return folders
+
+
+def _doomed(
+    dump: StoredDump, objects: dict[str, StoredObject], folders: dict[str, list[StoredObject]], prefix: str
+) -> Doomed:
     assert dump.entry is not None  # noqa: S101 - made by _dump_of
     keys = [*(dump.key + ending for ending in REPORT_ENDINGS), reservation_key(dump.key, prefix=prefix)]
-    beside = (objects.get(key) for key in keys)
-    return Doomed(dump, tuple(found for found in beside if found), key_of(dump.entry, prefix=prefix))
+    beside = [found for key in keys if (found := objects.get(key))]
+    companions = folders.pop(dump.companion_folder or "", [])
+    return Doomed(dump, (*beside, *companions), key_of(dump.entry, prefix=prefix))
 
 
-def _left_of(entry: IndexEntry, objects: dict[str, StoredObject], prefix: str) -> list[str]:
+def _left_of(
+    entry: IndexEntry,
+    objects: dict[str, StoredObject],
+    folders: dict[str, list[StoredObject]],
+    prefix: str,
+) -> list[str]:
     beside = [below(prefix) + entry.path + ending for ending in REPORT_ENDINGS]
-    return [*(key for key in beside if key in objects), key_of(entry, prefix=prefix)]
+    companions = folders.pop(indexed(entry, prefix=prefix).companion_folder or "", [])
+    return [
+        *(key for key in beside if key in objects),
+        *(stored.key for stored in companions),
+        key_of(entry, prefix=prefix),
+    ]

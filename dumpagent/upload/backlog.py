@@ -20,6 +20,7 @@ _NEVER = float("inf")
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 # Pending dumps that are kept track of, of one owner and in all; a few of each owner always are. Each takes a kilobyte.
 _MOST_OF_OWNER, _MOST, _ALWAYS_OF_OWNER = 1000, 20_000, 10
+_JUDGED_WITHIN_S = 5.0
 
 
 class Stage(enum.Enum):
@@ -290,6 +291,22 @@ class Backlog:
                 entry.dump, entry.verdict, entry.stage = dump, verdict, Stage.READY
                 self._lock.notify_all()
 
+    def rank(self, entry: Entry) -> tuple[int, ...]:
+        """Give the place of an entry that is due: the least comes first."""
+        return self._turns.rank(entry)
+
+    def has_work(self) -> bool:
+        """Say whether a dump can be uploaded now, or was just found and is about to be judged."""
+        now = self._monotonic()
+        with self._lock:
+            return any(
+                entry.not_before <= now
+                if entry.stage is Stage.READY
+                else entry.verdict is None and now - entry.waiting_since < _JUDGED_WITHIN_S
+                for entry in self._entries.values()
+                if entry.stage in (Stage.READY, Stage.WAITING)
+            )
+
     def take(self, *, timeout_s: float) -> Entry | None:
         """Give the next dump to upload, owner by owner, of each the first seen first; None if none comes up within `timeout_s`."""
         deadline = self._monotonic() + timeout_s
@@ -300,7 +317,7 @@ class Backlog:
                 due = [entry for entry in ready if entry.not_before <= now]
                 if due:
                     # Of one owner's, those that failed before come last: a bad dump must not hold up the others.
-                    chosen = min(due, key=self._turns.rank)
+                    chosen = min(due, key=self.rank)
                     self._turns.serve(chosen)
                     chosen.stage = Stage.SENDING
                     return chosen

@@ -6,15 +6,17 @@ import os
 import threading
 from dataclasses import dataclass
 
-from dumpagent.dumps.globs import Globs
+from dumpagent.dumps.globs import COMPANIONS, Globs
 from dumpagent.kernel.beneath import opened_directory
 from dumpagent.kernel.owned import own_directory
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.volume import NameTaken, StateUnwritable, StateWritable
 from dumpagent.observe.incident import Incident
-from dumpagent.settings import Compressing, Keeping, Place, Remembering, Watching
+from dumpagent.settings import BesideDumps, Compressing, Keeping, Place, Remembering, Watching
 from dumpagent.store.protocol import Store
+from dumpagent.upload.companions.companions import Travel
+from dumpagent.upload.companions.finder import CompanionLimits
 from dumpagent.upload.indexing import Indexer
 from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.ledger import Ledger
@@ -40,6 +42,7 @@ class UploadPlan:
     compressing: Compressing
     remembering: Remembering
     keeping: Keeping
+    beside: BesideDumps
     dry_run: bool = False
 
 
@@ -102,6 +105,24 @@ def build_loop(
         sweep=Sweep(store, ledger, tell, prefix=plan.prefix, node=plan.place.node_name),
         claim=claim if plan.watching.claim and not plan.dry_run else None,
         progress=progress,
-        recogniser=Recogniser(FileRules(Globs(plan.watching.include), Globs(plan.watching.exclude))),
+        recogniser=Recogniser(_rules(plan)),
+        travel=None if plan.dry_run else _travel(plan, store=store, ledger=ledger, barrier=barrier),
         index=Indexer(store, plan.place, tell, prefix=plan.prefix).write,
+    )
+
+
+def _rules(plan: UploadPlan) -> FileRules:
+    off = plan.beside.companions.strip().lower() == "off"
+    companions = Globs("" if off else f"{COMPANIONS}, {plan.beside.companions}")
+    return FileRules(Globs(plan.watching.include), Globs(plan.watching.exclude), companions)
+
+
+def _travel(plan: UploadPlan, *, store: Store, ledger: Ledger, barrier: Barrier) -> Travel:
+    return Travel(
+        uploader=lambda event: Uploader(store, plan.place, prefix=plan.prefix, stop=event),
+        limits=CompanionLimits(plan.beside.companion_max_bytes, plan.beside.companion_max_count),
+        quiet_s=plan.watching.file_stable_time_s,
+        deletion=lambda tell: Deletion(
+            plan.keeping, root=plan.root, store=store, ledger=ledger, tell=tell, barrier=barrier
+        ),
     )

@@ -232,6 +232,7 @@ class WorkerThread(threading.Thread):
         super().__init__(name="upload", daemon=True)
         self._loop, self._ending = loop, ending
         self._died_of: BaseException | None = None
+        self._has_companions = False
 
     def run(self) -> None:
         """Upload until a stop. A fault of ours is told and the next dump goes on."""
@@ -244,7 +245,8 @@ class WorkerThread(threading.Thread):
             self._ending.wake()
 
     def _step(self) -> None:
-        outcome = self._loop.bring_next(timeout_s=1.0)
+        outcome = self._loop.bring_next(timeout_s=0.0 if self._has_companions else 1.0)
+        self._has_companions = outcome is None and self._loop.upload_companion()
         if outcome is None or isinstance(outcome, Receipt):
             self._loop.reclaim()
 

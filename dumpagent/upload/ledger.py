@@ -131,6 +131,11 @@ class Ledger:
         """Give the receipt of this very dump, None if there is none."""
         return self._receipts.get(identity)
 
+    def has_path(self, path: str) -> bool:
+        """Say whether a file that is stored under this path has a receipt."""
+        with self._mutex:
+            return any(receipt.path == path for receipt in self._receipts.values())
+
     def receipts(self) -> list[Receipt]:
         """Give all receipts, oldest upload first."""
         with self._mutex:

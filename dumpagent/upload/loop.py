@@ -15,6 +15,7 @@ from dumpagent.observe.events.dumps import DumpWaiting, DumpWouldUpload, UploadF
 from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import Store
 from dumpagent.upload.backlog import Backlog, Counts, Entry
+from dumpagent.upload.companions.companions import Companions, Travel
 from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.keeping.reclaim import Reclaimer
@@ -68,6 +69,7 @@ class UploadLoop:
         progress: ShowProgress = no_progress,
         index: Index = no_index,
         recogniser: Recogniser | None = None,
+        travel: Travel | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
@@ -75,6 +77,18 @@ class UploadLoop:
         self.barrier = barrier or Barrier(tell, monotonic=monotonic)
         self._ledger, self._sender, self._tell, self._stop = ledger, sender, tell, stop
         self._reach = StoreHealth(store, tell, monotonic=monotonic)
+        self.companions: Companions | None = None
+        if travel:
+            self.companions = Companions(
+                travel,
+                dumps=self.backlog,
+                store=store,
+                ledger=ledger,
+                reach=self._reach,
+                tell=tell,
+                stop=stop,
+                monotonic=monotonic,
+            )
         dump_incident = Incident(tell, UploadFailed, UploadRecovered, monotonic=monotonic)
         self._finder = Finder(
             root=root,
@@ -87,6 +101,7 @@ class UploadLoop:
             retention_s=retention_days * _DAY_S,
             barrier=self.barrier,
             recogniser=recogniser or Recogniser(),
+            beside=self.companions.finder if self.companions else None,
             monotonic=monotonic,
         )
         self._bringer = UploadWorker(
@@ -155,14 +170,24 @@ class UploadLoop:
         self._expect_leftovers(outcome)
         return outcome
 
+    def upload_companion(self) -> bool:
+        """Upload the next file beside a dump; False if there was nothing to do, or a dump is to go first."""
+        return self.companions is not None and self.companions.upload_next()
+
     def reclaim(self) -> None:
         """Look once more at what was stored, delete what the policy allows to be deleted, end leftover uploads."""
         if self._reclaimer:
             self._reclaimer.reclaim()
+        if self.companions and not self._reach.pause_left_s():
+            try:
+                self.companions.reclaim()
+            except Unreachable as error:
+                self._reach.leave_alone(_SWEEP_RETRY_S)
+                self._reach.note(error)
         if self._sweep and not self._reach.pause_left_s():
             try:
                 self._sweep.sweep(
-                    present=self.backlog.identities(),
+                    present=self._finder.identities(),
                     settled=self.counts.pending == 0,
                     stopped=self._stop.is_set,
                 )
@@ -195,6 +220,8 @@ class UploadLoop:
                     already_stored += 1
             elif outcome is not None:
                 failed.append(entry)
+        while not dry_run and not self._stop.is_set() and self.upload_companion():
+            pass
         if self._stop.is_set():
             return Pass(uploaded, already_stored, failed=len(failed), left=self.counts.pending - len(failed))
         if not dry_run:

@@ -254,3 +254,35 @@ def test_a_jvm_that_is_killed_in_mid_dump_and_restarted_finds_its_name_free_ten_
         uploaded = agent.wait_for("dump_uploaded", 2)
     assert [line["verdict"] for line in uploaded] == ["complete", "truncated"]
     assert len(stored()) == 2
+
+
+def test_what_a_dying_jvm_leaves_stands_beside_its_dump_and_is_fetched_with_it(
+    moto: StoreServer, bucket: str, tmp_path: Path, any_jdk: Jdk
+) -> None:
+    """Error file, GC log and flight recording of one JVM that runs out of memory and crashes on it."""
+    folder = tmp_path / "dump" / "shop_cart-0"
+    folder.mkdir(parents=True)
+    options = [
+        f"-XX:ErrorFile={folder}/hs_err_pid%p.log", "-XX:+CrashOnOutOfMemoryError",
+        f"-Xlog:gc*:file={folder}/gc.log", f"-XX:StartFlightRecording=filename={folder}/rec.jfr",
+    ]  # fmt: skip
+    with Agent(tmp_path / "dump", moto, bucket) as agent:
+        any_jdk.run_oom(folder / "java_pid1.hprof", options=options)
+        (uploaded,) = agent.wait_for("dump_uploaded")
+        left = [path for path in folder.iterdir() if ".hprof" not in path.name and path.stat().st_size]
+        assert {"gc.log"} < {path.name for path in left}
+        agent.wait_for("companion_uploaded", len([path for path in left if path.suffix in (".log", ".jfr")]))
+        assert all(line["at"] > uploaded["at"] for line in agent.of("companion_uploaded"))  # type: ignore[operator]
+    environment = {**os.environ, **moto.environment(bucket), "LOG_FORMAT": "json"}
+    command = [sys.executable, "-m", "dumpagent"]
+    shown = subprocess.run([*command, "ls"], env=environment, capture_output=True, text=True, check=True)
+    assert "+ gc.log" in shown.stdout
+    got = tmp_path / "got.hprof"
+    subprocess.run(
+        [*command, "get", "--latest", "--all", "-o", str(got)],
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    fetched = {path.name: path.read_bytes() for path in (tmp_path / "got.hprof.companions").iterdir()}
+    assert fetched == {path.name: path.read_bytes() for path in left if path.suffix in (".log", ".jfr")}

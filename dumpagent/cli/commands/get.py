@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 import time
 
 import click
@@ -22,9 +23,11 @@ from dumpagent.cli.stored import (
 )
 from dumpagent.errors import DumpagentError
 from dumpagent.fetch.choice import choose, key_in, newest
+from dumpagent.fetch.companions import companion_name, companions_of
 from dumpagent.fetch.download import Fetch, Fetched, fetch, target_of
-from dumpagent.fetch.stored import Wanted
+from dumpagent.fetch.stored import StoredDump, Wanted
 from dumpagent.settings import S3
+from dumpagent.store.protocol import Store
 from dumpagent.terminal import progress
 
 _DISK_HINTS = {
@@ -47,10 +50,23 @@ _DISK_HINTS = {
     help="the file to make, or a directory for it  [default: the dump's own name, here]",
 )
 @click.option("--gunzip", is_flag=True, help="unpack a compressed dump (Eclipse MAT opens .hprof.gz too)")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="the files beside the dump too (error files, GC logs, flight recordings), into the directory <file>.companions",
+)
 @click.option("--force", is_flag=True, help="replace a file that stands there")
 @takes(S3, without=["storage_class"])
 def command(
-    s3: S3, part: str, latest: bool, wanted: Wanted, output: str | None, gunzip: bool, force: bool
+    s3: S3,
+    part: str,
+    latest: bool,
+    wanted: Wanted,
+    output: str | None,
+    gunzip: bool,
+    everything: bool,
+    force: bool,
 ) -> None:
     """Fetch one dump: PART is its key, its path, or a part of the path that no other dump has.
 
@@ -65,16 +81,27 @@ def command(
         dump = (newest if latest else choose)(store, wanted, prefix=s3.prefix, now=time.time())
         warn_if_not_whole(dump)
         wish = Fetch(dump, target_of(dump, output, gunzip=gunzip), force=force, gunzip=gunzip)
-        try:
-            fetched = fetch(store, wish, bar=_bar, note=lambda text: say(f"note: {shown(text)}"), pause=pause)
-        except OSError as error:
-            raise DumpagentError(
-                f"{shown(str(error.filename or wish.target))}: {error.strerror or error}",
-                hint=_DISK_HINTS.get(error.errno or 0, "check the place; --output names another one"),
-            ) from error
-    where = f"from {dump.node}, " if dump.node else ""
-    say(f"{shown(dump.path)} ({where}{timestamp(dump.when)}): {_outcome(fetched)}")
-    click.echo(fetched.path)
+        fetched = _fetch(store, wish)
+        where = f"from {dump.node}, " if dump.node else ""
+        say(f"{shown(dump.path)} ({where}{timestamp(dump.when)}): {_outcome(fetched)}")
+        click.echo(fetched.path)
+        for companion in companions_of(store, dump, prefix=s3.prefix) if everything else ():
+            found = StoredDump(store.look(companion.key) or companion, companion.key)
+            target = f"{fetched.path}.companions/{companion_name(companion)}"
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            beside = _fetch(store, Fetch(found, target, force=force, gunzip=False))
+            say(f"{shown(companion_name(companion))}: {_outcome(beside)}")
+            click.echo(beside.path)
+
+
+def _fetch(store: Store, wish: Fetch) -> Fetched:
+    try:
+        return fetch(store, wish, bar=_bar, note=lambda text: say(f"note: {shown(text)}"), pause=pause)
+    except OSError as error:
+        raise DumpagentError(
+            f"{shown(str(error.filename or wish.target))}: {error.strerror or error}",
+            hint=_DISK_HINTS.get(error.errno or 0, "check the place; --output names another one"),
+        ) from error
 
 
 def _bar(title: str, total_bytes: int, done_bytes: int) -> progress.Drawn:

@@ -14,14 +14,16 @@ from dumpagent.cli.store import open_store_to_read
 from dumpagent.cli.stored import ending_at_once, filters, pause, print_table, say, size, timestamp
 from dumpagent.fetch.catalogue import list_dumps, list_everything
 from dumpagent.fetch.choice import key_in
+from dumpagent.fetch.companions import companions_of_each
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted
 from dumpagent.settings import S3
 from dumpagent.store.prefix import below
-from dumpagent.store.protocol import Store
+from dumpagent.store.protocol import Store, StoredObject
 from dumpagent.terminal import progress
 
 _WATCH_S = 5.0
+_BESIDE_MOST = 30
 _NOT_IN_INDEX = (
     "dumps of other tools and of agents before 0.2 are not in the index: `dumpagent ls --all` shows them"
 )
@@ -44,6 +46,8 @@ def command(
     writes: one request for a thousand dumps. A bucket without an index is listed object by object.
 
     Read-only credentials suffice (s3:ListBucket, s3:GetObject); they come from the AWS SDK's own chain.
+
+    Files beside a dump (error files, GC logs, flight recordings) stand below it with a +, for the newest thirty.
 
     \b
     Examples:
@@ -77,15 +81,18 @@ def _find(
 
 
 def _show(dumps: list[StoredDump], store: Store, s3: S3, wanted: Wanted, *, as_json: bool) -> None:
+    # A request each: of a long list only the newest.
+    beside = companions_of_each(store, dumps[-_BESIDE_MOST:], prefix=s3.prefix)
     if as_json:
-        for dump in dumps:
-            click.echo(json.dumps(as_dict(dump)))
+        for number, dump in enumerate(dumps):
+            known = number >= len(dumps) - _BESIDE_MOST
+            click.echo(json.dumps(as_dict(dump, beside.get(dump.key, []) if known else None)))
         return
     if not dumps:
         where = f"{store.name} below {below(s3.prefix)}" if below(s3.prefix) else store.name
         say(f"no matching dumps in {where}" if wanted != Wanted() else f"no dumps in {where}")
         return
-    print_table(dumps)
+    print_table(dumps, beside)
     if progress.on_terminal():
         total = size(sum(dump.size_bytes for dump in dumps))
         say(f"{len(dumps):,} in {store.name}, {total}")
@@ -104,7 +111,7 @@ def _watch(store: Store, s3: S3, wanted: Wanted, shown_keys: set[str], *, as_jso
             _show(new, store, s3, wanted, as_json=as_json)
 
 
-def as_dict(dump: StoredDump) -> dict[str, Any]:
+def as_dict(dump: StoredDump, beside: list[StoredObject] | None = None) -> dict[str, Any]:
     """Give what is known of the dump as JSON takes it; times are ISO 8601 in UTC, what is not known is null."""
     owner = dump.owner
     of_object = dump.entry is None
@@ -128,6 +135,9 @@ def as_dict(dump: StoredDump) -> dict[str, Any]:
         "etag": dump.stored.etag or None,
         "storage_class": dump.stored.storage_class if of_object else None,
         "metadata": None if dump.stored.metadata is None else dict(dump.stored.metadata),
+        "companions": None
+        if beside is None
+        else [{"key": each.key, "size_bytes": each.size_bytes} for each in beside],
         "indexed": dump.entry is not None,
         "refused": dump.refused,
     }

@@ -29,6 +29,7 @@ from dumpagent.probes.heartbeat import Heartbeat, Pulse
 from dumpagent.settings import (
     S3,
     Asking,
+    BesideDumps,
     Compressing,
     Keeping,
     Logging,
@@ -62,6 +63,7 @@ _BEAT_BELIEVED_S = 120.0
     Compressing,
     Remembering,
     Keeping,
+    BesideDumps,
     Place,
     Runtime,
     Metrics,
@@ -82,6 +84,7 @@ def command(
     compressing: Compressing,
     remembering: Remembering,
     keeping: Keeping,
+    beside: BesideDumps,
     place: Place,
     runtime: Runtime,
     metrics: Metrics,
@@ -120,6 +123,7 @@ def command(
         compressing=compressing,
         remembering=remembering,
         keeping=keeping,
+        beside=beside,
         dry_run=dry_run,
     )
     loop = build_loop(
@@ -129,11 +133,8 @@ def command(
         if once or dry_run:
             code = _run_once(loop, ledger, store, audience, ending, dry_run=dry_run)
         else:
-            pulse = Pulse(
-                Heartbeat(runtime.runtime_dir, "upload", _as_mounted(root)),
-                audience,
-                good_for_s=_BEAT_BELIEVED_S,
-            )
+            heartbeat = Heartbeat(runtime.runtime_dir, "upload", _as_mounted(root))
+            pulse = Pulse(heartbeat, audience, good_for_s=_BEAT_BELIEVED_S)
             _start_listeners(plan, metrics, notifying, s3, loop, ledger, pulse, audience, ending)
             pulse.begin()
             audience(_started(plan, s3))

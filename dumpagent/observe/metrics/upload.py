@@ -68,6 +68,16 @@ _LASTING: Lasting = {
 
 
 @dataclass(frozen=True, slots=True)
+class FileCounts:
+    """The files beside dumps at one moment: seen = uploaded + pending + failed."""
+
+    seen: int = 0
+    uploaded: int = 0
+    failed: int = 0
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DumpCounts:
     """The dumps on the volume at one moment: seen = uploaded + pending + failed.
 
@@ -80,6 +90,7 @@ class DumpCounts:
     pending: int
     oldest_pending_s: float
     waiting: dict[str, int]
+    companions: FileCounts = FileCounts()
 
 
 class UploadMetrics(DaemonMetrics):
@@ -266,3 +277,16 @@ class _DumpTable(Collector):
             "time since the oldest pending dump was first seen; 0: none is pending",
             value=counts.oldest_pending_s,
         )
+        yield from _companions(counts.companions)
+
+
+def _companions(counts: FileCounts) -> Iterator[Metric]:
+    for name, value, meaning in (
+        ("seen", counts.seen, "files beside dumps that are to be stored: uploaded + pending + failed"),
+        ("uploaded", counts.uploaded, "files beside dumps of which the store confirmed that it holds them"),
+        ("failed", counts.failed, "files beside dumps that left the volume before they were stored"),
+    ):
+        yield CounterMetricFamily(f"dumpagent_companions_{name}", meaning, value=value)
+    yield GaugeMetricFamily(
+        "dumpagent_companions_pending", "files beside dumps that are not stored yet", value=counts.pending
+    )

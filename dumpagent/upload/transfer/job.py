@@ -13,10 +13,11 @@ from dumpagent.upload.transfer.fingerprint import Fingerprint
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One dump that is to be uploaded, with all that is known of it before its file is read."""
+    """One dump, or file beside one, that is to be uploaded, with all that is known of it before its file is read."""
 
     dump: DumpFile
     verdict: Verdict
+    stored_as: str | None = None  # the path of a companion beside its dump
 
     @property
     def dump_time_ms(self) -> int:
@@ -25,6 +26,8 @@ class Job:
     @property
     def original(self) -> str:
         """Give the path that the JVM gave the dump, relative to the dump root."""
+        if self.stored_as is not None:
+            return self.stored_as
         directory, slash, name = self.dump.relpath.rpartition("/")
         return directory + slash + original_name(name, self.dump_time_ms)
 

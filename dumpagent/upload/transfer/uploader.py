@@ -118,7 +118,7 @@ class Uploader:
         packed_least_bytes = max(least_bytes // 2, limits.part_min_bytes)
         block_bytes = min(plan.BLOCK_BYTES, least_bytes)
         part_bytes = plan.part_size(size_bytes, limits=limits, least_bytes=least_bytes)
-        packable = can_pack(fd)
+        packable = job.stored_as is None and can_pack(fd)
         fingerprint = take_fingerprint(fd, size_bytes, block_bytes=block_bytes, stopped=self._stop.is_set)
         return PreparedJob(
             job,

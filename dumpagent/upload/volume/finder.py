@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Protocol
 
-from dumpagent.dumps.model import DumpFacts, DumpFile, State, Verdict
+from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict, dump_time_ms
+from dumpagent.dumps.names import original_name
 from dumpagent.kernel.owned import STATE
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
@@ -45,6 +47,20 @@ _CLAIM_RECHECK_S = 0.25
 _FAULT_RECHECK_S = 60.0  # a fault of ours with one dump is likely to come again
 _STEP_S = 0.4  # of scanning, and of judging, before somebody else has a turn
 _AT_ONCE = 16  # dumps to judge, chosen in fair order
+
+
+class TakesCompanions(Protocol):
+    """Who takes over what lies beside dumps."""
+
+    def anchor(self, dump: DumpFile, original: str, dump_time_ms: int) -> None: ...
+    def note_claimed(self, dumps: Iterable[DumpFile]) -> None: ...
+    def begin_scan(self) -> None: ...
+    def take_over(self, files: Iterable[DumpFile], *, volume: Hashable) -> None: ...
+    def finish_scan(self, volume: Hashable) -> None: ...
+    def judge_some(self, *, until: float) -> float | None: ...
+    def identities(self) -> frozenset[Identity]: ...
+
+
 Claim = Callable[[DumpFile, DumpFacts | None], DumpFile]
 
 
@@ -71,6 +87,7 @@ class Finder:
         retention_s: float,
         barrier: Barrier,
         recogniser: Recogniser,
+        beside: TakesCompanions | None,
         monotonic: Callable[[], float],
     ) -> None:
         self._root, self._backlog, self._ledger, self._judge = root, backlog, ledger, judge
@@ -83,7 +100,7 @@ class Finder:
         self._volume: VolumeAt | None = None
         self._away = False
         self._crowd_incident = Incident(tell, OwnerCrowded, OwnerUncrowded, monotonic=monotonic)
-        self._recogniser, self._left_alone = recogniser, LeftAlone(tell)
+        self._recogniser, self._left_alone, self._beside = recogniser, LeftAlone(tell), beside
         self.unreadable: dict[str, str] = {}
         self.watch: Watch | None = None
         self._scanner: Scanner | None = None
@@ -112,19 +129,29 @@ class Finder:
         """
         if self._away:
             return None
-        dumps = [*self._dumps_at(relpaths), *(dump for dump in self._dumps_at(created) if dump.size_bytes)]
+        found = [
+            *self._files_at(relpaths),
+            *(each for each in self._files_at(created) if each.dump.size_bytes),
+        ]
+        dumps = [each.dump for each in found if each.role is Role.DUMP]
         self._take_over(dumps)
+        self._take_over_beside(found)
         self._backlog.judge_now({(dump.device, dump.identity.inode) for dump in dumps})
         return self._go_on()
 
-    def _dumps_at(self, relpaths: Iterable[str]) -> Iterator[DumpFile]:
+    def _files_at(self, relpaths: Iterable[str]) -> Iterator[FoundFile]:
         for relpath in relpaths:
             try:
                 found = recognised(self._root, relpath, self._recogniser)
             except OSError:
                 continue  # gone again, or unreadable: the next scan tells
-            if found and found.role is Role.DUMP:
-                yield found.dump
+            if found:
+                yield found
+
+    def _take_over_beside(self, found: Iterable[FoundFile]) -> None:
+        if self._beside:
+            companions = [each.dump for each in found if each.role is Role.COMPANION]
+            self._beside.take_over(companions, volume=self._volume)
 
     def look_again(self) -> float | None:
         """Go on with the scan if one is under way, and judge the dumps that wait. Gives the same as `look`."""
@@ -153,6 +180,9 @@ class Finder:
         if self._scanner:
             self._scan_on(self._scanner, until=self._monotonic() + _STEP_S)
         recheck_s = self._judge_some(until=self._monotonic() + _STEP_S)
+        if self._beside:
+            beside_s = self._beside.judge_some(until=self._monotonic() + _STEP_S)
+            recheck_s = min((each for each in (recheck_s, beside_s) if each is not None), default=None)
         return 0.0 if self._scanner else recheck_s
 
     def _begin_scan(self) -> None:
@@ -164,6 +194,8 @@ class Finder:
         skip = names_in(self._root, frozenset({self._ledger.directory})) | {STATE}
         enter = self.watch.enter if self.watch else _enter_unwatched
         self._left_alone.begin()
+        if self._beside:
+            self._beside.begin_scan()
         self._scanner = Scanner(self._root, skip=skip, enter=enter, recogniser=self._recogniser)
 
     def _scan_on(self, scanner: Scanner, *, until: float) -> None:
@@ -177,6 +209,7 @@ class Finder:
         dumps = [each.dump for each in found if each.role is Role.DUMP]
         self._count += len(dumps)
         self._take_over(dumps)
+        self._take_over_beside(found)
         for each in found:
             if each.role is Role.LEFT_ALONE:
                 self._left_alone.note(each.dump)
@@ -211,11 +244,17 @@ class Finder:
             self._dump_incident.forget(dump.identity.inode)
             self._barrier.forget("judge", dump.path)
             self._tell(DumpGone(path=dump.path, size_bytes=dump.size_bytes))
+        if self._beside:
+            self._beside.finish_scan(self._volume)
         if self._volume != self._home:
             return  # the receipts are about another one
-        dropped = self._ledger.note_present(self._backlog.identities(), retention_s=self._retention_s)
+        dropped = self._ledger.note_present(self.identities(), retention_s=self._retention_s)
         if dropped:
             self._tell(ReceiptsPruned(count=len(dropped), oldest=dropped[0].key))
+
+    def identities(self) -> frozenset[Identity]:
+        """Give all files that are known to be on the volume, dumps and what lies beside them."""
+        return self._backlog.identities() | (self._beside.identities() if self._beside else frozenset())
 
     def _tell_crowds(self, left_out: Counter[int]) -> None:
         for uid, count in left_out.items():
@@ -233,7 +272,8 @@ class Finder:
             self._crowd_incident.ended_for(uid, OwnerUncrowded(path=self._root, uid=uid))
         self._crowded = set(left_out)
 
-    def _take_over(self, dumps: Iterable[DumpFile]) -> None:
+    def _take_over(self, files: Iterable[DumpFile]) -> None:
+        dumps = list(files)
         changes = self._backlog.update(
             dumps,
             stored=lambda identity: self._ledger.receipt(identity) is not None,
@@ -241,6 +281,8 @@ class Finder:
             volume=self._volume,
         )
         self._left_out += changes.left_out
+        if self._beside:
+            self._beside.note_claimed(dumps)
         for dump in changes.new:
             self._tell(DumpFound(path=dump.path, size_bytes=dump.size_bytes))
 
@@ -294,6 +336,10 @@ class Finder:
                 UploadFailed(error=f"cannot be read: {error.strerror}", path=dump.path, hint=NOT_READABLE),
             )
             return None
+        if self._beside:
+            time_ms = dump_time_ms(dump, verdict.facts)
+            directory, slash, name = dump.relpath.rpartition("/")
+            self._beside.anchor(dump, directory + slash + original_name(name, time_ms), time_ms)
         self._backlog.ready(entry, dump, verdict)
         self._take_over(parts)
         return None

@@ -8,6 +8,7 @@ import pytest
 
 from dumpagent.fetch.catalogue import list_dumps, list_everything, newest_dumps
 from dumpagent.fetch.choice import NoSuchDump, choose, newest
+from dumpagent.fetch.companions import companion_name, companions_of_each
 from dumpagent.fetch.stored import StoredDump, Wanted
 from dumpagent.index.writer import entry_of_object, write_entry
 from dumpagent.store.protocol import StoredObject
@@ -191,3 +192,18 @@ def test_a_path_too_long_for_a_key_is_listed_too(bucket: Bucket) -> None:
     path = "x" * 230 + "/" + "y" * 230 + "/" + "z" * 230 + "/" + "w" * 200 + "/a.hprof"
     put(bucket, path)
     assert paths(list_dumps(bucket.store, Wanted(), now=NOON)) == [path]
+
+
+def test_the_files_beside_a_dump_are_found_with_it_and_are_no_dumps() -> None:
+    bucket = Bucket()
+    dump = put(bucket, "shop/java_pid1.hprof")
+    other = put(bucket, "shop/java_pid2.hprof")
+    for name in ("hs_err_pid1.log", "gc.log"):
+        bucket.put_bare(f"shop/java_pid1.20260101T120000Z.companions/{name}", b"evidence")
+    assert paths(list_everything(bucket.store, Wanted())) == ["shop/java_pid1.hprof", "shop/java_pid2.hprof"]
+    beside = companions_of_each(bucket.store, [dump, other])
+    assert {key: [companion_name(each) for each in found] for key, found in beside.items()} == {
+        "shop/java_pid1.hprof": ["gc.log", "hs_err_pid1.log"]
+    }
+    (indexed, _) = list_dumps(bucket.store, Wanted(), now=NOON) or []
+    assert indexed.companion_folder == dump.companion_folder

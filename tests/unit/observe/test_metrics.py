@@ -40,7 +40,7 @@ from dumpagent.observe.events.volume import (
 from dumpagent.observe.metrics.daemon import DaemonMetrics
 from dumpagent.observe.metrics.memory import MemoryWatchMetrics
 from dumpagent.observe.metrics.mount import MountMetrics
-from dumpagent.observe.metrics.upload import DumpCounts, UploadMetrics
+from dumpagent.observe.metrics.upload import DumpCounts, FileCounts, UploadMetrics
 from tests.harness.events import an_event
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,7 +55,15 @@ class Clock:
 
 def _counts() -> DumpCounts:
     waiting = {"writing": 1, "queued": 1, "sending": 1, "retrying": 0}
-    return DumpCounts(seen=12, uploaded=8, failed=1, pending=3, oldest_pending_s=77.5, waiting=waiting)
+    return DumpCounts(
+        seen=12,
+        uploaded=8,
+        failed=1,
+        pending=3,
+        oldest_pending_s=77.5,
+        waiting=waiting,
+        companions=FileCounts(5, 3, 1, 1),
+    )
 
 
 def _stored(verdict: str, cause: str | None) -> dict[str, object]:

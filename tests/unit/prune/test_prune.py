@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dumpagent.errors import Refused, Unreachable
+from dumpagent.fetch.catalogue import list_dumps
+from dumpagent.fetch.stored import Wanted
 from dumpagent.prune.carry_out import carry_out
 from dumpagent.prune.plan import Plan, make_plan
 from dumpagent.prune.policy import Prunable, Rules, Why, decide
@@ -146,3 +148,25 @@ def test_an_object_that_was_replaced_since_the_plan_stays() -> None:
 def test_an_only_dump_stays_for_ever() -> None:
     (decision,) = decide([Prunable("x", "app", 0.0, 1)], Rules(1, 0, 0.0), now=NOON)
     assert decision.why is Why.FIRST
+
+
+def test_the_files_beside_a_dump_go_with_it_and_those_of_others_stay() -> None:
+    bucket = Bucket()
+    for age in (100, 90, 80):
+        put(bucket, f"shop/heap-{age}.hprof", dump_time=iso(NOON - age * DAY))
+    folders = {
+        dump.path: dump.companion_folder for dump in list_dumps(bucket.store, Wanted(), now=NOON) or []
+    }
+    for folder in folders.values():
+        bucket.put_bare(f"{folder}gc.log", b"pause")
+    plan = make_plan(bucket.store, Rules(1, 0, 30), prefix="", now=NOON)
+    assert plan.unknown == 0
+    carry_out(bucket.store, _Eraser(bucket.store), plan, stopped=lambda: False)
+    left = {stored.key for stored in bucket.store.objects("") if not stored.key.startswith(".dumpagent/")}
+    kept = ["shop/heap-100.hprof", "shop/heap-80.hprof"]
+    assert left == {*kept, *(f"{folders[path]}gc.log" for path in kept)}
+
+
+class _Eraser:
+    def __init__(self, store: MemoryStore) -> None:
+        self.erase = store.delete

@@ -1,0 +1,118 @@
+"""Everything that upload mode does for the files beside dumps, for the loop to call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dumpagent.dumps.model import DumpFile
+from dumpagent.kernel.lease import WriterState, release_lease, take_read_lease
+from dumpagent.observe.events import Event, Tell
+from dumpagent.observe.events.companions import CompanionDeleted
+from dumpagent.observe.events.dumps import DumpDeleted, ObjectMissing
+from dumpagent.observe.events.volume import VolumeFull, VolumeRoomy
+from dumpagent.store.protocol import Store
+from dumpagent.upload.backlog import Backlog, Counts
+from dumpagent.upload.companions.finder import CompanionFinder, CompanionLimits
+from dumpagent.upload.companions.queue import CompanionQueue
+from dumpagent.upload.companions.rest import Rest
+from dumpagent.upload.companions.worker import CompanionWorker, GivesWay
+from dumpagent.upload.keeping.deletion import Deletion
+from dumpagent.upload.keeping.recheck import Recheck, Stored
+from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.store_health import StoreHealth
+from dumpagent.upload.transfer.uploader import Uploader
+from dumpagent.upload.volume.files import open_dump
+
+
+@dataclass(frozen=True, slots=True)
+class Travel:
+    """How companions travel: the maker of an uploader that ends when its event is set, limits, quiet time."""
+
+    uploader: Callable[[threading.Event], Uploader]
+    limits: CompanionLimits
+    quiet_s: float
+    deletion: Callable[[Tell], Deletion] | None = None
+
+
+class Companions:
+    """The main thread scans and judges, the upload thread calls `upload_next` and `reclaim`."""
+
+    def __init__(
+        self,
+        travel: Travel,
+        *,
+        dumps: Backlog,
+        store: Store,
+        ledger: Ledger,
+        reach: StoreHealth,
+        tell: Tell,
+        stop: threading.Event,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._queue = CompanionQueue(monotonic=monotonic)
+        rest = Rest(quiet_s=travel.quiet_s, monotonic=monotonic)
+        self.finder = CompanionFinder(
+            self._queue, ledger, rest, tell, limits=travel.limits, monotonic=monotonic
+        )
+        self._worker = CompanionWorker(
+            dumps=dumps,
+            queue=self._queue,
+            finder=self.finder,
+            uploader=travel.uploader(GivesWay(stop, dumps)),
+            ledger=ledger,
+            rest=rest,
+            reach=reach,
+            tell=tell,
+            monotonic=monotonic,
+        )
+        self._ledger, self._stop, self._told = ledger, stop, _as_companions(tell)
+        self._recheck = Recheck(store, ledger, self._told, monotonic=monotonic)
+        self._deletion = travel.deletion(self._told) if travel.deletion else None
+
+    @property
+    def counts(self) -> Counts:
+        return self._queue.counts()
+
+    def upload_next(self) -> bool:
+        """Upload the next companion that is due; False if there was nothing to do, or a dump is to go first."""
+        return self._worker.upload_next()
+
+    def reclaim(self) -> None:
+        """Confirm stored companions once more, delete those that nobody writes where room is wanted.
+
+        Raises Unreachable.
+        """
+        receipts = ((file, self._ledger.receipt(file.identity)) for file in self._queue.stored())
+        stored = [Stored(file, receipt) for file, receipt in receipts if receipt is not None]
+        stored, missing = self._recheck.look(stored, stopped=self._stop.is_set)
+        if self._deletion and self._deletion.wanted():
+            closed = [each for each in stored if each.receipt.rechecked and _is_closed(each.dump)]
+            missing += self._deletion.reclaim(closed, stopped=self._stop.is_set)
+        for identity in missing:
+            self._queue.is_missing(identity)
+
+
+def _is_closed(file: DumpFile) -> bool:
+    """Say whether nobody has the file open for writing: to delete a log that is written frees nothing."""
+    try:
+        with open_dump(file) as opened:
+            if take_read_lease(opened.fd) is not WriterState.NO_WRITER:
+                return False
+            release_lease(opened.fd)
+            return True
+    except OSError:
+        return False
+
+
+def _as_companions(tell: Tell) -> Tell:
+    """Tell what becomes of a companion under names of its own, so that the counts of dumps are of dumps."""
+
+    def told(event: Event, /) -> None:
+        if isinstance(event, DumpDeleted):
+            tell(CompanionDeleted(path=event.path, key=event.key, size_bytes=event.size_bytes))
+        elif not isinstance(event, (ObjectMissing, VolumeFull, VolumeRoomy)):
+            tell(event)
+
+    return told

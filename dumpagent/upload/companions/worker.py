@@ -1,0 +1,110 @@
+"""Uploads companions while no dump waits, and gives way to each dump that comes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from dumpagent.dumps.model import State
+from dumpagent.errors import DumpagentError, Unreachable
+from dumpagent.observe.events import Tell
+from dumpagent.observe.events.companions import CompanionFailed, CompanionRecovered, CompanionUploaded
+from dumpagent.observe.incident import Incident
+from dumpagent.upload.backlog import Backlog, Entry
+from dumpagent.upload.companions.finder import CompanionFinder
+from dumpagent.upload.companions.queue import CompanionQueue
+from dumpagent.upload.companions.rest import Rest
+from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.store_health import StoreHealth
+from dumpagent.upload.transfer.job import Job
+from dumpagent.upload.transfer.source import SourceChanged, Stopped
+from dumpagent.upload.transfer.uploader import Uploader
+
+
+class GivesWay(threading.Event):
+    """Is set when the agent ends, and as soon as a dump is due: what is under way then goes on later."""
+
+    def __init__(self, stop: threading.Event, dumps: Backlog) -> None:
+        super().__init__()
+        self._stop, self._dumps = stop, dumps
+
+    def is_set(self) -> bool:
+        """Say whether the companion's upload is to be left."""
+        return self._stop.is_set() or self._dumps.has_work()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the agent."""
+        return self._stop.wait(timeout)
+
+
+class CompanionWorker:
+    """Belongs to the thread that uploads."""
+
+    def __init__(
+        self,
+        *,
+        dumps: Backlog,
+        queue: CompanionQueue,
+        finder: CompanionFinder,
+        uploader: Uploader,
+        ledger: Ledger,
+        rest: Rest,
+        reach: StoreHealth,
+        tell: Tell,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._dumps, self._queue, self._finder, self._uploader = dumps, queue, finder, uploader
+        self._ledger, self._rest, self._reach, self._tell = ledger, rest, reach, tell
+        self._monotonic = monotonic
+        self._incident = Incident(tell, CompanionFailed, CompanionRecovered, monotonic=monotonic)
+
+    def upload_next(self) -> bool:
+        """Upload the next companion that is due; False if there was nothing to do, or a dump is to go first."""
+        if self._reach.pause_left_s() or self._dumps.has_work():
+            return False
+        entry = self._queue.take(timeout_s=0)
+        if entry is None:
+            return False
+        self._upload(entry)
+        return True
+
+    def _upload(self, entry: Entry) -> None:
+        file, began = entry.dump, self._monotonic()
+        verdict = entry.verdict
+        if verdict is None or verdict.state is not State.UNKNOWN:
+            self._queue.judge_again(entry)
+            return
+        try:
+            receipt = self._uploader.upload(
+                Job(file, verdict, stored_as=self._finder.path_of(file)), self._ledger
+            )
+            self._ledger.record(receipt)
+        except Stopped:
+            self._queue.put_back(entry)
+            return
+        except (SourceChanged, FileNotFoundError):
+            self._queue.judge_again(entry)
+            return
+        except (DumpagentError, OSError) as error:
+            delay_s = self._queue.retry(entry)
+            if isinstance(error, Unreachable):
+                self._reach.leave_alone(delay_s)
+                self._reach.failed(error, pending=self._dumps.counts().pending)
+            self._incident.failed(
+                file.identity.inode,
+                CompanionFailed(error=str(error), path=file.path, hint=getattr(error, "hint", None) or None),
+            )
+            return
+        self._queue.has_stored(entry)
+        self._rest.forget(file)
+        self._reach.has_stored()
+        self._incident.ended_for(file.identity.inode, CompanionRecovered(path=file.path))
+        self._tell(
+            CompanionUploaded(
+                path=file.path,
+                key=receipt.key,
+                size_bytes=file.size_bytes,
+                sent_bytes=receipt.sent_bytes,
+                seconds=self._monotonic() - began,
+            )
+        )
