@@ -44,6 +44,12 @@ class Place:
         "", "POD_NAME", Kind.TEXT, "this pod (downward API: metadata.name); empty: the host name"
     )
     pod_namespace: str = setting("", "POD_NAMESPACE", Kind.TEXT, "this pod's namespace (downward API)")
+    cluster_name: str = setting(
+        "",
+        "CLUSTER_NAME",
+        Kind.TEXT,
+        "the cluster, for buckets that several share: told in metadata, messages and `ls`",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

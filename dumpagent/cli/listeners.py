@@ -74,20 +74,22 @@ def notify(
     *,
     root: str,
     outbox: str,
-    node: str,
+    place: Place,
     s3: S3,
     owned: threading.Event,
     barrier: Barrier,
 ) -> None:
     """Send what is told from now on to NOTIFY_URL; what could not be sent waits in `outbox` over restarts."""
+    from dumpagent.notify.commands import StoreAddress
+    from dumpagent.notify.message import Sender
     from dumpagent.notify.webhook import Notifier, webhook
 
     notifier = Notifier(
         settings,
         outbox=outbox,
-        node=node,
-        root=root,
-        bucket=s3.bucket,
+        sender=Sender(
+            place.node_name, place.cluster_name, root, StoreAddress(s3.bucket, s3.prefix, s3.endpoint_url)
+        ),
         tell=audience,
         post=webhook(settings.notify_url),
         save=functools.partial(replace_file, mode=0o600),

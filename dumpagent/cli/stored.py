@@ -59,6 +59,7 @@ _FILTERS = {
     "workload": "only dumps of this workload (Deployment, StatefulSet, Job ...): NAME or NAMESPACE/NAME",
     "pod": "only dumps of this pod",
     "node": "only dumps of this node",
+    "cluster": "only dumps of this cluster",
     "verdict": "only dumps with this verdict: complete, truncated, unknown",
     "cause": "only dumps written for this cause: oom, request, unknown",
 }
@@ -174,7 +175,8 @@ def table(
         return click.style(text, **how) if colours else text
 
     head = Row("DUMPED (UTC)", "SIZE", "VERDICT", "CAUSE", "WORKLOAD", "NODE", "DUMP")
-    rows = [_row(dump) for dump in dumps]
+    clusters = len({dump.cluster for dump in dumps}) > 1
+    rows = [_row(dump, cluster=clusters) for dump in dumps]
     columns = _columns([head, *rows], width)
     indent = width is not None and any(_length(row, columns) > width for row in rows)
     lines = [style("  ".join(_cells(head, columns) + ([] if indent else [head.path])), dim=True)]
@@ -231,7 +233,7 @@ def _cells(row: Row, columns: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _row(dump: StoredDump) -> Row:
+def _row(dump: StoredDump, *, cluster: bool) -> Row:
     when = timestamp(dump.when).replace("T", " ").removesuffix("Z")
     nothing = "?" if dump.refused else "-"
     owner = dump.owner
@@ -242,7 +244,7 @@ def _row(dump: StoredDump) -> Row:
         shown(dump.verdict or nothing),
         shown(dump.cause or nothing),
         shown(f"{owner.namespace}/{name}" if owner.namespace else name),
-        shown(dump.node or nothing),
+        shown(f"{dump.cluster or nothing}/{dump.node or nothing}" if cluster else dump.node or nothing),
         shown(dump.path),
     )
 

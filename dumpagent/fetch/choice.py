@@ -130,6 +130,7 @@ def _none(store: Store, wanted: Wanted, prefix: str) -> NoSuchDump:
         f"of the namespace {wanted.namespace}" if wanted.namespace else "",
         f"of the workload {wanted.workload}" if wanted.workload else "",
         f"of the pod {wanted.pod}" if wanted.pod else "",
+        f"of the cluster {wanted.cluster}" if wanted.cluster else "",
         f"with the verdict {wanted.verdict}" if wanted.verdict else "",
         f"with the cause {wanted.cause}" if wanted.cause else "",
         "of that time" if wanted.since is not None else "",

@@ -139,7 +139,7 @@ class Wanted:
     """Which dumps are asked for; an empty field asks for nothing.
 
     `part` stands somewhere in the path; `app` is the directory that it begins with; `since` is seconds since the
-    epoch. `node`, `namespace`, `workload` (or `namespace/workload`), `pod`, `verdict` and `cause` may hold * and ?.
+    epoch. `node`, `namespace`, `workload` (or `namespace/workload`), `pod`, `cluster`, `verdict` and `cause` may hold * and ?.
     """
 
     part: str = ""
@@ -151,11 +151,12 @@ class Wanted:
     pod: str = ""
     verdict: str = ""
     cause: str = ""
+    cluster: str = ""
 
     @property
     def by_metadata_alone(self) -> bool:
         """Say whether anything is asked that the listing of a bucket without an index does not tell."""
-        return bool(self.node or self.verdict or self.cause)
+        return bool(self.node or self.verdict or self.cause or self.cluster)
 
     def by_listing(self, path: str, stored_at: float) -> bool:
         """Say whether the dump can be meant, as far as a listing tells.
@@ -181,6 +182,7 @@ class Wanted:
             (self.node, dump.node),
             (self.verdict, dump.verdict),
             (self.cause, dump.cause),
+            (self.cluster, dump.cluster),
         ]
         return all(
             not pattern or (told is None and bool(dump.refused)) or fnmatch.fnmatchcase(told or "", pattern)

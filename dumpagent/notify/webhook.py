@@ -16,9 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dumpagent.dumps.text import size_text
 from dumpagent.errors import DumpagentError, Refused, Unreachable
-from dumpagent.notify.commands import fetch_command
+from dumpagent.notify.message import Sender, dump_message
 from dumpagent.observe.barrier import Barrier, repeat
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpUploaded
@@ -37,7 +36,6 @@ _MOST_WAITING = 500  # then the oldest go: a webhook that is away for weeks must
 _BURST, _EVERY_S = 10, 30.0  # messages at once, then one per so long; what waits longer goes as one
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0
 _TIMEOUT_S = 10.0
-_STACK_LINES = 3
 
 Save = Callable[
     [str, bytes], None
@@ -110,9 +108,7 @@ class Notifier:
         settings: Notifying,
         *,
         outbox: str,
-        node: str,
-        root: str,
-        bucket: str,
+        sender: Sender,
         tell: Tell,
         post: Post,
         save: Save,
@@ -120,7 +116,8 @@ class Notifier:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._outbox, self._post, self._save = settings, outbox, post, save
-        self._node, self._root, self._bucket = node, root, bucket
+        self._sender, self._node, self._root = sender, sender.node, sender.root
+        self._bucket = sender.address.bucket
         self._now, self._monotonic = now, monotonic
         self._trouble = Incident(tell, NotifyFailed, NotifyRecovered, monotonic=monotonic)
         self._heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -231,25 +228,7 @@ class Notifier:
         return Message(_name(what, since), f"The bucket {self._bucket} {text}", facts)
 
     def _of_dump(self, dump: DumpUploaded) -> Message:
-        dump = dump.with_values(**{name: printable(value) for name, value in dump.fields().items()})
-        path = dump.path.removeprefix(self._root + "/")
-        stack = list(dump.oom_stack or ())[:_STACK_LINES]
-        application = path.rpartition("/")[0] or path
-        text = f"Heap dump of {application} on {self._node}, {size_text(dump.size_bytes)}, {dump.dump_time or 'time unknown'}, {dump.verdict}"
-        if dump.verdict == "truncated":
-            text = f"TRUNCATED: {text} ({dump.reason})"
-        text += {"oom": ", out of memory", "request": ", made on request"}.get(dump.cause or "", "")
-        if dump.oom_thread:
-            text += f" in thread {dump.oom_thread}"
-        text += "".join(f"\n    at {frame}" for frame in stack)
-        command = fetch_command(dump.key)
-        text += f"\n```\n{command}\n```"  # as it stands: Slack and its like would take _ and * for markup
-        facts = {
-            "event": "dump_stored", "application": application, "node": self._node, "path": path, "key": dump.key,
-            "bucket": self._bucket, "size_bytes": dump.size_bytes, "dump_time": dump.dump_time, "verdict": dump.verdict,
-            "reason": dump.reason, "cause": dump.cause, "jvm": dump.jvm,
-            "oom_thread": dump.oom_thread, "oom_stack": stack, "command": command,
-        }  # fmt: skip
+        text, facts = dump_message(dump, self._sender)
         return Message(_name("dump", dump.key, dump.crc32), text, facts)
 
     def _of_kill(self, kill: ContainerKilled) -> Message:

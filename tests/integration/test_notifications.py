@@ -101,17 +101,26 @@ def test_the_command_in_a_message_fetches_that_dump_when_it_is_pasted_into_a_she
             event["command"] for got in map(json.loads, webhook.bodies) for event in got["events"]
         }
     assert len(commands) == len(NAMES)
+    environment = {**agent.reader, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for name in ("S3_BUCKET", "S3_PREFIX", "S3_ENDPOINT_URL"):
+        environment.pop(name, None)  # the machine of somebody who has the message and keys that may read
     fetched = set()
     for number, command in enumerate(sorted(commands)):
         here = tmp_path / f"desk-{number}"
         here.mkdir()
         pasted = subprocess.run(
             ["sh", "-c", command], cwd=here, capture_output=True, text=True, check=False,
-            env={**agent.reader, "S3_PREFIX": prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            env=environment,
         )  # fmt: skip
         assert pasted.returncode == 0, f"{command}\n{pasted.stderr}"
         (file,) = here.iterdir()
         fetched.add(file.read_bytes())
+        file.unlink()
+        look = command.replace("dumpagent get", "dumpagent inspect --json")
+        pasted = subprocess.run(
+            ["sh", "-c", look], cwd=here, capture_output=True, text=True, check=False, env=environment
+        )
+        assert pasted.returncode == 0, f"{look}\n{pasted.stderr}"
     assert fetched == contents
 
 

@@ -97,7 +97,7 @@ def command(
                 shutdown,
                 root=root,
                 outbox=f"{runtime.runtime_dir}/outbox",
-                node=place.node_name,
+                place=place,
                 barrier=barrier,
             )
         if ask:
@@ -163,15 +163,21 @@ def _notify(
     *,
     root: str,
     outbox: str,
-    node: str,
+    place: Place,
     barrier: Barrier,
 ) -> None:
+    from dumpagent.notify.commands import StoreAddress
+    from dumpagent.notify.message import Sender
     from dumpagent.notify.webhook import Notifier, webhook
 
     notifier = Notifier(
-        notifying, outbox=outbox, node=node, root=root, bucket="", tell=audience, post=webhook(notifying.notify_url),
+        notifying,
+        outbox=outbox,
+        sender=Sender(place.node_name, place.cluster_name, root, StoreAddress("")),
+        tell=audience,
+        post=webhook(notifying.notify_url),
         save=functools.partial(replace_file, mode=0o600),
-    )  # fmt: skip
+    )
     audience.join(notifier)
     owned = threading.Event()
     owned.set()  # nobody else writes to this outbox: the pod is the only one of its node

@@ -183,7 +183,7 @@ def _start_listeners(
             ending,
             root=plan.root,
             outbox=f"{ledger.directory}/outbox",
-            node=plan.place.node_name,
+            place=plan.place,
             s3=s3,
             owned=ledger.is_owned,
             barrier=loop.barrier,

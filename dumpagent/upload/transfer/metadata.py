@@ -33,6 +33,7 @@ def describe(
     known = (State.COMPLETE, State.TRUNCATED)
     told = {
         "node": place.node_name,
+        "cluster": place.cluster_name,
         "upload-time": iso_time(now) or "unknown",
         "dump-time": iso_time(dump_time_ms(dump, facts) / 1000) or "unknown",
         "verdict": verdict.state.value if verdict.state in known else State.UNKNOWN.value,

@@ -74,3 +74,14 @@ def test_dates_and_durations_are_both_times() -> None:
     assert read("2026-01-01T12:00", None, None) == 1_767_268_800
     assert read("2026-01-01T13:00+01:00", None, None) == 1_767_268_800
     assert abs(time.time() - 7200 - read("2h", None, None)) < 60
+
+
+def test_the_cluster_is_shown_where_a_bucket_has_dumps_of_several() -> None:
+    east, west = (
+        stored(
+            f"shop/cart/{name}.hprof", node="worker-1", cluster=name, **{"dump-time": "2026-01-01T12:00:00Z"}
+        )
+        for name in ("east", "west")
+    )
+    assert "east/worker-1" in table([east, west], width=None, colours=False)[1]
+    assert "east/" not in table([east], width=None, colours=False)[1]

@@ -13,6 +13,8 @@ import pytest
 
 from dumpagent.errors import BadSettings, DumpagentError, Refused, Unreachable
 from dumpagent.kernel.files import replace_file
+from dumpagent.notify.commands import StoreAddress
+from dumpagent.notify.message import Sender
 from dumpagent.notify.webhook import Notifier, Post, webhook
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Event
@@ -29,6 +31,9 @@ DUMP = {
     "dump_time": "2026-01-01T12:00:00Z", "oom_stack": ["com.acme.Shop.fill(Shop.java:42)"],
     "oom_thread": "http-8080-exec-1", "jvm": "21.0.8",
 }  # fmt: skip
+
+
+SENDER = Sender("worker-1", "prod-eu", "/mnt/dump", StoreAddress("dumps", "", "https://s3.example.com"))
 
 
 class World:
@@ -50,7 +55,7 @@ class World:
 
     def new_notifier(self) -> Notifier:
         return Notifier(
-            self.settings, outbox=str(self.outbox), node="worker-1", root="/mnt/dump", bucket="dumps",
+            self.settings, outbox=str(self.outbox), sender=SENDER,
             tell=self.told, post=self.post, save=replace_file, now=lambda: self.time, monotonic=lambda: self.time,
         )  # fmt: skip
 
@@ -80,9 +85,10 @@ def test_a_stored_dump_is_told_with_all_that_a_developer_asks_first(world: World
     world.notifier(an_event(DumpUploaded, **DUMP))
     world.notifier.turn()
     (text,) = world.texts()
-    for part in ("shop/checkout", "worker-1", "3.0 GiB", "2026-01-01T12:00:00Z", "complete",
+    store = "--s3-bucket dumps --s3-endpoint-url https://s3.example.com dumps/shop/checkout/java_pid1.hprof"
+    for part in ("shop/checkout", "worker-1, cluster prod-eu", "bucket dumps at https://s3.example.com", "3.0 GiB", "2026-01-01T12:00:00Z", "complete",
                  "out of memory in thread http-8080-exec-1\n",
-                 "com.acme.Shop.fill(Shop.java:42)", "dumpagent get dumps/shop/checkout/java_pid1.hprof"):  # fmt: skip
+                 "com.acme.Shop.fill(Shop.java:42)", f"dumpagent get {store}", f"dumpagent inspect --histogram {store}"):  # fmt: skip
         assert part in text
 
 
@@ -167,7 +173,7 @@ def test_a_crash_loop_is_a_few_messages_not_hundreds_and_none_is_lost(world: Wor
         world.notifier(an_event(DumpUploaded, **DUMP | {"key": f"dump-{number}"}))
     world.notifier.turn()
     assert len(world.got) <= 11
-    assert all(any(f"get dump-{number}\n" in text for text in world.texts()) for number in range(200))
+    assert all(any(f" dump-{number}\n" in text for text in world.texts()) for number in range(200))
 
 
 def test_a_store_is_told_after_some_minutes_and_its_return_once_also_over_a_restart(world: World) -> None:
@@ -281,7 +287,7 @@ def test_what_waits_over_a_restart_is_told_in_the_order_in_which_it_happened(wor
     world.refusal = None
     world.after(1000)
     text = "\n".join(world.texts())
-    assert sorted(keys, key=lambda key: text.index(f"get {key}\n")) == keys
+    assert sorted(keys, key=lambda key: text.index(f" {key}\n")) == keys
 
 
 def test_a_waiting_agent_leaves_the_outbox_to_the_one_that_owns_it(world: World) -> None:

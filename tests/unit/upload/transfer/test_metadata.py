@@ -21,13 +21,14 @@ def described(
     state: State = State.COMPLETE,
     facts: DumpFacts | None = None,
     node: str = "worker-1",
+    cluster_name: str = "",
 ) -> dict[str, str]:
     return metadata.describe(
         DUMP,
         Verdict(state, "", due=True, facts=facts),
         CONTENTS,
         original=original,
-        place=Place(node_name=node, pod_name="agent-0", pod_namespace="dumps"),
+        place=Place(node_name=node, pod_name="agent-0", pod_namespace="dumps", cluster_name=cluster_name),
         now=1_767_225_660.0,
     )
 
@@ -62,6 +63,11 @@ def test_an_application_that_the_path_does_not_name_is_left_out() -> None:
     found = described(original="java_pid1.hprof")
     assert not {"namespace", "pod", "workload"} & found.keys()
     assert (found["agent-pod"], found["agent-namespace"]) == ("agent-0", "dumps")
+
+
+def test_the_cluster_goes_with_the_dump_where_it_has_a_name() -> None:
+    assert described(cluster_name="prod-eu")["cluster"] == "prod-eu"
+    assert "cluster" not in described()
 
 
 def test_what_is_neither_complete_nor_truncated_is_called_unknown() -> None:
