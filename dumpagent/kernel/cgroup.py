@@ -6,13 +6,18 @@ _ROOT, _PROC = "/sys/fs/cgroup", "/proc/self/cgroup"
 
 
 def memory_limit_bytes(*, root: str = _ROOT, proc: str = _PROC) -> int | None:
-    """Give the memory limit of this process's cgroup, None if it has none or it cannot be told.
+    """Give what memory this process's cgroup may use, None if it has no limit or it cannot be told.
 
-    Source: Linux kernel, admin-guide/cgroup-v2 (memory.max), cgroup-v1/memory (memory.limit_in_bytes).
+    Above memory.high (the kubelet's MemoryQoS sets it) the kernel slows every allocation down: it counts as a limit.
+    Source: Linux kernel, admin-guide/cgroup-v2 (memory.max, memory.high), cgroup-v1/memory (memory.limit_in_bytes).
     """
     found = []
     for path in ("", *_paths(proc, "memory")):
-        for file in (f"{root}{path}/memory.max", f"{root}/memory{path}/memory.limit_in_bytes"):
+        for file in (
+            f"{root}{path}/memory.max",
+            f"{root}{path}/memory.high",
+            f"{root}/memory{path}/memory.limit_in_bytes",
+        ):
             try:
                 with open(file, encoding="ascii") as limit:
                     found.append(int(limit.read()))

@@ -45,6 +45,11 @@ def explain(last_minute: Sequence[Figures], heap: Heap | None, *, lives_on: bool
     # The kernel kills only when nothing can be given back: what is no file in memory was anonymous memory by then.
     taken = max(peak.anonymous, (limit or 0) - peak.shared)
     told += f", shared memory {_mib(peak.shared)}" if peak.shared >= 16 * MIB else ""
+    told += (
+        f", slowed down from memory.high {_mib(peak.high)} on"
+        if peak.high and peak.current >= peak.high
+        else ""
+    )
     more_processes = most > 1 and (lives_on or most > least)
     if more_processes and not (heap and limit and heap.most_bytes >= limit):
         return Explained(

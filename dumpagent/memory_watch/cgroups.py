@@ -24,7 +24,8 @@ class Figures:
     """The memory of one cgroup at one moment, in bytes; None: not told by this kernel.
 
     `processes` counts those of the cgroup itself. `oom_kills` counts processes that the kernel killed in it; of
-    version 2 in all below it, too. `pressure_percent` is PSI's "some" of the last 10 s.
+    version 2 in all below it, too. `pressure_percent` is PSI's "some" of the last 10 s. `high` is where the kernel
+    begins to slow allocations down (memory.high); `refused_processes` counts those that pids.max refused.
     """
 
     current: int
@@ -35,6 +36,9 @@ class Figures:
     oom_kills: int
     processes: int = 0
     pressure_percent: float | None = None
+    high: int | None = None
+    most_processes: int | None = None
+    refused_processes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,8 @@ def read_figures(path: str, version: int) -> Figures | None:
 
 def _version_2(path: str) -> Figures:
     stat = _table(f"{path}/memory.stat")
-    limit = _text(f"{path}/memory.max").strip()
+    limit, high = _text(f"{path}/memory.max").strip(), _text(f"{path}/memory.high").strip()
+    most, refused = _pids(path)
     return Figures(
         current=int(_text(f"{path}/memory.current")),
         limit=int(limit) if limit != "max" else None,
@@ -123,6 +128,9 @@ def _version_2(path: str) -> Figures:
         oom_kills=_table(f"{path}/memory.events").get("oom_kill", 0),
         processes=_processes(path),
         pressure_percent=_pressure(f"{path}/memory.pressure"),
+        high=int(high) if high != "max" else None,
+        most_processes=most,
+        refused_processes=refused,
     )
 
 
@@ -144,6 +152,15 @@ def _version_1(path: str) -> Figures:
 def _processes(path: str) -> int:
     # In another pid namespace each is written as 0; the number is right all the same.
     return len(_text(f"{path}/cgroup.procs").split())
+
+
+def _pids(path: str) -> tuple[int | None, int]:
+    """Give pids.max and how often it refused a process or thread; 0 times where the controller is off."""
+    try:
+        most = _text(f"{path}/pids.max").strip()
+        return int(most) if most != "max" else None, _table(f"{path}/pids.events").get("max", 0)
+    except FileNotFoundError:
+        return None, 0
 
 
 def _pressure(path: str) -> float | None:

@@ -27,6 +27,7 @@ from dumpagent.observe.events.memory import (
     MemoryTight,
     PodsListed,
     PodsUnlisted,
+    ThreadsRefused,
 )
 from dumpagent.observe.incident import Incident
 
@@ -34,6 +35,7 @@ KEPT_S = 60.0
 _LIST_EVERY_S, _LIST_AT_MOST_EVERY_S = 60.0, 2.0
 _DUMP_AGE_S = 900.0  # a dump of a large heap is begun so long before its JVM is killed
 _STATUS_S = 30.0  # until the runtime's word about a container is in the API server
+_REFUSED_EVERY_S = 600.0
 _SPEC_S = 10.0  # so long a kill waits for the list that says whose it was; a container may die within a second of its start
 
 ListPods = Callable[[], dict[str, PodSpec]]  # raises DumpagentError
@@ -77,6 +79,8 @@ class _Kill:
 @dataclass
 class _WatchedPod:
     kills: int  # of the pod's own counter, as far as it is explained
+    refused: int = 0  # threads and processes, of the pod's own counter, as far as they were told
+    refused_told_at: float | None = None
     containers: dict[str, _WatchedContainer] = field(default_factory=dict)
 
 
@@ -172,7 +176,10 @@ class MemoryWatcher:
         # What happened before this daemon looked has been told, or nobody can tell it any more.
         older = known is None and (self._seen is None or pod.uid in self._seen)
         if known is None:
-            known = self._pods[pod.uid] = _WatchedPod(whole.oom_kills if older else 0)
+            known = self._pods[pod.uid] = _WatchedPod(
+                whole.oom_kills if older else 0, whole.refused_processes if older else 0
+            )
+        self._tell_refused(pod, known, whole)
         for container_id, path in pod.containers.items():
             figures = read_figures(path, self._tree.version)
             if figures is None:
@@ -192,6 +199,20 @@ class MemoryWatcher:
         unexplained = whole.oom_kills - known.kills
         self._look_for_the_gone(pod, known, unexplained)
         known.kills += max(0, unexplained)
+
+    def _tell_refused(self, pod: PodCgroup, known: _WatchedPod, whole: Figures) -> None:
+        """Tell, once in ten minutes, of threads that pids.max refused: the kubelet's podPidsLimit is the pod's."""
+        spec, now = self._specs.get(pod.uid), self._monotonic()
+        refused = whole.refused_processes - known.refused
+        lately = known.refused_told_at is not None and now - known.refused_told_at < _REFUSED_EVERY_S
+        if refused <= 0 or lately or (self._list_pods and not spec):
+            return
+        known.refused, known.refused_told_at = whole.refused_processes, now
+        self._tell(ThreadsRefused(
+            uid=pod.uid, namespace=spec.namespace if spec else None, pod=spec.name if spec else None,
+            limit=whole.most_processes, refused=refused, hint="let the application use fewer threads (bounded pools), or "
+            "raise podPidsLimit of the node's kubelet; `jcmd 1 Thread.print` names the threads",
+        ))  # fmt: skip
 
     def _look_for_the_gone(self, pod: PodCgroup, known: _WatchedPod, kills: int) -> None:
         """Judge the containers whose cgroups went since the last look; `kills` are those that no other one explains."""

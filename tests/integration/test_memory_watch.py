@@ -241,3 +241,40 @@ def test_page_cache_at_the_limit_is_no_kill(node: PlayedNode, tmp_path: Path, ro
     time.sleep(2.5)
     big.unlink()
     assert node.kills == []
+
+
+def test_a_jvm_that_may_start_no_more_threads_writes_no_dump(any_jdk: Jdk, tmp_path: Path) -> None:
+    """What `threads_refused` says of HotSpot: an OutOfMemoryError, HeapDumpOnOutOfMemoryError set, and no dump."""
+    mounted = Path("/sys/fs/cgroup/pids")
+    if os.geteuid() != 0:
+        pytest.skip("makes cgroups: needs root")
+    own = (mounted if mounted.is_dir() else Path("/sys/fs/cgroup")) / f"dumpagent-test-{os.getpid()}"
+    own.mkdir()
+    options = ["-XX:+HeapDumpOnOutOfMemoryError", f"-XX:HeapDumpPath={tmp_path}"]
+    script = f'echo $$ > {own}/cgroup.procs; exec "$@"'
+    process = start(
+        ["/bin/sh", "-c", script, "sh", *_jvm(any_jdk, 48, *options)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        assert process.stdin
+        assert process.stdout
+        while b"> ready" not in process.stdout.readline():
+            assert process.poll() is None
+        (own / "pids.max").write_text((own / "pids.current").read_text())
+        process.stdin.write(b"oom payment-7\n")
+        process.stdin.flush()
+        said = b""
+        while b"OutOfMemoryError" not in said:
+            said += process.stdout.readline()
+            assert process.poll() is None, said
+        assert b"native thread" in said
+        assert "max 0" not in (own / "pids.events").read_text()
+        time.sleep(1)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        end(process, grace_s=0)
+        process.wait()
+        own.rmdir()

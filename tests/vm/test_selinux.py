@@ -34,11 +34,6 @@ class Chain:
 
     def __init__(self, node: Node, server: StoreServer, bucket: str) -> None:
         self.node, self.server, self.bucket = node, server, bucket
-        node.run(
-            MANAGER_POD,
-            manifest("dump-volume-manager", "open-volume"),
-            ["/bin/sh", "-c", "chmod 1777 /pv-storage"],
-        ).check()
         self.manager = node.start(MANAGER_POD, MANAGER)
         self.manager.wait_for("write_proven", timeout_s=_LONG_S)
         node.run(

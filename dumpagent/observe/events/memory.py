@@ -31,6 +31,14 @@ class KillLeftDump(_OfContainer, level="info"):
     """The kernel killed a container for its memory after its JVM had begun a heap dump: see what becomes of the dump."""
 
 
+class ThreadsRefused(_OfContainer, level="warning"):
+    """The kernel refused a thread or process for pids.max: a JVM then throws an OutOfMemoryError and writes no heap dump."""
+
+    limit: int | None = None
+    refused: int
+    hint: str
+
+
 class MemoryTight(Event, level="warning"):
     """A container's heap and usual native memory do not fit below its limit: it will be killed before a heap dump."""
 

@@ -20,6 +20,7 @@ from dumpagent.observe.events.memory import (
     MemoryTight,
     PodsListed,
     PodsUnlisted,
+    ThreadsRefused,
 )
 from dumpagent.observe.events.notify import NotifyFailed, NotifyRecovered
 from dumpagent.observe.metrics.daemon import DaemonMetrics, Lasting
@@ -49,6 +50,10 @@ class MemoryWatchMetrics(DaemonMetrics):
         self._dumped = self._counter(
             "dumpagent_kills_with_dump_total", "containers that the kernel killed after a heap dump was begun"
         )
+        self._refused = self._counter(
+            "dumpagent_threads_refused_total",
+            "threads and processes that pids.max refused: a JVM then throws an OutOfMemoryError without a heap dump",
+        )
         self._pods = self._gauge("dumpagent_memory_watched_pods", "pods whose memory is watched")
         self._tight = self._gauge(
             "dumpagent_memory_tight_containers",
@@ -69,6 +74,8 @@ class MemoryWatchMetrics(DaemonMetrics):
             self._kills.labels(event.cause).inc()
         elif isinstance(event, KillLeftDump):
             self._dumped.inc()
+        elif isinstance(event, ThreadsRefused):
+            self._refused.inc(event.refused)
         elif isinstance(event, MemoryTight):
             missing = event.heap_bytes + event.native_bytes - event.limit_bytes
             self._missing.labels(event.namespace, event.pod, event.container).set(missing)

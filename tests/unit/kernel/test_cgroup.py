@@ -48,6 +48,8 @@ def test_the_cpu_limit(tmp_path: Path, membership: str, files: dict[str, str], c
         ("0::/\n", {"memory.max": "268435456\n"}, 256 << 20),
         ("0::/pod\n", {"memory.max": "max\n", "pod/memory.max": "1048576\n"}, 1 << 20),
         ("0::/\n", {"memory.max": "max\n"}, None),
+        ("0::/\n", {"memory.max": "268435456\n", "memory.high": "200000000\n"}, 200_000_000),
+        ("0::/\n", {"memory.max": "268435456\n", "memory.high": "max\n"}, 256 << 20),
         ("4:memory:/pod\n", {"memory/pod/memory.limit_in_bytes": "4096\n"}, 4096),
         ("4:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
         ("", {}, None),

@@ -24,6 +24,7 @@ from dumpagent.observe.events.memory import (
     MemoryLooked,
     MemoryTight,
     PodsUnlisted,
+    ThreadsRefused,
 )
 from dumpagent.observe.metrics.memory import MemoryWatchMetrics
 
@@ -60,6 +61,8 @@ class Tree:
         limit: int = 256,
         kills: int = 0,
         processes: int = 1,
+        high: int = 0,
+        refused: int = 0,
     ) -> None:
         path.mkdir(parents=True, exist_ok=True)
         current, procs = (anon + file + shmem) * MIB, "0\n" * processes
@@ -68,6 +71,8 @@ class Tree:
                 "memory.current": f"{current}\n", "memory.max": f"{limit * MIB}\n", "cgroup.procs": procs,
                 "memory.stat": f"anon {anon * MIB}\nfile {(file + shmem) * MIB}\nshmem {shmem * MIB}\n",
                 "memory.events": f"low 0\nhigh 0\nmax 9\noom {kills}\noom_kill {kills}\noom_group_kill 0\n",
+                "memory.high": f"{high * MIB}\n" if high else "max\n",
+                "pids.max": "512\n", "pids.events": f"max {refused}\n",
                 "memory.pressure": "some avg10=1.50 avg60=0.00 avg300=0.00 total=9\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=9\n",
             }  # fmt: skip
         else:
@@ -279,6 +284,30 @@ def test_a_tight_container_is_counted_by_name_until_it_is_gone(tmp_path: Path, v
     world.listing = dict
     world.step(61)
     assert series not in metrics.text().decode()
+
+
+def test_a_container_slowed_down_before_its_kill_is_told_so(tmp_path: Path) -> None:
+    """The kubelet's MemoryQoS sets memory.high below the limit."""
+    world = World(tmp_path, 2)
+    world.tree.set(world.tree.container(), anon=250, high=230)
+    world.step()
+    world.kill()
+    assert "slowed down from memory.high 230 MiB on" in world.kills[0]["reason"]
+
+
+def test_threads_that_the_pids_limit_refused_are_told_once_in_ten_minutes(tmp_path: Path) -> None:
+    """HotSpot throws an OutOfMemoryError then and writes no heap dump."""
+    world = World(tmp_path, 2)
+    world.grow(100)
+    for refused in (3, 9, 20):
+        world.tree.set(world.tree.pod, anon=0, refused=refused)
+        world.step()
+    world.step(600)
+    told = [fields for event, fields in world.told if event is ThreadsRefused]
+    assert [(each["pod"], each["limit"], each["refused"]) for each in told] == [
+        ("orders-1", 512, 3),
+        ("orders-1", 512, 17),
+    ]
 
 
 def test_a_kill_that_left_a_dump_is_no_news(tmp_path: Path, version: int) -> None:
