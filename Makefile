@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: arm64 soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -54,6 +54,11 @@ e2e: setup-cluster $(STAMP)  ## the manifests on a real kubelet, following the g
 
 test-vm: setup-vm $(STAMP)  ## SELinux enforcing and cgroup v2, in a virtual machine (root; half an hour at most, emulated)
 	timeout 3000 $(BIN)/python -m pytest -m vm tests/vm -v --durations=10
+
+arm64: $(STAMP)  ## every dependency has a wheel for arm64 (asks the package index)
+	$(BIN)/python -m tools.arm64_wheels
+
+soak: test-vm arm64  ## what takes longer than CI may, or asks the world outside
 
 lint: $(STAMP)  ## ruff, mypy, import contracts, the layout's limits
 	$(BIN)/ruff check .

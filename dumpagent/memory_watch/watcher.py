@@ -25,9 +25,9 @@ from dumpagent.observe.events.memory import (
     MemoryEased,
     MemoryLooked,
     MemoryTight,
+    PidsLimitReached,
     PodsListed,
     PodsUnlisted,
-    ThreadsRefused,
 )
 from dumpagent.observe.incident import Incident
 
@@ -36,6 +36,7 @@ _LIST_EVERY_S, _LIST_AT_MOST_EVERY_S = 60.0, 2.0
 _DUMP_AGE_S = 900.0  # a dump of a large heap is begun so long before its JVM is killed
 _STATUS_S = 30.0  # until the runtime's word about a container is in the API server
 _REFUSED_EVERY_S = 600.0
+_ENDS_S = 2.0  # so long a killed process may take to end
 _SPEC_S = 10.0  # so long a kill waits for the list that says whose it was; a container may die within a second of its start
 
 ListPods = Callable[[], dict[str, PodSpec]]  # raises DumpagentError
@@ -48,6 +49,7 @@ class _WatchedContainer:
     since: float  # wall clock: when it was first seen
     minute: deque[tuple[float, Figures]] = field(default_factory=deque)
     killed: list[Figures] | None = None  # the last minute before a kill, which the next look tells
+    killed_at: float | None = None  # monotonic, of the last kill, told or not
     gone_at: float | None = None
 
     def note(self, now: float, figures: Figures) -> None:
@@ -185,7 +187,7 @@ class MemoryWatcher:
             if figures is None:
                 continue
             container = known.containers.setdefault(container_id, _WatchedContainer(self._now()))
-            if container.killed is not None:
+            if container.killed is not None and not self._still_ends(container, figures):
                 # Told one look later: only now is it certain whether the container outlives the kill.
                 self._killed(
                     pod.uid, container_id, container, container.killed, lives_on=figures.processes > 0
@@ -193,7 +195,7 @@ class MemoryWatcher:
                 container.killed = None
             before = container.last.oom_kills if container.minute else figures.oom_kills if older else 0
             if figures.oom_kills > before:
-                container.killed = [*container.figures, figures]
+                container.killed, container.killed_at = [*container.figures, figures], self._monotonic()
                 known.kills += figures.oom_kills - before
             container.note(self._monotonic(), figures)
         unexplained = whole.oom_kills - known.kills
@@ -208,7 +210,7 @@ class MemoryWatcher:
         if refused <= 0 or lately or (self._list_pods and not spec):
             return
         known.refused, known.refused_told_at = whole.refused_processes, now
-        self._tell(ThreadsRefused(
+        self._tell(PidsLimitReached(
             uid=pod.uid, namespace=spec.namespace if spec else None, pod=spec.name if spec else None,
             limit=whole.most_processes, refused=refused, hint="let the application use fewer threads (bounded pools), or "
             "raise podPidsLimit of the node's kubelet; `jcmd 1 Thread.print` names the threads",
@@ -232,13 +234,21 @@ class MemoryWatcher:
                     self._killed(pod.uid, container_id, container, container.figures, lives_on=False)
                 del known.containers[container_id]
             elif container_id in self._killed_by_status(pod.uid):
-                self._killed(pod.uid, container_id, container, container.figures, lives_on=False)
+                # The runtime's word comes late: of a kill that the counter showed it is no news.
+                if container.killed_at is None or now - container.killed_at > KEPT_S:
+                    self._killed(pod.uid, container_id, container, container.figures, lives_on=False)
                 del known.containers[container_id]
             elif now - container.gone_at > _STATUS_S or self._list_pods is None:
                 del known.containers[container_id]
         if kills > 0 and self._tree.version == 2:
             # A container that came and went between two looks: the pod's own counter is all there is.
             self._killed(pod.uid, "", None, [], lives_on=False)
+
+    def _still_ends(self, container: _WatchedContainer, figures: Figures) -> bool:
+        """Say whether the killed process may still be counted: it gives its memory back first, which takes its time."""
+        before = container.killed[-2].processes if container.killed and len(container.killed) > 1 else 0
+        age_s = self._monotonic() - (container.killed_at or 0.0)
+        return 0 < before <= figures.processes and age_s < _ENDS_S
 
     def _killed_by_status(self, uid: str) -> frozenset[str]:
         spec = self._specs.get(uid)

@@ -244,7 +244,7 @@ def test_page_cache_at_the_limit_is_no_kill(node: PlayedNode, tmp_path: Path, ro
 
 
 def test_a_jvm_that_may_start_no_more_threads_writes_no_dump(any_jdk: Jdk, tmp_path: Path) -> None:
-    """What `threads_refused` says of HotSpot: an OutOfMemoryError, HeapDumpOnOutOfMemoryError set, and no dump."""
+    """What `pids_limit_reached` says of HotSpot: an OutOfMemoryError, HeapDumpOnOutOfMemoryError set, and no dump."""
     mounted = Path("/sys/fs/cgroup/pids")
     if os.geteuid() != 0:
         pytest.skip("makes cgroups: needs root")

@@ -31,7 +31,7 @@ class KillLeftDump(_OfContainer, level="info"):
     """The kernel killed a container for its memory after its JVM had begun a heap dump: see what becomes of the dump."""
 
 
-class ThreadsRefused(_OfContainer, level="warning"):
+class PidsLimitReached(_OfContainer, level="warning"):
     """The kernel refused a thread or process for pids.max: a JVM then throws an OutOfMemoryError and writes no heap dump."""
 
     limit: int | None = None

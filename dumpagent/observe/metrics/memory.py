@@ -18,9 +18,9 @@ from dumpagent.observe.events.memory import (
     MemoryEased,
     MemoryLooked,
     MemoryTight,
+    PidsLimitReached,
     PodsListed,
     PodsUnlisted,
-    ThreadsRefused,
 )
 from dumpagent.observe.events.notify import NotifyFailed, NotifyRecovered
 from dumpagent.observe.metrics.daemon import DaemonMetrics, Lasting
@@ -74,7 +74,7 @@ class MemoryWatchMetrics(DaemonMetrics):
             self._kills.labels(event.cause).inc()
         elif isinstance(event, KillLeftDump):
             self._dumped.inc()
-        elif isinstance(event, ThreadsRefused):
+        elif isinstance(event, PidsLimitReached):
             self._refused.inc(event.refused)
         elif isinstance(event, MemoryTight):
             missing = event.heap_bytes + event.native_bytes - event.limit_bytes

@@ -23,8 +23,8 @@ from dumpagent.observe.events.memory import (
     KillLeftDump,
     MemoryLooked,
     MemoryTight,
+    PidsLimitReached,
     PodsUnlisted,
-    ThreadsRefused,
 )
 from dumpagent.observe.metrics.memory import MemoryWatchMetrics
 
@@ -303,11 +303,37 @@ def test_threads_that_the_pids_limit_refused_are_told_once_in_ten_minutes(tmp_pa
         world.tree.set(world.tree.pod, anon=0, refused=refused)
         world.step()
     world.step(600)
-    told = [fields for event, fields in world.told if event is ThreadsRefused]
+    told = [fields for event, fields in world.told if event is PidsLimitReached]
     assert [(each["pod"], each["limit"], each["refused"]) for each in told] == [
         ("orders-1", 512, 3),
         ("orders-1", 512, 17),
     ]
+
+
+def test_a_kill_that_the_counter_showed_is_not_told_again_by_the_runtimes_word(tmp_path: Path) -> None:
+    """Version 1: the cgroup stays for some looks after the kill, and the status says OOMKilled later."""
+    world = World(tmp_path, 1)
+    world.grow(100, 250)
+    world.kill()
+    world.step()
+    shutil.rmtree(world.tree.container())
+    pod = world.pod
+    world.pod = PodSpec(pod.uid, pod.namespace, pod.name, True, pod.specs, pod.containers, frozenset({ID}))
+    for _ in range(5):
+        world.step(3)
+    assert [kill["cause"] for kill in world.kills] == ["native_memory"]
+
+
+def test_a_killed_process_that_takes_its_time_to_end_is_no_container_that_lives_on(
+    tmp_path: Path, version: int
+) -> None:
+    """On a busy node it is still counted at the next look."""
+    world = World(tmp_path, version)
+    world.grow(100, 250)
+    world.kill(processes=1)
+    world.tree.set(world.tree.container(), anon=0, kills=1, processes=0)
+    world.step()
+    assert [(kill["cause"], kill["lives_on"]) for kill in world.kills] == [("native_memory", None)]
 
 
 def test_a_kill_that_left_a_dump_is_no_news(tmp_path: Path, version: int) -> None:
