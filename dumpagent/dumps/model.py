@@ -7,9 +7,11 @@ Sizes are bytes; wall-clock times are seconds since the epoch unless a suffix sa
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dumpagent.dumps.names import is_possible
+
+_LARGE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Identity:
 class DumpFile:
     """A regular file below the dump root whose name says that it is a heap dump.
 
-    `relpath` is relative to the dump root, with "/" between its parts.
+    `relpath` is relative to the dump root, with "/" between its parts. `hole_bytes`: of its size, what no block is
+    behind; a hint for the order, since some file systems tell it late.
     """
 
     root: str
@@ -40,6 +43,12 @@ class DumpFile:
     identity: Identity
     device: int = 0
     uid: int = 0
+    hole_bytes: int = field(default=0, compare=False)
+
+    @property
+    def is_mostly_holes(self) -> bool:
+        """Say whether its size costs its owner next to nothing; no JVM leaves a dump like that."""
+        return self.size_bytes > _LARGE_BYTES and self.hole_bytes > 0.9 * self.size_bytes
 
     @property
     def path(self) -> str:

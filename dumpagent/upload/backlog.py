@@ -14,9 +14,11 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
+from dumpagent.upload.fairness import Fairness
 from dumpagent.upload.oom_thread import OomThreadSearch
 
 _NEVER = float("inf")
+_GIVE_WAY_S = 0.5  # how often to look whether another dump waits
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 # Pending dumps that are kept track of, of one owner and in all; a few of each owner always are. Each takes a kilobyte.
 _MOST_OF_OWNER, _MOST, _ALWAYS_OF_OWNER = 1000, 20_000, 10
@@ -59,48 +61,6 @@ class Entry:
         return self.dump.uid, self.dump.relpath.partition("/")[0] if "/" in self.dump.relpath else ""
 
 
-class Fairness:
-    """Whose turn it is: the owner who was served longest ago, of its directories the one that was."""
-
-    def __init__(self) -> None:
-        self._served: dict[object, int] = {}
-        self._count = 0
-
-    def serve(self, entry: Entry) -> None:
-        """Note that the entry had its turn."""
-        self._count += 1
-        self._served[entry.owner] = self._served[entry.folder] = self._count
-
-    def rank(self, entry: Entry) -> tuple[int, int, int, int, int]:
-        """Give the place of the entry: the least comes first. What its owner can choose, as its time, counts last."""
-        owner, folder = self._served.get(entry.owner, 0), self._served.get(entry.folder, 0)
-        return owner, entry.attempts, folder, entry.number, entry.dump.identity.mtime_ns
-
-    def order(self, entries: Iterable[Entry], most: int) -> list[Entry]:
-        """Give up to `most` entries, each owner's turn by turn."""
-        by_owner: dict[int, list[Entry]] = {}
-        for entry in entries:
-            by_owner.setdefault(entry.owner, []).append(entry)
-        queues = [sorted(each, key=self.rank)[:most] for each in by_owner.values()]
-        queues.sort(key=lambda queue: self.rank(queue[0]))
-        turns = (
-            queue[turn]
-            for turn in range(max(map(len, queues), default=0))
-            for queue in queues
-            if turn < len(queue)
-        )
-        return [entry for entry, _ in zip(turns, range(most), strict=False)]
-
-    def forget_all_but(self, owners: set[int]) -> None:
-        """Forget those that have nothing here any more."""
-        kept = {
-            key: at
-            for key, at in self._served.items()
-            if (key[0] if isinstance(key, tuple) else key) in owners
-        }
-        self._served = kept
-
-
 @dataclass(frozen=True, slots=True)
 class Counts:
     """The table in numbers, all taken at one moment; `oldest_pending_s` is 0 if none is pending."""
@@ -141,6 +101,7 @@ class Backlog:
         self._pending: Counter[int] = Counter()  # by owner
         self._scan = 0
         self._turns, self._judging = Fairness(), Fairness()
+        self._gives_way, self._looked_at = False, -_GIVE_WAY_S
 
     def begin_scan(self) -> None:
         """Begin to take note of which dumps are there."""
@@ -319,12 +280,32 @@ class Backlog:
                     # Of one owner's, those that failed before come last: a bad dump must not hold up the others.
                     chosen = min(due, key=self.rank)
                     self._turns.serve(chosen)
+                    self._gives_way = False
                     chosen.stage = Stage.SENDING
                     return chosen
                 wake_at = min([deadline, *(entry.not_before for entry in ready)])
                 if now >= deadline:
                     return None
                 self._lock.wait(max(0.0, wake_at - now))
+
+    def gives_way(self) -> bool:
+        """Say whether the dump that is sent now, a file of holes, has to wait for another: it goes on after that."""
+        now = self._monotonic()
+        if self._gives_way or now - self._looked_at < _GIVE_WAY_S:
+            return self._gives_way
+        with self._lock:
+            self._looked_at = now
+            entries = list(self._entries.values())
+            sending = [entry for entry in entries if entry.stage is Stage.SENDING]
+            self._gives_way = (
+                bool(sending)
+                and all(entry.dump.is_mostly_holes for entry in sending)
+                and any(
+                    entry.stage is Stage.READY and entry.not_before <= now and not entry.dump.is_mostly_holes
+                    for entry in entries
+                )
+            )
+            return self._gives_way
 
     def has_stored(self, entry: Entry) -> None:
         """Note that the store holds the dump."""

@@ -104,6 +104,7 @@ class UploadLoop:
             beside=self.companions.finder if self.companions else None,
             monotonic=monotonic,
         )
+        sender.give_way_when(self.backlog.gives_way)
         self._bringer = UploadWorker(
             backlog=self.backlog,
             sender=sender,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.attacks.conftest import Hold
@@ -69,6 +71,19 @@ def test_a_stream_of_old_dumps_delays_nobody(held: Hold) -> None:
         stage.start_uploader()
         flood = stage.attacker.start(FLOOD)
         assert stage.attacker.told(flood) == "flowing"
+        stage.victim_writes(heap_dump(1))
+        return _late(stage, AT_ONCE_S)
+
+    held(attack)
+
+
+def test_a_sparse_file_of_terabytes_delays_nobody(held: Hold) -> None:
+    def attack(stage: Stage) -> str:
+        stage.attacker.run("os.mkdir(f'{root}/t')")
+        stage.attacker.write_dump("t/a.hprof", heap_dump(2))
+        stage.attacker.run("os.truncate(f'{root}/t/a.hprof', 4 << 40); os.utime(f'{root}/t/a.hprof', (1, 1))")
+        stage.start_uploader()
+        time.sleep(3)
         stage.victim_writes(heap_dump(1))
         return _late(stage, AT_ONCE_S)
 

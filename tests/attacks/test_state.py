@@ -9,7 +9,7 @@ import pytest
 
 from tests.attacks.conftest import Hold
 from tests.attacks.stage import PREFIX, Stage
-from tests.attacks.tenants import heap_dump
+from tests.attacks.tenants import heap_dump, with_crc32
 
 pytestmark = [pytest.mark.slow, pytest.mark.attack]
 STORED_WITHIN_S = 10.0
@@ -168,3 +168,29 @@ def _unready(stage: Stage) -> str:
     ready = stage.node.in_volume(".ready")
     is_ours = ready.is_file() and not ready.is_symlink() and ready.stat().st_uid == 0
     return "" if is_ours else "the node is not ready"
+
+
+def test_a_dump_forged_to_the_same_length_and_crc32_does_not_stand_for_a_victims(held: Hold) -> None:
+    """The names in a common directory can be foreseen, and four bytes give any content the CRC32 of another."""
+
+    def attack(stage: Stage) -> str:
+        content = heap_dump(1)
+        forged = with_crc32(heap_dump(99), zlib.crc32(content), at=5000)
+        assert (len(forged), zlib.crc32(forged)) == (len(content), zlib.crc32(content))
+        stage.start_uploader()
+        stage.attacker.write_dump("shop_checkout.hprof", forged)
+        until = time.monotonic() + 15
+        while forged not in stage.stored().values() and time.monotonic() < until:
+            time.sleep(0.2)
+        stage.attacker.run(
+            "for name in os.listdir(root):\n    if name.startswith('shop_checkout'): os.unlink(f'{root}/{name}')"
+        )
+        stage.victim_writes(content)
+        until = time.monotonic() + STORED_WITHIN_S
+        while time.monotonic() < until:
+            if content in stage.stored().values():
+                return ""
+            time.sleep(0.2)
+        return f"the victim's dump is not in the bucket: {list(stage.stored())}"
+
+    held(attack)

@@ -19,10 +19,14 @@ _VALUE_CHARACTERS = 256
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Which bytes a dump is: length and CRC32 of the uncompressed file."""
+    """Which bytes a dump is: length and CRC32 of the uncompressed file; and whose it is, where that is known.
+
+    Length and CRC32 show damage, not authorship: any content can be given those of another's dump.
+    """
 
     size_bytes: int
     crc32: int
+    uid: int | None = None
 
 
 def describe(
@@ -55,8 +59,13 @@ def describe(
 
 
 def holds(told: Mapping[str, str] | None, contents: Contents) -> bool:
-    """Say whether an object with these metadata was made from these contents."""
-    return told is not None and told.items() >= proof_of(contents).items()
+    """Say whether an object with these metadata was made from these contents, of the same owner.
+
+    Objects of version 0.1.0 name no owner and count as the same.
+    """
+    if told is None or not told.items() >= proof_of(contents).items():
+        return False
+    return contents.uid is None or told.get("uid") in (None, str(contents.uid))
 
 
 def proof_of(contents: Contents) -> dict[str, str]:

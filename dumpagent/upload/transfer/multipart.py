@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from dumpagent.upload.transfer.plan import workers_for
 from dumpagent.upload.transfer.source import (
     FileSpan,
     SourceChanged,
+    Stop,
     Stopped,
     confirm_unchanged,
     read_span,
@@ -262,9 +262,7 @@ def give_up(store: Store, upload: Unfinished, *, prefix: str) -> None:
 class PartSender:
     """Sends parts on `workers` threads, as many as the round trip asks for if that is not given."""
 
-    def __init__(
-        self, store: Store, *, stop: threading.Event, workers: int | None = None, prefix: str = ""
-    ) -> None:
+    def __init__(self, store: Store, *, stop: Stop, workers: int | None = None, prefix: str = "") -> None:
         self._store, self._stop, self._workers, self._prefix = store, stop, workers, prefix
 
     def send(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Callable
 
 from isal import isal_zlib
@@ -25,7 +26,23 @@ class SourceChanged(DumpagentError):
 
 
 class Stopped(Exception):
-    """The agent is ending; what was under way goes on at its next start."""
+    """The agent is ending, or another dump has to go first; what was under way goes on later."""
+
+
+class Stop:
+    """Why an upload has to be cut off: the agent ends, or another dump has to go first."""
+
+    def __init__(self, ending: threading.Event) -> None:
+        self._ending = ending
+        self.somebody_waits: Callable[[], bool] = lambda: False
+
+    def is_set(self) -> bool:
+        """Say whether to stop now."""
+        return self._ending.is_set() or self.somebody_waits()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, and say whether the agent ends."""
+        return self._ending.wait(seconds)
 
 
 def open_dump(dump: DumpFile) -> int:

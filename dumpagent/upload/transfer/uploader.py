@@ -33,7 +33,7 @@ from dumpagent.upload.transfer.multipart import (
     give_up,
     plain_pieces,
 )
-from dumpagent.upload.transfer.source import confirm_unchanged, open_dump
+from dumpagent.upload.transfer.source import Stop, confirm_unchanged, open_dump
 from dumpagent.upload.transfer.standing import Confirmed, Found, Sent, Standing, confirm, standing_of
 
 # A store, or a proxy before it, that takes less at once: each refusal halves the parts, down to 5 MiB.
@@ -75,11 +75,15 @@ class Uploader:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._place, self._prefix, self._packed = store, place, prefix, packed
-        self._stop = stop or threading.Event()
+        self._stop = Stop(stop or threading.Event())
         self._part_bytes, self._block_bytes = part_bytes, block_bytes
         self._now, self._monotonic = now, monotonic
         self._parts = PartSender(store, stop=self._stop, workers=workers, prefix=prefix)
         self._round_trip_s = 0.0
+
+    def give_way_when(self, somebody_waits: Callable[[], bool]) -> None:
+        """Have an upload cut off, as at a stop, when `somebody_waits`. It is asked all the time, by several threads."""
+        self._stop.somebody_waits = somebody_waits
 
     def upload(self, job: Job, journal: Journal, *, progress: Progress = lambda _bytes: None) -> Receipt:
         """Give the receipt of the dump once the store holds it, whoever put it there.
@@ -124,7 +128,7 @@ class Uploader:
             job,
             fd,
             fingerprint,
-            metadata.Contents(size_bytes, fingerprint.crc32),
+            metadata.Contents(size_bytes, fingerprint.crc32, job.dump.uid),
             part_bytes=part_bytes,
             large_part_bytes=plan.large_part_size(
                 size_bytes, part_bytes, least_bytes=least_bytes, most_bytes=limits.part_max_bytes

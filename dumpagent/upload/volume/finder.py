@@ -261,7 +261,7 @@ class Finder:
             self._crowd_incident.failed(
                 uid,
                 OwnerCrowded(
-                    error="more files at once than are taken, directories too deep, or links to others' files",
+                    error="more files at once than are taken, directories too deep, links to others' files, or files of holes",
                     path=self._root,
                     uid=uid,
                     count=count,
@@ -284,6 +284,8 @@ class Finder:
         if self._beside:
             self._beside.note_claimed(dumps)
         for dump in changes.new:
+            if dump.is_mostly_holes:
+                self._left_out[dump.uid] += 1
             self._tell(DumpFound(path=dump.path, size_bytes=dump.size_bytes))
 
     def _is_orphan(self, found: FoundFile) -> bool:

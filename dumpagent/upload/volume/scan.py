@@ -35,6 +35,9 @@ class FoundFile:
         return self.role is Role.SEGMENT
 
 
+_BLOCK_BYTES = 512  # Source: stat(2), st_blocks
+
+
 class Scanner:
     """One walk over the dump root, a step at a time.
 
@@ -273,4 +276,5 @@ def dump_file(root: str, relpath: str, status: os.stat_result) -> DumpFile | Non
     if not stat.S_ISREG(status.st_mode):
         return None
     identity = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
-    return DumpFile(root, relpath, identity, device=status.st_dev, uid=status.st_uid)
+    holes = max(0, status.st_size - status.st_blocks * _BLOCK_BYTES)
+    return DumpFile(root, relpath, identity, device=status.st_dev, uid=status.st_uid, hole_bytes=holes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -227,3 +229,20 @@ def test_files_that_take_long_to_judge_give_way_to_another_users() -> None:
     (entry, *_) = backlog.to_judge(1)
     backlog.judged(entry, 30.0)
     assert backlog.next_judging_s() == 0
+
+
+def test_a_file_of_holes_goes_last_and_gives_way_while_it_is_sent() -> None:
+    """`truncate -s 4T x.hprof` costs its owner nothing, and cost everybody else hours."""
+    clock = Clock()
+    backlog = Backlog(monotonic=clock)
+    holes = replace(owned(1, uid=1, mtime=1), identity=Identity(1, 4 << 40, 1), hole_bytes=4 << 40)
+    made_ready(backlog, holes)
+    taken = backlog.take(timeout_s=0)
+    assert taken
+    assert not backlog.gives_way(), "nobody waits"
+    clock.now += 1
+    made_ready(backlog, holes, owned(2, uid=2, mtime=9))
+    assert backlog.gives_way()
+    backlog.judge_again(taken)
+    made_ready(backlog, holes, owned(2, uid=2, mtime=9))
+    assert order_of(backlog) == [2, 1]

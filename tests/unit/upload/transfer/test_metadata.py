@@ -97,3 +97,12 @@ def test_a_dump_is_known_again_by_its_bytes_alone() -> None:
     assert not metadata.holds(described(), metadata.Contents(1001, 0xDEADBEEF))
     assert not metadata.holds({"node": "n", "upload-time": "t"}, CONTENTS)  # what the first version wrote
     assert not metadata.holds(None, CONTENTS)
+
+
+def test_an_object_of_another_user_with_the_same_length_and_crc32_is_another_dump() -> None:
+    """Four bytes give any content the CRC32 of another."""
+    told = {"original-size": "1000", "crc32": "deadbeef", "uid": "12345"}
+    assert metadata.holds(told, metadata.Contents(1000, 0xDEADBEEF, 12345))
+    assert not metadata.holds(told, metadata.Contents(1000, 0xDEADBEEF, 10001))
+    del told["uid"]  # of version 0.1.0
+    assert metadata.holds(told, metadata.Contents(1000, 0xDEADBEEF, 10001))
