@@ -235,7 +235,7 @@ class Store(Protocol):
         """Give the multipart uploads whose keys begin with `prefix`."""
 
     def objects(self, prefix: str) -> Iterator[StoredObject]:
-        """Give the objects whose keys begin with `prefix`, in key order, without their metadata."""
+        """Give the objects whose keys begin with `prefix`, without their metadata; in key order on most stores."""
 
     def read(
         self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.jvm import PINNED, Jdk, any_jdk, pinned_jdk
+from tests.harness.stores.binaries import Rclone, SeaweedFS
 from tests.harness.stores.ceph import PROGRAMS, Ceph
 from tests.harness.stores.moto import Moto
 from tests.harness.stores.server import StoreServer
@@ -27,6 +28,10 @@ STORES = {
     "ceph_tls": "ceph",
     "ceph_ia": "ceph",
     "ceph_ia_tls": "ceph",
+    "seaweedfs": "seaweedfs",
+    "seaweedfs_tls": "seaweedfs",
+    "rclone": "rclone",
+    "rclone_tls": "rclone",
 }
 # Program that a developer's machine may lack -> the Debian packages that have it, as tools/setup.sh installs them.
 DEBIAN_PACKAGES = {
@@ -127,6 +132,40 @@ def ceph_ia(ceph_cluster: Ceph) -> StoreServer:
 @pytest.fixture(scope="session")
 def ceph_ia_tls(ceph_cluster: Ceph) -> StoreServer:
     return ceph_cluster.ia_tls
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_server() -> Iterator[SeaweedFS]:
+    with _folder() as folder, SeaweedFS(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def rclone_server() -> Iterator[Rclone]:
+    with _folder() as folder, Rclone(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(seaweedfs_server: SeaweedFS) -> StoreServer:
+    """SeaweedFS over http."""
+    return seaweedfs_server.http
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_tls(seaweedfs_server: SeaweedFS) -> StoreServer:
+    return seaweedfs_server.https
+
+
+@pytest.fixture(scope="session")
+def rclone(rclone_server: Rclone) -> StoreServer:
+    """`rclone serve s3` over http: the plainest store there is."""
+    return rclone_server.http
+
+
+@pytest.fixture(scope="session")
+def rclone_tls(rclone_server: Rclone) -> StoreServer:
+    return rclone_server.https
 
 
 @pytest.fixture(params=STORES)

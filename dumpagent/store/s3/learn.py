@@ -20,7 +20,7 @@ class Tried(Protocol):
 
     def begin_trial(self, key: str) -> str: ...
     def send_trial_part(self, key: str, upload_id: str, data: bytes, **header: Any) -> None: ...
-    def put(self, key: str, body: Body, metadata: dict[str, str]) -> None: ...
+    def put_if_free(self, key: str, body: Body) -> None: ...
     def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part: ...
     def complete(self, key: str, upload_id: str, parts: list[Part], *, crc32: int) -> None: ...
     def abort(self, key: str, upload_id: str) -> None: ...
@@ -61,14 +61,25 @@ def try_digests(store: Tried, key: str, *, has_md5: bool = True) -> Digest:
             pass  # credentials that may only write: an upload with one small part stays open
 
 
+def try_condition(store: Tried, key: str) -> bool:
+    """Say whether the store keeps an object when another is put under its key with `If-None-Match: *`.
+
+    Some take the header and overwrite all the same (rclone 1.75). Leaves an object under `key`. Raises Unreachable,
+    and Refused where nothing can be put at all.
+    """
+    body = Body(_DATA, zlib.crc32(_DATA))
+    for _ in range(2):  # the first one finds the key free, unless it was tried before
+        try:
+            store.put_if_free(key, body)
+        except Occupied:
+            return True
+    return False
+
+
 def try_conditions(store: Tried, key: str) -> bool:
-    """Say whether the store keeps an object when an upload of its key is completed with `If-None-Match: *`."""
+    """Say whether the store keeps the object under `key` when an upload to it is completed with `If-None-Match: *`."""
     body = Body(_DATA, zlib.crc32(_DATA))
     try:
-        try:
-            store.put(key, body, {})
-        except Occupied:
-            pass  # tried before
         upload_id = store.begin_trial(key)
         part = store.send_part(key, upload_id, 1, body)
         try:

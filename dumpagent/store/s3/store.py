@@ -10,6 +10,7 @@ from dumpagent.store.md5 import has_md5
 from dumpagent.store.protocol import (
     Body,
     Expired,
+    LookRefused,
     NoSuchUpload,
     Occupied,
     OpenUpload,
@@ -18,7 +19,7 @@ from dumpagent.store.protocol import (
 )
 from dumpagent.store.s3.answers import base64_of, open_upload_of, part_of
 from dumpagent.store.s3.client import code_of
-from dumpagent.store.s3.learn import try_conditions, try_deletion, try_digests
+from dumpagent.store.s3.learn import try_condition, try_conditions, try_deletion, try_digests
 from dumpagent.store.s3.options import Feature, Option, may_be_unknown, negotiate
 from dumpagent.store.s3.profile import Digest
 from dumpagent.store.s3.reader import S3Reader
@@ -35,7 +36,41 @@ _LATE_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 class S3Store(S3Reader):
     """One bucket of an S3-compatible store; see `Store` for what the calls do, `S3Reader` for how it is made."""
 
+    _is_condition_tried = False
+
     def put(self, key: str, body: Body, metadata: Mapping[str, str]) -> None:
+        if not self._heeds_conditions():
+            self._refuse_taken(key)
+        self._put(key, body, metadata)
+
+    def put_if_free(self, key: str, body: Body) -> None:
+        """Put an object with which the store is tried out."""
+        self._put(key, body, {})
+
+    def _heeds_conditions(self) -> bool:
+        """Say whether the store keeps what stands under a key from being overwritten. Tries it out, the first time."""
+        profile = self.profile
+        if not self._settings.endpoint_url or profile.conditional is False:
+            return profile.conditional is not False
+        if not self._is_condition_tried and profile.conditional_complete is None:
+            try:
+                if not try_condition(self, trial_key(self._settings.prefix)):
+                    self._learn(conditional=False)
+            except Refused:
+                return True  # not allowed to try; the write itself tells what is refused
+        self._is_condition_tried = True
+        return self.profile.conditional is not False
+
+    def _refuse_taken(self, key: str) -> None:
+        """Look before writing, where the store has no conditions. What comes between the two goes unnoticed."""
+        try:
+            found = self.look(key)
+        except LookRefused:
+            return
+        if found is not None and not found.reserved:
+            raise Occupied(f"writing {key} in {self.name}: another object is there")
+
+    def _put(self, key: str, body: Body, metadata: Mapping[str, str]) -> None:
         def send(**options: Any) -> Any:
             return self._call(
                 f"writing {key}",
@@ -75,7 +110,8 @@ class S3Store(S3Reader):
         if not self._settings.endpoint_url:
             return False
         if self.profile.conditional_complete is None:
-            self._learn(conditional_complete=try_conditions(self, trial_key(self._settings.prefix)))
+            heeds = self._heeds_conditions() and try_conditions(self, trial_key(self._settings.prefix))
+            self._learn(conditional_complete=heeds)
         return self.profile.conditional_complete is not True
 
     def can_delete(self) -> bool:
@@ -131,6 +167,8 @@ class S3Store(S3Reader):
             except Expired:
                 return self._client.request(f"completing {key}", "complete_multipart_upload", **asked)
 
+        if not replace and not self._heeds_conditions():
+            self._refuse_taken(key)
         size_bytes = sum(part.size_bytes for part in parts)
         late: Unreachable | None = None
         for pause_s in (*_LATE_S, 0):

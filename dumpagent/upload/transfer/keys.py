@@ -13,6 +13,8 @@ from dumpagent.store.prefix import below
 # Source: S3 User Guide, "Naming Amazon S3 objects": at most 1,024 bytes of UTF-8.
 # S3 takes 1024; OpenStack Swift keeps each part under <key>/<upload id>/<number>, which must fit into 1024 itself.
 _KEY_BYTES = 960
+# Stores that keep objects as files take 255 bytes between two slashes (SeaweedFS, rclone, MinIO); some put more behind.
+_NAME_BYTES = 240
 # Control characters cannot stand in the XML of a listing; a lone surrogate is a byte that was no UTF-8.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -64,10 +66,15 @@ def _safe(node: str) -> str:
 
 def _fitting(key: str) -> str:
     """Cut a key that is too long in its middle; a hash of the whole keeps it apart from others cut alike."""
+    key = "/".join(_cut(name, _NAME_BYTES, _NAME_BYTES // 3) for name in key.split("/"))
+    return _cut(key, _KEY_BYTES, 300)
+
+
+def _cut(key: str, most_bytes: int, tail_bytes: int) -> str:
     encoded = key.encode()
-    if len(encoded) <= _KEY_BYTES:
+    if len(encoded) <= most_bytes:
         return key
     mark = f"~{hashlib.sha256(encoded).hexdigest()[:16]}~".encode()
-    tail = encoded[-300:]
-    head = encoded[: _KEY_BYTES - len(tail) - len(mark)]
+    tail = encoded[-tail_bytes:]
+    head = encoded[: most_bytes - len(tail) - len(mark)]
     return head.decode(errors="ignore") + mark.decode() + tail.decode(errors="ignore")

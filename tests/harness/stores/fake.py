@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import socket
 import threading
 import time
 import zlib
@@ -66,6 +67,10 @@ class Ways:
     part_min_bytes: int = 0  # 5 MiB on S3
     part_count: int = 10_000  # 1,000 on Swift
     refuses: dict[str, int] = field(default_factory=dict)  # what of OPTIONAL -> status
+    wrong_key: tuple[int, str] = (
+        403,
+        "InvalidAccessKeyId",
+    )  # the answer to every key but the one that counts
     put_status: tuple[int, str, str] | None = None  # status, code and message of every PUT
 
 
@@ -122,12 +127,14 @@ class FakeStore:
 
 
 @contextmanager
-def fake_store(ways: Ways | None = None) -> Iterator[FakeStore]:
+def fake_store(ways: Ways | None = None, *, host: str = HOST) -> Iterator[FakeStore]:
     """Run a fake store on loopback with an empty bucket `dumps`; it ends with the block."""
     store = FakeStore(ways or Ways())
     handler = type("Handler", (_Handler,), {"store": store})
-    server = _Server((HOST, 0), handler)
-    store.endpoint_url = f"http://{HOST}:{server.server_address[1]}"
+    kind = _Server6 if ":" in host else _Server
+    server = kind((host, 0), handler)
+    named = f"[{host}]" if ":" in host else host
+    store.endpoint_url = f"http://{named}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -141,6 +148,10 @@ def fake_store(ways: Ways | None = None) -> Iterator[FakeStore]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Refused(Exception):
@@ -206,7 +217,9 @@ class _Handler(BaseHTTPRequestHandler):
         if ways.virtual_only and not self.in_host:
             raise _Refused(403, "SecondLevelDomainForbidden", "Please use virtual hosted style to access.")
         if f"Credential={self.store.access_key}/" not in authorization:
-            raise _Refused(403, "InvalidAccessKeyId", "The access key Id does not exist in our records.")
+            raise _Refused(
+                ways.wrong_key[0], ways.wrong_key[1], "The access key Id does not exist in our records."
+            )
         self.refuse(what)
         if self.command in ("PUT", "POST"):
             self.check_body(what)

@@ -41,6 +41,9 @@ class Quirks:
     verifies_whole_checksum: bool = False
     refuses_late_parts: bool = True
     tells_when_uploads_began: bool = True
+    lists_in_key_order: bool = True
+    lists_replaced_parts: bool = False
+    replaces_parts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

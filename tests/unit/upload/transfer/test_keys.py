@@ -55,6 +55,7 @@ def test_any_path_gives_four_different_keys_of_at_most_960_bytes(
     assert len(set(found)) == 4
     for key in found:
         assert len(key.encode()) <= 960
+        assert max(len(name.encode()) for name in key.split("/")) <= 240  # stores that keep objects as files
         assert key.isprintable() or not any(ord(character) < 32 or ord(character) == 127 for character in key)
 
 
