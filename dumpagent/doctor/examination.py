@@ -12,8 +12,10 @@ from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.doctor.timeouts import Look, guarded, of_store, of_volume
 from dumpagent.store.protocol import Store
 from dumpagent.store.s3.credentials import Credentials
+from dumpagent.store.s3.profile import Profile
 
 _PATIENCE_S = 10.0
+_CANARY_TIMES = 6  # it sends 11 MiB
 
 
 class Doctor:
@@ -25,12 +27,12 @@ class Doctor:
         store: Store,
         *,
         find_credentials: Callable[[], Credentials],
-        profile: Callable[[], tuple[bool | None, str | None]] = lambda: (None, None),
+        profile: Callable[[], Profile] = Profile,
         list_pods: memory.ListPods | None = None,
         now: Callable[[], float] = time.time,
         patience_s: float = _PATIENCE_S,
     ) -> None:
-        """`profile` gives whether the store took the storage class, and which digest it verifies; None: not known."""
+        """`profile` gives what was learnt of the store."""
         self._patient, self._store, self._find_credentials, self._profile = (
             patient,
             store,
@@ -46,6 +48,13 @@ class Doctor:
         yield from guarded("mount", lambda: mounts.mount(self._patient.root)).findings
         writable = yield from self._volume()
         yield from of_store("memory", lambda: memory.memory(self._list_pods), self._patience_s).findings
+        yield from self._store_alone(writable)
+
+    def examine_store(self) -> Iterator[Finding]:
+        """Give the findings about the store alone; the state directory of the patient is any folder."""
+        yield from self._store_alone(True)
+
+    def _store_alone(self, writable: bool) -> Iterator[Finding]:
         reachable = yield from self._network()
         yield from of_store(
             "credentials", lambda: access.credentials(self._find_credentials), self._patience_s
@@ -90,25 +99,26 @@ class Doctor:
         return heard.failed <= {"clock"}  # a store with another time is there, and may say why it refuses
 
     def _bucket(self, writable: bool) -> Iterator[Finding]:
-        patient, store, now = self._patient, self._store, self._now()
+        patient, store = self._patient, self._store
         name = f"doctor-{uuid.uuid4().hex}"
         heard = of_store("bucket", lambda: access.bucket(store), self._patience_s)
         yield from heard.findings
         if heard.failed:
             return
-        key = f"{roundtrip.key_below(patient, name)}/rights"
-        content = canary(int(now * 1000))
+        key = f"{roundtrip.key_below(patient, patient.place.node_name or 'doctor')}/rights"
+        content = canary(roundtrip.TIME_MS)
         heard = of_store("rights", lambda: access.rights(store, key, content), self._patience_s)
         yield from heard.findings
         if heard.hung or "put" in heard.failed:
             return
-        yield from roundtrip.ways(patient, self._profile)
         if not writable:
+            yield from roundtrip.ways(patient, self._profile())
             yield Finding("canary", Result.SKIPPED, "the volume takes no writes, or does not answer")
             return
         heard = of_store(
             "canary",
-            lambda: roundtrip.round_trip(patient, store, name=name, now=now),
-            self._patience_s,
+            lambda: roundtrip.round_trip(patient, store, name=name),
+            self._patience_s * _CANARY_TIMES,
         )
         yield from heard.findings
+        yield from roundtrip.ways(patient, self._profile())

@@ -50,4 +50,5 @@ class Patient:
     ca_file: str  # whom TLS trusts
     storage_class: str
     quiet_s: float
+    packed: bool = False  # dumps are compressed on their way
     rules: FileRules = field(default_factory=FileRules)

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import threading
 
 import click
@@ -19,14 +20,20 @@ from dumpagent.doctor.finding import Patient, Result
 from dumpagent.doctor.table import collect, show
 from dumpagent.dumps.globs import Globs
 from dumpagent.observe.log import log_to, printable
-from dumpagent.settings import S3, Logging, Place, Remembering, Runtime, Volume, Watching
+from dumpagent.settings import S3, Compressing, Logging, Place, Remembering, Runtime, Volume, Watching
 from dumpagent.store.s3.credentials import find_credentials
 from dumpagent.store.s3.trust import ca_file
 from dumpagent.upload.volume.recognise import FileRules
 
 
 @click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")
-@takes(Volume, Watching, S3, Remembering, Runtime, Place)
+@takes(Volume, Watching, S3, Remembering, Runtime, Place, Compressing)
+@click.option(
+    "--store",
+    "store_only",
+    is_flag=True,
+    help="the store alone: what it can do, and what is done where it cannot",
+)
 @click.option("--json", "as_json", is_flag=True, help="print one line of JSON per finding")
 def command(
     volume: Volume,
@@ -35,40 +42,47 @@ def command(
     remembering: Remembering,
     runtime: Runtime,
     place: Place,
+    compressing: Compressing,
+    store_only: bool,
     as_json: bool,
 ) -> None:
-    """Go through settings, volume, mount, rights, wake-ups, network, clock, credentials and bucket, then send a small
-    heap dump through the whole path and remove it. Exit 1 if anything failed; a warning alone does not.
+    """Go through settings, volume, mount, rights, wake-ups, network, clock, credentials and bucket, then upload a heap
+    dump of 11 MiB in parts, as the uploader does, and remove it. Exit 1 if anything failed; a warning alone does not.
 
     Run it in the uploader's container: it looks with that container's eyes. It changes nothing that it does not undo.
-    No check takes longer than ten seconds, whatever hangs.
+    No check takes longer than ten seconds, the upload a minute, whatever hangs.
     """
     root = volume.dump_root.rstrip("/") or "/"
-    require_directory(root, "DUMP_ROOT")
-    state_dir = remembering.state_dir or f"{root}/.dumpagent"
+    if store_only:
+        folder = tempfile.TemporaryDirectory(prefix="dumpagent-doctor-")
+        state_dir = folder.name
+    else:
+        require_directory(root, "DUMP_ROOT")
+        state_dir = remembering.state_dir or f"{root}/.dumpagent"
     quiet = log_to(None, Logging(log_level="error"))
     store = open_store(s3, tell=quiet, stop=threading.Event())
     place = dataclasses.replace(place, node_name=place.node_name or socket.gethostname())
     patient = Patient(
         root=root, state_dir=state_dir, runtime_dir=runtime.runtime_dir, place=place, prefix=s3.prefix,
         endpoint_url=s3.endpoint_url, ca_file=ca_file(),
-        storage_class=s3.storage_class, quiet_s=watching.file_stable_time_s,
+        packed=compressing.compression == "gzip", storage_class=s3.storage_class, quiet_s=watching.file_stable_time_s,
         rules=FileRules(Globs(watching.include), Globs(watching.exclude)),
     )  # fmt: skip
-
-    def profile() -> tuple[bool | None, str | None]:
-        return store.profile.storage_class, store.profile.digest.value if store.profile.digest else None
-
-    pods = pods_of(place.node_name, root)
-    doctor = Doctor(patient, store, find_credentials=find_credentials, profile=profile, list_pods=pods)
+    pods = None if store_only else pods_of(place.node_name, root)
+    doctor = Doctor(
+        patient, store, find_credentials=find_credentials, profile=lambda: store.profile, list_pods=pods
+    )
+    examination = doctor.examine_store() if store_only else doctor.examine()
     if as_json:
         findings = []
-        for finding in doctor.examine():
+        for finding in examination:
             findings.append(finding)
             click.echo(json.dumps(printable(finding.as_line())))
     else:
-        findings = collect(doctor.examine())
+        findings = collect(examination)
         show(findings)
+    if store_only:
+        folder.cleanup()
     sys.stdout.flush()
     # A check that hangs in the kernel must not hold up the end.
     os._exit(1 if any(finding.result is Result.FAILED for finding in findings) else 0)

@@ -29,6 +29,7 @@ from dumpagent.probes.heartbeat import Heartbeat
 from dumpagent.settings import Place
 from dumpagent.store.protocol import LookRefused
 from dumpagent.store.s3.credentials import Credentials, find_credentials
+from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.units import GIB
 from dumpagent.upload.ledger import Ledger
 from tests.harness.hprof import Maker
@@ -74,7 +75,7 @@ def examine(
         "prefix": "dumps", "endpoint_url": endpoint, "ca_file": "", "storage_class": "STANDARD_IA", "quiet_s": 0.0,
     }  # fmt: skip
     now = more.pop("now", time.time)
-    profile = more.pop("profile", lambda: (True, "crc32"))
+    profile = more.pop("profile", lambda: Profile(storage_class=True, digest=Digest.CRC32))
     list_pods = more.pop("list_pods", None)
     doctor = Doctor(
         Patient(**settings | more), store or MemoryStore(), profile=profile, list_pods=list_pods, now=now, patience_s=patience_s,
@@ -108,7 +109,9 @@ def test_every_check_is_documented(tmp_path: Path, endpoint: str, tls: str) -> N
 
 def test_what_fails_or_warns_always_says_what_to_do(tmp_path: Path, endpoint: str) -> None:
     (tmp_path / "cut.hprof").write_bytes(Maker().dump()[:-9])
-    found = examine(tmp_path, endpoint, _Refusing(), profile=lambda: (False, "none"))
+    found = examine(
+        tmp_path, endpoint, _Refusing(), profile=lambda: Profile(storage_class=False, digest=Digest.NONE)
+    )
     for finding in found.values():
         assert finding.fix or finding.result in (Result.OK, Result.SKIPPED), finding
 
@@ -380,7 +383,7 @@ def test_credentials_that_cannot_be_had_are_named(tmp_path: Path, endpoint: str)
 
 
 def test_a_store_without_the_storage_class_or_digests_is_told(tmp_path: Path, endpoint: str) -> None:
-    found = examine(tmp_path, endpoint, profile=lambda: (False, "none"))
+    found = examine(tmp_path, endpoint, profile=lambda: Profile(storage_class=False, digest=Digest.NONE))
     assert (found["storage class"].result, found["digest"].result) == (Result.WARNING, Result.WARNING)
 
 
@@ -389,6 +392,6 @@ def test_the_canary_is_a_whole_dump(tmp_path: Path) -> None:
     from dumpagent.upload.volume.judge import CompletenessJudge
     from dumpagent.upload.volume.scan import scan
 
-    (tmp_path / "canary.hprof").write_bytes(canary(int(time.time() * 1000)))
+    (tmp_path / "canary.hprof").write_bytes(canary(int(time.time() * 1000), array_bytes=1000))
     (dump,) = scan(str(tmp_path)).dumps
     assert CompletenessJudge(quiet_s=0).judge(dump).state is State.COMPLETE
