@@ -23,6 +23,7 @@ from dumpagent.store.protocol import (
     Replaced,
     StoredObject,
     TooLarge,
+    trial_key,
 )
 from dumpagent.store.s3.answers import digest_of, object_of
 from dumpagent.store.s3.client import SdkClient, code_of, status_of
@@ -91,6 +92,20 @@ class S3Reader:
             if code_of(error) in _NOT_ALLOWED or may_be_unknown(error):
                 raise LookRefused(str(error), hint=error.hint) from error.__cause__
             raise
+        except Unreachable as error:
+            if status_of(error) < 500 or not self._answers_a_look():
+                raise
+            # s3rver 3.7 answers 500 to every listing of some buckets, and takes dumps all the same.
+            raise LookRefused(str(error), hint=error.hint) from error.__cause__
+
+    def _answers_a_look(self) -> bool:
+        try:
+            self.look(trial_key(self._settings.prefix))
+        except LookRefused:
+            return True
+        except (Refused, Unreachable):
+            return False
+        return True
 
     def look(self, key: str) -> StoredObject | None:
         if self.profile.head is not False:

@@ -37,7 +37,13 @@ OPTIONAL = (
     "delete",
     "abort",
 )
-CODES = {501: "NotImplemented", 405: "MethodNotAllowed", 400: "InvalidRequest", 403: "AccessDenied"}
+CODES = {
+    500: "InternalError",
+    501: "NotImplemented",
+    405: "MethodNotAllowed",
+    400: "InvalidRequest",
+    403: "AccessDenied",
+}
 _EXPLICIT_DENY = (
     'User: arn:aws:sts::123456789012:assumed-role/x is not authorized to perform: s3:PutObject on resource: "arn:aws:s3:::b/k" '
     "with an explicit deny in a resource-based policy"
