@@ -48,7 +48,7 @@ def stored(server: StoreServer, bucket: str) -> dict[str, bytes]:
     """Give what the bucket really holds, asked without the proxy."""
     client = server.client()
     keys = [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket).get("Contents", [])]
-    return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+    return without_own({key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys})
 
 
 def in_parts(store: S3Store, key: str) -> None:

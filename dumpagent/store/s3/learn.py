@@ -68,7 +68,8 @@ def try_condition(store: Tried, key: str) -> bool:
     and Refused where nothing can be put at all.
     """
     body = Body(_DATA, zlib.crc32(_DATA))
-    for _ in range(2):  # the first one finds the key free, unless it was tried before
+    # The first one finds the key free, unless it was tried before; the second one too if another agent has just deleted it.
+    for _ in range(3):
         try:
             store.put_if_free(key, body)
         except Occupied:

@@ -56,7 +56,9 @@ class S3Store(S3Reader):
             try:
                 if not try_condition(self, trial_key(self._settings.prefix)):
                     self._learn(conditional=False)
-            except Refused:
+            except Refused as error:
+                if not may_be_unknown(error):
+                    raise
                 return True  # not allowed to try; the write itself tells what is refused
         self._is_condition_tried = True
         return self.profile.conditional is not False
