@@ -27,7 +27,7 @@ from dumpagent.upload.volume.recognise import FileRules
 
 
 @click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")
-@takes(Volume, Watching, S3, Remembering, Runtime, Place, Compressing)
+@takes(Volume, Watching, S3, Remembering, Runtime, Place, Compressing, without=("cluster_name",))
 @click.option(
     "--store",
     "store_only",

@@ -21,7 +21,7 @@ from dumpagent.settings import Logging, Metrics, Mounting, Place, Runtime
 
 
 @click.command("mount", short_help="Keep the volume bound to the node's dump directory (daemon).")
-@takes(Mounting, Runtime, Metrics, Place, Logging)
+@takes(Mounting, Runtime, Metrics, Place, Logging, without=("cluster_name",))
 def command(mounting: Mounting, runtime: Runtime, metrics: Metrics, place: Place, logging: Logging) -> None:
     """Keep the volume at MOUNT_SOURCE bound to the node's dump directory at MOUNT_TARGET.
 
