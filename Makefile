@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: arm64 soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: arm64 release soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -58,7 +58,19 @@ test-vm: setup-vm $(STAMP)  ## SELinux enforcing and cgroup v2, in a virtual mac
 arm64: $(STAMP)  ## every dependency has a wheel for arm64 (asks the package index)
 	$(BIN)/python -m tools.arm64_wheels
 
-soak: test-vm arm64  ## what takes longer than CI may, or asks the world outside
+RELEASE_VENV := .cache/release-venv
+RELEASE_STAMP := $(RELEASE_VENV)/.installed
+
+$(RELEASE_STAMP): requirements/release.txt
+	$(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements/release.txt
+	@touch $@
+
+release: $(RELEASE_STAMP)  ## wheel, sdist, SBOM and provenance statement of this commit, in build/release
+	rm -rf build/release
+	$(RELEASE_VENV)/bin/python -m tools.release build/release
+
+soak: test-vm arm64 release  ## what takes longer than CI may, or asks the world outside
 
 lint: $(STAMP)  ## ruff, mypy, import contracts, the layout's limits
 	$(BIN)/ruff check .
