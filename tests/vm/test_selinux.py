@@ -146,8 +146,9 @@ def test_what_was_written_while_the_mount_was_away_is_rescued_with_its_label(cha
     app.wait_for("Heap dump file created", timeout_s=_LONG_S)
     machine.run(["runc", "kill", chain.manager.name, "CONT"]).check()
     chain.manager.wait_for("file_rescued", timeout_s=_LONG_S)
-    machine.wait_for("ls /mnt/dump/*memory-leak-app-2*.hprof", timeout_s=60)
-    (path,) = machine.sh("ls /mnt/dump/*memory-leak-app-2*.hprof").split()
+    # Under its last name: until the uploader has claimed it, it may be renamed between two questions.
+    machine.wait_for("ls /mnt/dump/*memory-leak-app-2*Z.hprof", timeout_s=_LONG_S)
+    (path,) = machine.sh("ls /mnt/dump/*memory-leak-app-2*Z.hprof").split()
     assert _context(machine, path) == "system_u:object_r:container_file_t:s0:c55,c66"
     assert node.denials() == []
     app.stop()
