@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from dumpagent.dumps.text import printable
 from dumpagent.errors import DumpagentError
 from dumpagent.fetch.stored import Checksum, StoredDump
 from dumpagent.fetch.stream import Damaged, Pause, Summed, read_object, unpack
@@ -86,6 +87,11 @@ def target_of(dump: StoredDump, output: str | None, *, gunzip: bool) -> str:
     if name in ("", ".", "..") or "\0" in name:
         raise TargetTaken(
             f"the key {dump.key!r} has no name for a file in it", hint="name the file with --output"
+        )
+    if name.startswith(".") or name != printable(name):
+        raise TargetTaken(
+            f"the key {printable(dump.key)} would make a hidden file, or one whose name steers a terminal",
+            hint="see whose object that is; name the file with --output to fetch it all the same",
         )
     return os.path.join(directory, name) if directory else name
 

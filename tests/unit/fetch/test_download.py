@@ -247,6 +247,17 @@ def test_the_file_is_named_as_the_jvm_named_it(
     assert target_of(bucket.put(key), output, gunzip=gunzip) == target
 
 
+@pytest.mark.parametrize("key", ["shop/.bashrc", ".hprof", "shop/a\x1b[2Jb.hprof", "shop/a\u202eforph.hprof"])
+def test_a_key_makes_no_hidden_file_and_none_that_steers_a_terminal(
+    bucket: Bucket, key: str, tmp_path: Path
+) -> None:
+    """Who may write to the bucket may not write to a developer's home directory."""
+    with pytest.raises(TargetTaken) as refused:
+        target_of(bucket.put(key), str(tmp_path), gunzip=False)
+    assert "\x1b" not in str(refused.value)
+    assert "\u202e" not in str(refused.value)
+
+
 @pytest.mark.parametrize("key", ["shop/..", "shop/", "..", "shop/."])
 def test_a_key_cannot_lead_out_of_the_directory(bucket: Bucket, key: str, tmp_path: Path) -> None:
     with pytest.raises(TargetTaken, match="no name for a file"):
