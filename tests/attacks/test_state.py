@@ -90,8 +90,12 @@ def test_a_link_in_the_place_of_the_state_moves_no_file_of_another(held: Hold) -
         stage.victim.run(
             "os.mkdir(f'{root}/shop', 0o755)\n"
             "open(f'{root}/shop/config.yaml', 'w').write('secret'); os.chmod(f'{root}/shop/config.yaml', 0o600)\n"
-            "open(f'{root}/shop/live.hprof.p0', 'w').write('x')"
         )
+        # A segment file that its JVM writes: no one may touch it. One that nobody has open is a dump of its own.
+        writing = stage.victim.start(
+            "file = open(f'{root}/shop/live.hprof.p0', 'w'); print('writing', flush=True); time.sleep(120)"
+        )
+        assert stage.victim.told(writing) == "writing"
         stage.attacker.run(
             SQUAT.replace('"/deleting", ', "")
             + "\nwith contextlib.suppress(OSError):\n    os.symlink(f'{root}/shop', f'{root}/.dumpagent/deleting')"
