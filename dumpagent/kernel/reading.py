@@ -38,6 +38,13 @@ class OpenFile:
         except OSError:
             pass  # a file system that knows no advice
 
+    def forget_pages(self) -> None:
+        """Let the kernel drop what was read of the file from its cache. Source: posix_fadvise(2), DONTNEED."""
+        try:
+            os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError:
+            pass  # a file system that knows no advice
+
     def status(self) -> os.stat_result:
         """Give fstat(2) of it."""
         return os.fstat(self.fd)

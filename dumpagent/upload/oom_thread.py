@@ -29,7 +29,10 @@ def find_thread(dump: DumpFile, keep_on: KeepOn) -> str | None:
         walked = look.advance(status.st_size, budget_bytes=_HEAD_BYTES)
         if walked.shape is Shape.UNFINISHED and look.unpacked is None:
             return None
-        return look.oom_thread(keep_on=keep_on)
+        try:
+            return look.oom_thread(keep_on=keep_on)
+        finally:
+            opened.forget_pages()  # the upload has dropped its own, and may be over by now
 
 
 Find = Callable[[DumpFile, KeepOn], str | None]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from isal import isal_zlib
 
 from dumpagent.dumps.model import DumpFile, Identity
+from dumpagent.dumps.text import iso_time
 from dumpagent.errors import DumpagentError
 from dumpagent.kernel.beneath import open_file
 from dumpagent.units import KIB, MIB
@@ -65,9 +66,20 @@ def confirm_unchanged(fd: int, identity: Identity) -> None:
     now = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
     if now != identity:
         raise SourceChanged(
-            f"the file changed while it was read: {identity.size_bytes} bytes before, {now.size_bytes} bytes now",
-            hint="it is judged again, and uploaded when nobody writes it any more",
+            f"the file changed while it was read: {_difference(identity, now)}",
+            hint="it is judged again, and uploaded anew when nobody writes it any more",
         )
+
+
+def _difference(before: Identity, now: Identity) -> str:
+    if now.inode != before.inode:
+        return "another file has its name"
+    written = iso_time(now.mtime_ns / 1e9) or "at an impossible time"
+    if now.size_bytes < before.size_bytes:
+        return f"it was cut or written over, {before.size_bytes} bytes before, {now.size_bytes} now, at {written}"
+    if now.size_bytes > before.size_bytes:
+        return f"it grew, {before.size_bytes} bytes before, {now.size_bytes} now, at {written}"
+    return f"it was written over, its {now.size_bytes} bytes are as many as before, at {written}"
 
 
 def read_span(fd: int, start: int, length: int) -> bytes:
@@ -176,7 +188,10 @@ class FileSpan(io.RawIOBase):
 
 
 def drop_behind(fd: int, start: int, length: int) -> None:
-    """Let the kernel forget these pages, if nobody has yet to write them. Source: posix_fadvise(2), DONTNEED."""
+    """Let the kernel forget these pages, if nobody has yet to write them; a length of 0 is all that follows.
+
+    Source: posix_fadvise(2), DONTNEED.
+    """
     try:
         os.posix_fadvise(fd, start, length, os.POSIX_FADV_DONTNEED)
     except OSError:

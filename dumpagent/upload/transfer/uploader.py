@@ -33,7 +33,7 @@ from dumpagent.upload.transfer.multipart import (
     give_up,
     plain_pieces,
 )
-from dumpagent.upload.transfer.source import Stop, confirm_unchanged, open_dump
+from dumpagent.upload.transfer.source import Stop, confirm_unchanged, drop_behind, open_dump
 from dumpagent.upload.transfer.standing import Confirmed, Found, Sent, Standing, confirm, standing_of
 
 # A store, or a proxy before it, that takes less at once: each refusal halves the parts, down to 5 MiB.
@@ -104,6 +104,7 @@ class Uploader:
                         raise
             raise AssertionError("unreachable")
         finally:
+            drop_behind(fd, 0, 0)  # what was read here must not count against the pod's memory
             os.close(fd)
 
     def foresee(self, job: Job) -> KeyChoice:
