@@ -100,6 +100,7 @@ class Backlog:
         self._seen = self._uploaded = self._failed = 0
         self._pending: Counter[int] = Counter()  # by owner
         self._scan = 0
+        self.busy_at = -_NEVER  # when a dump was last found or stored, monotonic
         self._turns, self._judging = Fairness(), Fairness()
         self._gives_way, self._looked_at = False, -_GIVE_WAY_S
 
@@ -184,6 +185,7 @@ class Backlog:
             dump, stage, waiting_since=now, number=self._scan, scan=self._scan, volume=volume
         )
         if not known:
+            self.busy_at = now
             self._pending[dump.uid] += 1
             changes.new.append(dump)
 
@@ -311,7 +313,7 @@ class Backlog:
         """Note that the store holds the dump."""
         with self._lock:
             if entry.stage is Stage.SENDING:
-                entry.stage = Stage.STORED
+                entry.stage, self.busy_at = Stage.STORED, self._monotonic()
                 self._uploaded += 1
                 self._pending[entry.owner] -= 1
 

@@ -54,7 +54,7 @@ class Companions:
         self._queue = CompanionQueue(monotonic=monotonic)
         rest = Rest(quiet_s=travel.quiet_s, monotonic=monotonic)
         self.finder = CompanionFinder(
-            self._queue, ledger, rest, tell, limits=travel.limits, monotonic=monotonic
+            dumps, self._queue, ledger, rest, tell, limits=travel.limits, monotonic=monotonic
         )
         self._worker = CompanionWorker(
             dumps=dumps,

@@ -11,7 +11,7 @@ from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.dumps.names import parts_of, stamped_ms
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.companions import CompanionGone, CompanionLeftAlone
-from dumpagent.upload.backlog import Entry
+from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.companions.queue import CompanionQueue
 from dumpagent.upload.companions.rest import Rest
 from dumpagent.upload.ledger import Ledger
@@ -22,6 +22,7 @@ _MOST_ANCHORS = 20  # of one directory and user: the newest
 _MOST_FOLDERS = 5000
 _MOST_TOLD = 1000
 _GONE_RECHECK_S = 60.0
+_CALM_S, _CALM_MOST_S = 15.0, 900.0
 Folder = tuple[int, str]  # the owner's uid, the directory below the root
 
 
@@ -37,10 +38,10 @@ class CompanionFinder:
     """Belongs to the thread that scans, but for `anchored`, `path_of`, which another may call."""
 
     def __init__(
-        self, queue: CompanionQueue, ledger: Ledger, rest: Rest, tell: Tell, *, limits: CompanionLimits,
+        self, dumps: Backlog, queue: CompanionQueue, ledger: Ledger, rest: Rest, tell: Tell, *, limits: CompanionLimits,
         monotonic: Callable[[], float],
     ) -> None:  # fmt: skip
-        self._queue, self._ledger, self._rest, self._tell = queue, ledger, rest, tell
+        self._dumps, self._queue, self._ledger, self._rest, self._tell = dumps, queue, ledger, rest, tell
         self._limits, self._monotonic = limits, monotonic
         self._anchors: dict[Folder, list[Anchor]] = {}
         self._paths: dict[tuple[int, int], str] = {}
@@ -163,11 +164,18 @@ class CompanionFinder:
             return _GONE_RECHECK_S  # gone or renamed, which the next scan tells
         if not verdict.due:
             return verdict.recheck_s
+        if not is_crash_file(_name(entry.dump)) and not self._is_calm(entry):
+            return _CALM_S / 3
         self._paths[entry.dump.device, entry.dump.identity.inode] = self._path(entry.dump) or self.path_of(
             entry.dump
         )
         self._queue.ready(entry, entry.dump, verdict)
         return None
+
+    def _is_calm(self, entry: Entry) -> bool:
+        """Say whether no dump has come or gone for a while: where many JVMs die, all dumps go before the first log."""
+        now = self._monotonic()
+        return now - self._dumps.busy_at >= _CALM_S or now - entry.waiting_since >= _CALM_MOST_S
 
     def path_of(self, file: DumpFile) -> str:
         """Give the path under which the file is stored."""

@@ -259,3 +259,17 @@ def test_room_is_made_with_stored_companions_that_nobody_writes(
     ]
     assert [each["path"] for each in told.of("companion_deleted")] == [f"{volume.root}/app/rec.jfr"]
     assert not told.of("dump_deleted")
+
+
+def test_while_jvms_go_on_dying_no_log_is_sent_and_error_files_are(scene: Scene) -> None:
+    """Between two dumps of a wave the uploader has nothing to do, and a log would be under way when the next comes."""
+    scene.dump()
+    scene.file("app/gc.log", b"pause")
+    scene.file("app/hs_err_pid1.log", b"OutOfMemoryError")
+    came = scene.run(12)
+    for number in range(2, 8):
+        scene.file(f"app{number}/java_pid1.hprof", MAKE.dump(segments=number))
+        came += scene.run(12)
+    assert FOLDER + "hs_err_pid1.log" in came
+    assert FOLDER + "gc.log" not in came
+    assert FOLDER + "gc.log" in scene.run(16)
