@@ -268,6 +268,23 @@ class WaitLimit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Summarising:
+    """What is said of a stored dump's contents."""
+
+    summary: str = setting(
+        "auto", "SUMMARY", Kind.CHOICE,
+        "auto: once a dump is stored, estimate what holds its memory, beside it as <key>.report.json, in the log and in messages; "
+        "not where the container has less than 192 MiB of memory",
+        choices=("auto", "off"),
+    )  # fmt: skip
+    summary_budget_s: float = setting(
+        120.0, "SUMMARY_BUDGET", Kind.DURATION,
+        "CPU time that one summary may take; then it tells what it has found so far",
+        low=5, high=3600,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metrics:
     """Where Prometheus and HTTP probes ask a daemon how it is."""
 

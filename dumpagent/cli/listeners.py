@@ -6,15 +6,22 @@ import functools
 import os
 import threading
 
+from dumpagent.kernel.cgroup import memory_limit_bytes
 from dumpagent.kernel.files import replace_file
 from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.observe.barrier import Barrier, repeat
 from dumpagent.observe.events import Event, Tell
+from dumpagent.observe.events.dumps import SummarySkipped
 from dumpagent.observe.log import tell_all
 from dumpagent.probes.heartbeat import Pulse
-from dumpagent.settings import S3, Metrics, Notifying, Place
+from dumpagent.settings import S3, Keeping, Metrics, Notifying, Place, Summarising
+from dumpagent.store.protocol import Store
 from dumpagent.upload.backlog import Counts
+from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import UploadLoop
+
+_SUMMARY_LEAST_BYTES = 192 << 20
+_NO_MEMORY = "SUMMARY is off here: the container has {} MiB of memory, and summaries are made from 192 MiB on"
 
 
 class Audience:
@@ -112,3 +119,54 @@ def tell_pods(audience: Audience, ending: Shutdown, *, root: str, place: Place, 
     )
     audience.join(events)
     events.start(ending.stop.is_set, barrier=barrier)
+
+
+def summarise(
+    settings: Summarising,
+    keeping: Keeping,
+    audience: Audience,
+    ending: Shutdown,
+    *,
+    store: Store,
+    loop: UploadLoop,
+    ledger: Ledger,
+) -> None:
+    """Have each dump that is stored from now on summarised, in a thread of its own, where there is memory for it."""
+    from dumpagent.summary.process import SummaryProcess
+    from dumpagent.upload.summaries import Summaries
+
+    if settings.summary == "off":
+        return
+    limit = memory_limit_bytes()
+    if limit is not None and limit < _SUMMARY_LEAST_BYTES:
+        audience(SummarySkipped(path=loop.root, reason=_NO_MEMORY.format(limit >> 20)))
+        return
+    summaries = Summaries(
+        store,
+        root=loop.root,
+        directory=f"{ledger.directory}/summaries",
+        begin=lambda opened, size_bytes: SummaryProcess(
+            opened.fd, size_bytes=size_bytes, budget_s=settings.summary_budget_s
+        ),
+        precedence=loop.precedence,
+        tell=audience,
+        stop=ending.stop,
+        least_free=keeping.local_min_free_percent / 100,
+    )
+    loaded = False
+
+    def step() -> None:
+        nonlocal loaded
+        if not loaded:
+            if not ledger.is_owned.wait(1.0):
+                return
+            summaries.load()
+            loaded = True
+        summaries.step()
+
+    try:
+        repeat("summary", step, stopped=ending.stop.is_set, barrier=loop.barrier)
+    except RuntimeError as error:  # the pod's pids limit: dumps go to the store without
+        audience(SummarySkipped(path=loop.root, reason=f"SUMMARY is off: {error}"))
+        return
+    loop.summarise_by(summaries.add)

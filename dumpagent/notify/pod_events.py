@@ -25,7 +25,7 @@ from dumpagent.notify.api_server import AlreadyThere, Forbidden, NotThere
 from dumpagent.notify.commands import fetch_command
 from dumpagent.observe.barrier import Barrier, repeat
 from dumpagent.observe.events import Event, Tell
-from dumpagent.observe.events.dumps import DumpUploaded
+from dumpagent.observe.events.dumps import DumpSummarised, DumpUploaded
 from dumpagent.observe.events.notify import PodEventFailed, PodEventMade, PodEventRecovered, PodEventSkipped
 from dumpagent.observe.incident import Incident
 from dumpagent.observe.log import printable
@@ -50,7 +50,7 @@ class Pod:
 @dataclass(frozen=True, slots=True)
 class _Due:
     pod: Pod
-    dump: DumpUploaded
+    dump: DumpUploaded | DumpSummarised
     tries: int = 0
 
 
@@ -86,13 +86,13 @@ class PodEvents:
         self._ask, self._root, self._node, self._agent, self._tell = ask, root, node, agent, tell
         self._now, self._monotonic = now, monotonic
         self._trouble = Incident(tell, PodEventFailed, PodEventRecovered, monotonic=monotonic)
-        self._heard: queue.SimpleQueue[DumpUploaded] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[DumpUploaded | DumpSummarised] = queue.SimpleQueue()
         self._waiting: deque[_Due] = deque(maxlen=_MOST_WAITING)
         self._not_before = 0.0
 
     def __call__(self, event: Event, /) -> None:
         """Take note of an event; costs a few microseconds."""
-        if isinstance(event, DumpUploaded):
+        if isinstance(event, (DumpUploaded, DumpSummarised)):
             self._heard.put(event)
 
     def start(self, stopped: Callable[[], bool], *, barrier: Barrier) -> threading.Thread:
@@ -110,11 +110,11 @@ class PodEvents:
         while self._waiting and self._monotonic() >= self._not_before:
             self._make(self._waiting.popleft())
 
-    def _take(self, dump: DumpUploaded) -> None:
+    def _take(self, dump: DumpUploaded | DumpSummarised) -> None:
         pod = writer_named_by(dump.path.removeprefix(self._root + "/"))
         if pod:
             self._waiting.append(_Due(pod, dump))
-        else:
+        elif isinstance(dump, DumpUploaded):
             self._tell(PodEventSkipped(path=dump.path, reason="its path names no pod"))
 
     def _make(self, due: _Due) -> None:
@@ -150,7 +150,7 @@ class PodEvents:
             self._trouble.ended_for(namespace, PodEventRecovered(path=path, namespace=namespace, pod=name))
         self._trouble.ended_for("api", PodEventRecovered())  # it has answered
 
-    def _uid(self, pod: Mapping[str, Any], dump: DumpUploaded) -> str:
+    def _uid(self, pod: Mapping[str, Any], dump: DumpUploaded | DumpSummarised) -> str:
         """Give the pod's uid if it can have written the dump. Raises Uncertain."""
         metadata = dict(pod.get("metadata") or {})
         node = str(dict(pod.get("spec") or {}).get("nodeName") or "")
@@ -167,12 +167,10 @@ class PodEvents:
             raise Uncertain(f"the pod of that name was made at {made}, after the dump")
         return str(metadata["uid"])
 
-    def _event(self, pod: Pod, uid: str, dump: DumpUploaded) -> dict[str, Any]:
-        cut = dump.verdict == "truncated"
-        name = hashlib.sha256(f"{dump.key}\0{dump.crc32}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        text = f"{'TRUNCATED heap' if cut else 'Heap'} dump of {size_text(dump.size_bytes)}, {dump.dump_time}"
-        text += f" ({dump.reason})" if cut else ""
-        text += f", is in the store: {fetch_command(dump.key)}"
+    def _event(self, pod: Pod, uid: str, dump: DumpUploaded | DumpSummarised) -> dict[str, Any]:
+        named = f"{dump.key}\0{dump.crc32}" + ("\0summary" if isinstance(dump, DumpSummarised) else "")
+        name = hashlib.sha256(named.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        reason, text, kind = _said_of(dump)
         stamp = iso_time(self._now())
         return {
             "apiVersion": "v1",
@@ -181,9 +179,9 @@ class PodEvents:
             "involvedObject": {
                 "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": uid,
             },
-            "reason": "HeapDumpTruncated" if cut else "HeapDumpStored",
+            "reason": reason,
             "message": str(printable(text)).encode()[:_MESSAGE_BYTES].decode(errors="ignore"),
-            "type": "Warning" if cut else "Normal",
+            "type": kind,
             "source": {"component": "dumpagent", "host": self._node},
             "reportingComponent": "dumpagent",
             "reportingInstance": self._agent[:_AGENT_CHARACTERS],
@@ -191,3 +189,14 @@ class PodEvents:
             "lastTimestamp": stamp,
             "count": 1,
         }  # fmt: skip
+
+
+def _said_of(dump: DumpUploaded | DumpSummarised) -> tuple[str, str, str]:
+    """Give the reason, message and type of the Event."""
+    if isinstance(dump, DumpSummarised):
+        return "HeapDumpSummarised", f"Heap dump of {dump.dump_time}: " + "; ".join(dump.lines), "Normal"
+    cut = dump.verdict == "truncated"
+    text = f"{'TRUNCATED heap' if cut else 'Heap'} dump of {size_text(dump.size_bytes)}, {dump.dump_time}"
+    text += f" ({dump.reason})" if cut else ""
+    text += f", is in the store: {fetch_command(dump.key)}"
+    return ("HeapDumpTruncated", text, "Warning") if cut else ("HeapDumpStored", text, "Normal")

@@ -20,7 +20,7 @@ from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.notify.message import Sender, dump_message
 from dumpagent.observe.barrier import Barrier, repeat
 from dumpagent.observe.events import Event, Tell
-from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpUploaded
+from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpSummarised, DumpUploaded
 from dumpagent.observe.events.memory import ContainerKilled
 from dumpagent.observe.events.notify import NotifyFailed, NotifyRecovered
 from dumpagent.observe.events.store import StoreAnswered, StoreFailed, StoreRecovered
@@ -196,6 +196,9 @@ class Notifier:
             return
         if isinstance(event, DumpUploaded):
             self._put(self._of_dump(event))
+        if isinstance(event, DumpSummarised):
+            self._put(self._of_summary(event))
+            return
         if isinstance(event, StoreFailed):
             if self._store.since is None:
                 self._store = _StoreAway(self._now(), False, event.error)
@@ -236,6 +239,21 @@ class Notifier:
         text = f"Killed for its memory without a heap dump: {pod} on {self._node}\n{kill.reason}\n{kill.hint}"
         facts = {**kill.fields(), "event": "container_killed", "node": self._node}
         return Message(_name("killed", kill.uid, self._now()), text, facts)
+
+    def _of_summary(self, dump: DumpSummarised) -> Message:
+        dump = dump.with_values(**{name: printable(value) for name, value in dump.fields().items()})
+        path = dump.path.removeprefix(self._root + "/")
+        application = path.rpartition("/")[0] or path
+        text = (
+            f"What the heap dump of {application} on {self._node}, {dump.dump_time or 'time unknown'}, shows:"
+        )
+        text += "".join(f"\n    {line}" for line in dump.lines)
+        facts = {
+            "event": "dump_summarised", "application": application, "node": self._node, "path": path, "key": dump.key,
+            "bucket": self._bucket, "report": dump.report, "lines": list(dump.lines), "verdict": dump.verdict,
+            "dump_time": dump.dump_time,
+        }  # fmt: skip
+        return Message(_name("summary", dump.key, dump.crc32), text, facts)
 
     # -- the outbox ---------------------------------------------------------------------------------------------
 
@@ -335,7 +353,7 @@ class _StoreAway:
 
 
 _OF_INTEREST = (
-    ContainerKilled, DumpUploaded, DumpAlreadyStored, StoreFailed, StoreRecovered, StoreAnswered,
+    ContainerKilled, DumpUploaded, DumpAlreadyStored, DumpSummarised, StoreFailed, StoreRecovered, StoreAnswered,
 )  # fmt: skip
 
 

@@ -15,11 +15,15 @@ _NORMAL = 1.96  # of a normal distribution 95 % lie within so many deviations
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A part of the memory, from `least` to `most` percent with 95 % confidence: it was estimated from samples."""
+    """A part of the memory, from `least` to `most` percent with 95 % confidence: it was estimated from samples.
+
+    Of `unknown` percent of the samples no holder was found: they may belong to it, so that only `most` counts them.
+    """
 
     percent: int
     least: int
     most: int
+    unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +58,13 @@ class LoadedOften:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All of it. `surveyed_percent` of the heap were read before the budget of CPU seconds ended the work."""
+    """All of it. `surveyed_percent` of the dump were read before the budget of CPU seconds ended the work.
+
+    `damage` says why the dump has no more: it was cut off, or its records are broken.
+    """
 
     complete: bool
+    damage: str | None
     surveyed_percent: int
     out_of_time: bool
     cpu_s: float
@@ -87,27 +95,41 @@ class Report:
         )
 
     def _read(self) -> str:
-        return "memory" if not self.out_of_time else f"{self.surveyed_percent} % of the dump that were read"
+        if self.surveyed_percent < 100:
+            return f"{self.surveyed_percent} % of the dump that were read within the budget of CPU time"
+        return "memory that the dump shows before it ends" if self.damage else "memory"
 
     def _held_by(self) -> str:
         if self.owner is None:
             return "not found" + (" within the budget of CPU time" if self.out_of_time else "")
         share = self.owner.share
+        doubt = f"; no holder was found for {share.unknown} % of the samples" if share.unknown else ""
+        ended = self.out_of_time and self.surveyed_percent == 100
         return (
-            f"most likely {self.owner.name}, about {share.percent} % of the {self._read()}"
-            f" (between {share.least} and {share.most} %), mostly {self.owner.objects}"
+            f"most likely {self.owner.name}, {'at least ' if share.unknown else ''}about {share.percent} % of the"
+            f" {self._read()} (between {share.least} and {share.most} %{doubt}), mostly {self.owner.objects}"
+            f"{'; the budget of CPU time ended the search' if ended else ''}"
         )
 
 
-def share_of(some: int, of: int) -> Share:
-    """Give `some` of `of` samples as a share with its bounds (Wilson's interval). Source: Wilson, 1927."""
+def share_of(some: int, of: int, *, unknown: int = 0) -> Share:
+    """Give `some` of `of` samples as a share with its bounds (Wilson's interval); `unknown` may belong to it or not.
+
+    Source: Wilson, 1927.
+    """
     if not of:
         return Share(0, 0, 100)
+    least, most = _bounds(some, of)[0], _bounds(some + unknown, of)[1]
+    return Share(
+        percent=round(100 * some / of),
+        least=max(0, math.floor(100 * least)),
+        most=min(100, math.ceil(100 * most)),
+        unknown=round(100 * unknown / of),
+    )
+
+
+def _bounds(some: int, of: int) -> tuple[float, float]:
     part, square = some / of, _NORMAL * _NORMAL
     middle = (part + square / (2 * of)) / (1 + square / of)
     half = _NORMAL * math.sqrt(part * (1 - part) / of + square / (4 * of * of)) / (1 + square / of)
-    return Share(
-        round(100 * part),
-        max(0, math.floor(100 * (middle - half))),
-        min(100, math.ceil(100 * (middle + half))),
-    )
+    return middle - half, middle + half

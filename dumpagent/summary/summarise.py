@@ -61,15 +61,17 @@ class _Enough(Exception):
 def summarise(
     source: ByteSource,
     *,
-    size_bytes: int,
+    size_bytes: int | None,
     packed: bool = False,
+    part_read: Callable[[], float] | None = None,
     budget_s: float = 120.0,
     cpu_s: Callable[[], float],
     seed: int = 1,
 ) -> Report | None:
     """Give the report on a dump, None if it has no heap. `cpu_s` is a clock of CPU seconds.
 
-    `packed` says that going back in `source` is dear. Never raises for a damaged dump: it tells what is there.
+    `packed` says that going back in `source` is dear; its `size_bytes` is None then, and `part_read` says which part of
+    the packed file was read (0 to 1). Never raises for a damaged dump: it tells what is there.
     Raises OSError.
     """
     began = cpu_s()
@@ -79,6 +81,7 @@ def summarise(
     )
     if survey is None or walk.header is None or walk.gathered is None:
         return None
+    part = part_read() if part_read else survey.heap_bytes / max(1, size_bytes or 0)
     names = Names(source, walk.header.id_size, walk.ranges)
     histogram = histogram_of(survey, names, java_major(walk.gathered.jvm), _CLASSES, damage)
     told = _Told(source, walk, survey)
@@ -97,9 +100,8 @@ def summarise(
     stack = oom_stack(source, walk.header, walk.gathered, walk.ranges)
     return Report(
         complete=not damage and not out_of_time,
-        surveyed_percent=min(100, round(100 * survey.heap_bytes / max(1, walk.heap_bytes)))
-        if not out_of_time
-        else round(100 * survey.heap_bytes / max(1, size_bytes)),
+        damage=damage or None,
+        surveyed_percent=min(100, round(100 * (part if out_of_time else 1.0))),
         out_of_time=out_of_time or not keep_on(),
         cpu_s=round(cpu_s() - began, 1),
         objects=histogram.objects,
@@ -117,7 +119,7 @@ def summarise(
 
 
 def _survey(
-    source: ByteSource, walk: Walk, size_bytes: int, keep_on: Callable[[], bool]
+    source: ByteSource, walk: Walk, size_bytes: int | None, keep_on: Callable[[], bool]
 ) -> tuple[Survey | None, str, bool]:
     """Give the survey of the last snapshot, what is damaged, and whether time ended it."""
     survey: Survey | None = None
@@ -275,9 +277,11 @@ class _Told:
         names: Counter[str] = Counter()
         chains: dict[str, tuple[str, ...]] = {}
         objects: dict[str, Counter[str]] = {}
+        unknown = 0
         for path, sample in zip(paths, samples, strict=True):
             first = next((number for number, step in enumerate(path) if key(step) in shared), None)
             if first is None:
+                unknown += not path or path[-1].kind in (HeldBy.FIELD, HeldBy.ELEMENT)
                 continue
             at = next(
                 (number for number in range(first, len(path)) if self._is_own(path[number])), len(path) - 1
@@ -290,7 +294,12 @@ class _Told:
         if not names:
             return None
         name, many = names.most_common(1)[0]
-        return Holder(name, share_of(many, len(samples)), chains[name], objects[name].most_common(1)[0][0])
+        return Holder(
+            name,
+            share_of(many, len(samples), unknown=unknown),
+            chains[name],
+            objects[name].most_common(1)[0][0],
+        )
 
     def collection(self, class_id: bytes, elements: int, path: list[HeapReference]) -> Collection:
         """Give a large array with the first field of the application's own code above it, or the last one found."""

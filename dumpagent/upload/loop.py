@@ -20,6 +20,7 @@ from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.keeping.reclaim import Reclaimer
 from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.precedence import JudgedFirst, Precedence
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.sweep import Sweep
@@ -28,7 +29,15 @@ from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.recognise import Recogniser
 from dumpagent.upload.volume.watch import Watch
-from dumpagent.upload.worker import Index, Outcome, ShowProgress, UploadWorker, no_index, no_progress
+from dumpagent.upload.worker import (
+    Index,
+    Outcome,
+    ShowProgress,
+    Summarise,
+    UploadWorker,
+    no_index,
+    no_progress,
+)
 
 _DAY_S = 86400.0
 _SWEEP_RETRY_S = 30.0
@@ -75,6 +84,7 @@ class UploadLoop:
         self.root = root
         self.backlog = Backlog(monotonic=monotonic)
         self.barrier = barrier or Barrier(tell, monotonic=monotonic)
+        self.precedence = Precedence()
         self._ledger, self._sender, self._tell, self._stop = ledger, sender, tell, stop
         self._reach = StoreHealth(store, tell, monotonic=monotonic)
         self.companions: Companions | None = None
@@ -94,7 +104,7 @@ class UploadLoop:
             root=root,
             backlog=self.backlog,
             ledger=ledger,
-            judge=judge,
+            judge=JudgedFirst(judge, self.precedence),
             claim=claim,
             dump_incident=dump_incident,
             tell=tell,
@@ -117,6 +127,7 @@ class UploadLoop:
             progress=progress,
             barrier=self.barrier,
             index=index,
+            precedence=self.precedence,
             monotonic=monotonic,
         )
         self._sweep = sweep
@@ -128,6 +139,10 @@ class UploadLoop:
             reach=self._reach,
             stop=stop,
         )
+
+    def summarise_by(self, summarise: Summarise) -> None:
+        """Have each dump that is stored from now on told to `summarise`."""
+        self._bringer.summarise = summarise
 
     @property
     def counts(self) -> Counts:

@@ -24,6 +24,7 @@ from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.oom_thread import OomThreadSearch
+from dumpagent.upload.precedence import Precedence
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.multipart import Progress
@@ -39,11 +40,16 @@ _HOW_TO_KEEP_DUMPS_WHOLE = (
 _VICTIM_WAIT_S = 2.0  # the next dump waits as long
 ShowProgress = Callable[[DumpFile], AbstractContextManager[Progress]]
 Index = Callable[[Job, Receipt], None]  # writes the entry of a stored dump; raises Unreachable
+Summarise = Callable[[DumpFile, Verdict, Receipt], None]  # has a stored dump summarised; never waits for that
 Outcome = Receipt | DumpagentError | OSError | None
 
 
 def no_index(_job: Job, _receipt: Receipt) -> None:
     """Write no index entry."""
+
+
+def no_summary(_dump: DumpFile, _verdict: Verdict, _receipt: Receipt) -> None:
+    """Summarise nothing."""
 
 
 @contextmanager
@@ -69,12 +75,15 @@ class UploadWorker:
         progress: ShowProgress,
         barrier: Barrier,
         index: Index,
+        precedence: Precedence,
         monotonic: Callable[[], float],
     ) -> None:
         self._backlog, self._sender, self._judge, self._reach = backlog, sender, judge, reach
         self._ledger = ledger
         self._dump_incident, self._tell, self._stop = dump_incident, tell, stop
         self._progress, self._index, self._barrier, self._monotonic = progress, index, barrier, monotonic
+        self.summarise: Summarise = no_summary
+        self._precedence = precedence
 
     def bring_next(self, *, timeout_s: float) -> Outcome:
         """Bring the next dump that is due to the store, waiting up to `timeout_s` for one.
@@ -90,6 +99,10 @@ class UploadWorker:
 
     def bring(self, entry: Entry) -> Outcome:
         """Bring this dump, which was taken from the backlog, and put it where it belongs there. Gives the same."""
+        with self._precedence.taken():
+            return self._bring(entry)
+
+    def _bring(self, entry: Entry) -> Outcome:
         dump, verdict = entry.dump, entry.verdict
         if verdict is None:
             self._backlog.judge_again(entry)
@@ -102,6 +115,9 @@ class UploadWorker:
                 job = Job(dump, verdict)
                 receipt = self._sender.upload(job, self._ledger, progress=advance)
             self._index(job, receipt)
+            self._barrier.run(
+                "note a summary", lambda: self.summarise(dump, verdict, receipt), path=dump.path
+            )
             self._ledger.record(receipt)
         except Stopped:
             self._backlog.judge_again(entry)

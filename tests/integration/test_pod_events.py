@@ -51,7 +51,7 @@ def test_the_daemon_puts_an_event_on_the_pod_that_crashed(moto: StoreServer, tmp
         children.end(daemon)
         cluster.shutdown()
         cluster.server_close()
-    (event,) = cluster.events()
+    (event,) = [event for event in cluster.events() if event["reason"] == "HeapDumpStored"]
     assert event["involvedObject"]["uid"] == POD["metadata"]["uid"]
     assert event["reportingInstance"] == "heap-dump-s3-uploader-0"
     assert event["message"].endswith("dumpagent get shop_checkout-7d4b9-x2x.hprof")

@@ -24,10 +24,10 @@ LEAKS = {
     "linked-list": {"Leaks$Chain.head", "Leaks$Pool.chain"},
     "class-loaders": {"Leaks$Plugin.TABLE", "Leaks$Plugins.LOADED"},
     "byte-buffers": {"Leaks$Buffers.pooled", "Leaks$Pool.buffers"},
-    "finalizers": {"java.lang.ref.Finalizer.unfinalized"},
+    "finalizers": {"java.lang.ref.Finalizer.unfinalized", "java.lang.ref.Finalizer.queue"},
     "soft-cache": {"Leaks$SoftCache.ENTRIES"},
     "local": {"a local variable of thread"},
-    "two-maps": {"Leaks$IndexA.byName", "Leaks$IndexB.byNumber"},
+    "two-maps": {"Leaks$IndexA.byName", "Leaks$IndexB.byNumber", "Leaks$Indexes."},
 }
 
 

@@ -69,6 +69,10 @@ class Agent:
         for line in self._child.stderr:
             self.lines.append({"at": time.monotonic(), **json.loads(line)})
 
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
     def has_loaded_tls(self) -> bool:
         """Say whether the SDK is in the daemon: nothing else of it needs Python's ssl module."""
         return "_ssl." in Path(f"/proc/{self._child.pid}/maps").read_text()

@@ -286,7 +286,7 @@ def test_requests_and_limits_are_the_promised_ones() -> None:
     }
     assert figures == {
         "dump-volume-manager/dump-volume-manager": ("50m", "100m", "64Mi", "128Mi"),
-        "heap-dump-s3-uploader/s3-uploader": ("100m", "200m", "128Mi", "256Mi"),
+        "heap-dump-s3-uploader/s3-uploader": ("100m", "200m", "192Mi", "256Mi"),
     }
 
 

@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from contextlib import AbstractContextManager
+from typing import NoReturn
 
 import click
 
 from dumpagent import __version__
-from dumpagent.cli.listeners import Audience, notify, serve_metrics, tell_pods
+from dumpagent.cli.listeners import Audience, notify, serve_metrics, summarise, tell_pods
 from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.dumps.model import DumpFile
@@ -38,6 +39,7 @@ from dumpagent.settings import (
     Place,
     Remembering,
     Runtime,
+    Summarising,
     Volume,
     Watching,
 )
@@ -68,6 +70,7 @@ _BEAT_BELIEVED_S = 120.0
     Runtime,
     Metrics,
     Notifying,
+    Summarising,
     Logging,
 )
 @click.option(
@@ -89,6 +92,7 @@ def command(
     runtime: Runtime,
     metrics: Metrics,
     notifying: Notifying,
+    summarising: Summarising,
     logging: Logging,
     once: bool,
     dry_run: bool,
@@ -136,6 +140,7 @@ def command(
             heartbeat = Heartbeat(runtime.runtime_dir, "upload", _as_mounted(root))
             pulse = Pulse(heartbeat, audience, good_for_s=_BEAT_BELIEVED_S)
             _start_listeners(plan, metrics, notifying, s3, loop, ledger, pulse, audience, ending)
+            summarise(summarising, keeping, audience, ending, store=store, loop=loop, ledger=ledger)
             pulse.begin()
             audience(_started(plan, s3))
             Daemon(
@@ -151,16 +156,16 @@ def command(
             ).run()
             audience(AgentStopped(mode="upload", pending=loop.counts.pending, uploaded=loop.counts.uploaded))
             code = 0
-    if ending.stop.is_set():
-        _exit_now(code)
+    _exit(code, now=ending.stop.is_set())
+
+
+def _exit(code: int, *, now: bool) -> NoReturn:
+    """Exit; `now`: without waiting for a part that hangs on the network, since nothing that it could still do counts."""
+    if now:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
-
-
-def _exit_now(code: int) -> None:
-    """Exit without waiting for a part that hangs on the network: nothing that it could still do counts."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _start_listeners(

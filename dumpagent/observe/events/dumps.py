@@ -65,6 +65,44 @@ class DumpUploaded(DumpStored, level="info"):
     """The store holds the dump and has confirmed it."""
 
 
+class DumpSummarised(Event, level="info"):
+    """What most likely holds the memory of a stored dump, its largest classes, and where it ran out, in three lines.
+
+    `report` is the key of the object that has all of it; unset where it could not be stored.
+    """
+
+    path: str
+    key: str
+    report: str | None
+    lines: tuple[str, ...]
+    size_bytes: int
+    crc32: str
+    verdict: str
+    cpu_seconds: float
+    dump_time: str | None = None
+
+
+class SummarySkipped(Event, level="info"):
+    """This stored dump gets no summary, and why; the dump itself is safe, and `dumpagent analyze` says more."""
+
+    path: str
+    reason: str
+    key: str | None = None
+
+
+class SummaryFailed(Failure, level="warning"):
+    """No summary could be made, or its report could not be stored. The dump itself is safe."""
+
+    path: str
+    key: str | None = None
+
+
+class SummaryRecovered(Recovery, level="info"):
+    """Summaries are made and stored again."""
+
+    path: str
+
+
 class DumpAlreadyStored(DumpStored, level="info"):
     """The store held this very dump before; nothing was sent."""
 

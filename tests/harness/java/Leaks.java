@@ -47,11 +47,10 @@ public final class Leaks {
             for (;;) { Constructor<?> c = new Loader(out.toByteArray()).load().getDeclaredConstructor(); c.setAccessible(true); Plugins.LOADED.add(c.newInstance()); } }
         if (name.equals("byte-buffers")) for (;;) Pool.buffers.pooled.add(ByteBuffer.allocate(50000));
         if (name.equals("finalizers")) for (;;) { new Heavy(); }
-        if (name.equals("soft-cache")) for (int i = 0; ; i++) { SoftCache.ENTRIES.put(i, new SoftReference<Payload>(new Payload(i))); KEEP.add(SoftCache.ENTRIES.get(i).get().name); }
+        if (name.equals("soft-cache")) for (int i = 0; ; i++) { SoftCache.ENTRIES.put(i, new SoftReference<Payload>(new Payload(i))); }
         if (name.equals("local")) { Thread t = new Thread(new Runnable() { public void run() { local(); } }, "batch-import"); t.start(); t.join(); }
         if (name.equals("two-maps")) for (int i = 0; ; i++) { Payload p = new Payload(i); Indexes.A.byName.put(p.name, p); Indexes.B.byNumber.put(i, p); }
         throw new IllegalArgumentException(name);
     }
-    static final List<String> KEEP = new ArrayList<String>();
     public static void main(String[] args) throws Exception { run(args[0]); }
 }

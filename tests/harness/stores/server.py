@@ -23,8 +23,8 @@ REGION = "us-east-1"
 
 
 def is_dump_key(key: str) -> bool:
-    """Say whether an object under this key is no index entry, reservation or trial of the agent."""
-    return ".dumpagent/" not in key
+    """Say whether an object under this key is no index entry, report, reservation or trial of the agent."""
+    return ".dumpagent/" not in key and not key.endswith(".report.json")
 
 
 @dataclass(frozen=True, slots=True)

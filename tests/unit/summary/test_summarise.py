@@ -157,3 +157,9 @@ def test_what_has_no_heap_has_no_report() -> None:
 )
 def test_a_share_has_the_bounds_that_its_samples_allow(some: int, of: int, share: Share) -> None:
     assert share_of(some, of) == share
+
+
+def test_samples_whose_holder_was_not_found_widen_the_bounds_and_are_told() -> None:
+    """A quarter was seen to be held by it: it may be all."""
+    share = share_of(4, 16, unknown=12)
+    assert (share.percent, share.least, share.most, share.unknown) == (25, 10, 100, 75)
