@@ -82,7 +82,7 @@ class Ledger:
                 os.makedirs(f"{self.directory}/{kind}", mode=0o700, exist_ok=True)
             except OSError as error:
                 self._unwritable(error)
-            _remove_cut_writes(f"{self.directory}/{kind}")
+            remove_cut_writes(f"{self.directory}/{kind}")
         for receipt in receipts_in(self.directory, store=self._store):
             self._receipts[receipt.identity] = receipt
         for values in _read_all(f"{self.directory}/uploads"):
@@ -236,7 +236,7 @@ def receipts_in(directory: str, *, store: str) -> list[Receipt]:
     return [receipt for receipt in receipts if receipt and receipt.store == store]
 
 
-def _remove_cut_writes(directory: str) -> None:
+def remove_cut_writes(directory: str) -> None:
     """Remove what a write left that was cut off by the end of an earlier run."""
     try:
         for name in os.listdir(directory):

@@ -30,6 +30,7 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import DumpSummarised, SummaryFailed, SummaryRecovered, SummarySkipped
 from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import Body, Corrupted, Expired, LookRefused, Occupied, Store
+from dumpagent.upload.ledger import remove_cut_writes
 from dumpagent.upload.precedence import Pausable, Precedence
 from dumpagent.upload.volume.files import find, open_dump
 
@@ -139,6 +140,7 @@ class Summaries:
 
     def load(self) -> None:
         """Read what an earlier run did not come to. Call it once the state directory is ours."""
+        remove_cut_writes(self._directory)
         for name in _names_in(self._directory):
             try:
                 with open(f"{self._directory}/{name}", "rb") as file:
