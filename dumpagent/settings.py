@@ -297,7 +297,7 @@ class Metrics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asking:
+class StoreChecking:
     """How often a store that is not needed just now is asked whether it can be used."""
 
     store_check_interval_s: float = setting(

@@ -80,7 +80,7 @@ FLEET = [
     Panel(
         "Stored in 24 h",
         {"": f"sum(increase(dumpagent_dumps_stored_total{{{_N}}}[24h]))"},
-        "Dumps that were brought to the store",
+        "Dumps that were uploaded",
         width=4,
     ),
 ]

@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "Exec probe: is the daemon of this container ready, or alive?"),
     "upload": (
         "upload",
-        "Find finished heap dumps below DUMP_ROOT and bring them to S3 (daemon, or --once).",
+        "Find finished heap dumps below DUMP_ROOT and upload them to S3 (daemon, or --once).",
     ),
     "memory-watch": (
         "memory_watch",

@@ -39,7 +39,7 @@ class Audience:
 
 
 def serve_metrics(
-    settings: Metrics, loop: UploadLoop, pulse: Pulse, audience: Audience, ending: Shutdown
+    settings: Metrics, loop: UploadLoop, pulse: Pulse, audience: Audience, shutdown: Shutdown
 ) -> None:
     """Count what is told from now on, and show it on METRICS_PORT. Raises BadSettings when the port is taken."""
     from dumpagent.cli.status import open_status  # prometheus-client loads ssl: 4 MiB, for those who ask
@@ -70,14 +70,17 @@ def serve_metrics(
         tell=audience,
     )
     repeat(
-        "status", lambda: server.serve(ending.stop.is_set), stopped=ending.stop.is_set, barrier=loop.barrier
+        "status",
+        lambda: server.serve(shutdown.stop.is_set),
+        stopped=shutdown.stop.is_set,
+        barrier=loop.barrier,
     )
 
 
 def notify(
     settings: Notifying,
     audience: Audience,
-    ending: Shutdown,
+    shutdown: Shutdown,
     *,
     root: str,
     outbox: str,
@@ -102,10 +105,10 @@ def notify(
         save=functools.partial(replace_file, mode=0o600),
     )
     audience.join(notifier)
-    notifier.start(ending.stop.is_set, owned=owned, barrier=barrier)
+    notifier.start(shutdown.stop.is_set, owned=owned, barrier=barrier)
 
 
-def tell_pods(audience: Audience, ending: Shutdown, *, root: str, place: Place, barrier: Barrier) -> None:
+def tell_pods(audience: Audience, shutdown: Shutdown, *, root: str, place: Place, barrier: Barrier) -> None:
     """Put an Event on the pod of each dump that is stored from now on. Raises BadSettings outside a cluster."""
     from dumpagent.notify.api_server import ApiServer, address_of
     from dumpagent.notify.pod_events import PodEvents
@@ -118,14 +121,14 @@ def tell_pods(audience: Audience, ending: Shutdown, *, root: str, place: Place, 
         tell=audience,
     )
     audience.join(events)
-    events.start(ending.stop.is_set, barrier=barrier)
+    events.start(shutdown.stop.is_set, barrier=barrier)
 
 
 def summarise(
     settings: Summarising,
     keeping: Keeping,
     audience: Audience,
-    ending: Shutdown,
+    shutdown: Shutdown,
     *,
     store: Store,
     loop: UploadLoop,
@@ -150,7 +153,7 @@ def summarise(
         ),
         precedence=loop.precedence,
         tell=audience,
-        stop=ending.stop,
+        stop=shutdown.stop,
         least_free=keeping.local_min_free_percent / 100,
     )
     loaded = False
@@ -165,7 +168,7 @@ def summarise(
         summaries.step()
 
     try:
-        repeat("summary", step, stopped=ending.stop.is_set, barrier=loop.barrier)
+        repeat("summary", step, stopped=shutdown.stop.is_set, barrier=loop.barrier)
     except RuntimeError as error:  # the pod's pids limit: dumps go to the store without
         audience(SummarySkipped(path=loop.root, reason=f"SUMMARY is off: {error}"))
         return

@@ -1,1 +1,1 @@
-"""Upload mode: finds dumps, judges them, brings them to the store, remembers, prunes."""
+"""Upload mode: finds dumps, judges them, uploads them, remembers, frees space."""

@@ -89,7 +89,7 @@ def build_loop(
         root=plan.root,
         store=store,
         ledger=ledger,
-        sender=Uploader(
+        uploader=Uploader(
             store,
             plan.place,
             prefix=plan.prefix,

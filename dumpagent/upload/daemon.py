@@ -17,7 +17,7 @@ from dumpagent.observe.events.daemon import ChildRefused, ChildStarted
 from dumpagent.observe.events.volume import OtherAgentFound, OtherAgentGone, SpaceMeasured
 from dumpagent.observe.incident import Incident
 from dumpagent.probes.heartbeat import Health, Pulse
-from dumpagent.settings import S3, Asking, Watching
+from dumpagent.settings import S3, StoreChecking, Watching
 from dumpagent.store.s3.probe import StoreProbe, Unanswered
 from dumpagent.upload.keeping.deletion import restore_hidden
 from dumpagent.upload.ledger import AnotherAgent, Ledger
@@ -48,25 +48,31 @@ class Daemon:
         s3: S3,
         warm_up: Callable[[], None],
         watching: Watching,
-        asking: Asking,
+        store_checking: StoreChecking,
         pulse: Pulse,
         tell: Tell,
-        ending: Shutdown,
+        shutdown: Shutdown,
     ) -> None:
-        self._loop, self._ledger, self._pulse, self._tell, self._ending = loop, ledger, pulse, tell, ending
+        self._loop, self._ledger, self._pulse, self._tell, self._shutdown = (
+            loop,
+            ledger,
+            pulse,
+            tell,
+            shutdown,
+        )
         self._watching = watching
         self._next_scan = self._recheck_s = self._others_at = 0.0
         self._others: set[str] = set()
         self._warming = Warming(warm_up)
-        self._probing = StoreProbing(s3, loop, tell, every_s=asking.store_check_interval_s)
+        self._probing = StoreProbing(s3, loop, tell, every_s=store_checking.store_check_interval_s)
 
     def run(self) -> None:
         """Scan and upload until a stop. Raises what ended the thread that uploads, if anything did."""
         with contextlib.ExitStack() as stack:
             self._own_the_volume(stack)
             self._probing.begin()
-            worker = WorkerThread(self._loop, self._ending)
-            if not self._ending.stop.is_set():
+            worker = WorkerThread(self._loop, self._shutdown)
+            if not self._shutdown.stop.is_set():
                 worker.start()
                 self._scan_until_the_end(worker)
             self._loop.backlog.wake()
@@ -78,7 +84,7 @@ class Daemon:
     def _own_the_volume(self, stack: contextlib.ExitStack) -> None:
         """Wait until no other agent works on this volume, then read its state, for as long as `stack` is open."""
         other = Incident(self._tell, OtherAgentFound, OtherAgentGone)
-        while not self._ending.stop.is_set():
+        while not self._shutdown.stop.is_set():
             try:
                 stack.enter_context(self._ledger.owned())
                 restore_hidden(self._loop.root, self._ledger.directory, barrier=self._loop.barrier)
@@ -86,7 +92,7 @@ class Daemon:
             except AnotherAgent as error:
                 other.failed("lock", OtherAgentFound(error=str(error), hint=error.hint))
                 self._pulse.beat(Health.NOT_READY, str(error))
-                self._ending.wait(_LOCK_RETRY_S)
+                self._shutdown.wait(_LOCK_RETRY_S)
         other.ended_for("lock", OtherAgentGone())
 
     def _scan_until_the_end(self, worker: WorkerThread) -> None:
@@ -94,7 +100,7 @@ class Daemon:
         watch = open_watch(self._loop.root, tell=self._tell, skip=frozenset({self._ledger.directory}))
         self._loop.watch_with(watch)
         woken = Woken()
-        while not self._ending.stop.is_set():
+        while not self._shutdown.stop.is_set():
             found = woken
             barrier.run("scan", lambda found=found: self._scan(found))  # type: ignore[misc]
             if woken.begun or self._loop.counts.pending:
@@ -102,7 +108,7 @@ class Daemon:
             worker.raise_if_dead()
             self._beat()
             fds = [self._probing.fd, watch.fileno() if watch else None]
-            ready = self._ending.wait(self._wait_s(), also=[fd for fd in fds if fd is not None])
+            ready = self._shutdown.wait(self._wait_s(), also=[fd for fd in fds if fd is not None])
             woken = Woken()
             if watch and watch.fileno() in ready:
                 try:
@@ -148,7 +154,7 @@ class Daemon:
         if trouble := self._loop.root_incident:
             self._pulse.beat(Health.NOT_READY, f"{self._loop.root} cannot be looked at: {trouble}")
         else:
-            self._pulse.beat(Health.READY, "finished dumps are brought to the store")
+            self._pulse.beat(Health.READY, "finished dumps are uploaded")
 
 
 class Warming:
@@ -228,24 +234,24 @@ class StoreProbing:
 class WorkerThread(threading.Thread):
     """Uploads dumps, one after the other, until the end. However long one takes, the main loop goes on."""
 
-    def __init__(self, loop: UploadLoop, ending: Shutdown) -> None:
+    def __init__(self, loop: UploadLoop, shutdown: Shutdown) -> None:
         super().__init__(name="upload", daemon=True)
-        self._loop, self._ending = loop, ending
+        self._loop, self._shutdown = loop, shutdown
         self._died_of: BaseException | None = None
         self._has_companions = False
 
     def run(self) -> None:
         """Upload until a stop. A fault of ours is told and the next dump goes on."""
         try:
-            while not self._ending.stop.is_set():
+            while not self._shutdown.stop.is_set():
                 if not self._loop.barrier.run("upload and free space", self._step):
-                    self._ending.stop.wait(_FAULT_WAIT_S)
+                    self._shutdown.stop.wait(_FAULT_WAIT_S)
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             self._died_of = error
-            self._ending.wake()
+            self._shutdown.wake()
 
     def _step(self) -> None:
-        outcome = self._loop.bring_next(timeout_s=0.0 if self._has_companions else 1.0)
+        outcome = self._loop.upload_next(timeout_s=0.0 if self._has_companions else 1.0)
         self._has_companions = outcome is None and self._loop.upload_companion()
         if outcome is None or isinstance(outcome, Receipt):
             self._loop.reclaim()

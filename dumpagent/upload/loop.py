@@ -1,4 +1,4 @@
-"""Upload mode's order of things: what is found is brought, what is stored makes room, and one pass does it once."""
+"""Runs the passes of upload mode: find dumps, upload the finished ones, free space."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Pass:
 class UploadLoop:
     """Everything that upload mode does, a step at a time. The caller owns threads, signals and waiting.
 
-    `look...` and `note_store` belong to one thread, `bring_next` and `reclaim` to another (or the same one).
+    `look...` and `note_store` belong to one thread, `upload_next` and `reclaim` to another (or the same one).
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class UploadLoop:
         root: str,
         store: Store,
         ledger: Ledger,
-        sender: Uploader,
+        uploader: Uploader,
         judge: Judge,
         tell: Tell,
         stop: threading.Event,
@@ -85,8 +85,8 @@ class UploadLoop:
         self.backlog = Backlog(monotonic=monotonic)
         self.barrier = barrier or Barrier(tell, monotonic=monotonic)
         self.precedence = Precedence()
-        self._ledger, self._sender, self._tell, self._stop = ledger, sender, tell, stop
-        self._reach = StoreHealth(store, tell, monotonic=monotonic)
+        self._ledger, self._uploader, self._tell, self._stop = ledger, uploader, tell, stop
+        self._store_health = StoreHealth(store, tell, monotonic=monotonic)
         self.companions: Companions | None = None
         if travel:
             self.companions = Companions(
@@ -94,7 +94,7 @@ class UploadLoop:
                 dumps=self.backlog,
                 store=store,
                 ledger=ledger,
-                reach=self._reach,
+                store_health=self._store_health,
                 tell=tell,
                 stop=stop,
                 monotonic=monotonic,
@@ -114,13 +114,13 @@ class UploadLoop:
             beside=self.companions.finder if self.companions else None,
             monotonic=monotonic,
         )
-        sender.give_way_when(self.backlog.gives_way)
-        self._bringer = UploadWorker(
+        uploader.give_way_when(self.backlog.gives_way)
+        self._upload_worker = UploadWorker(
             backlog=self.backlog,
-            sender=sender,
+            uploader=uploader,
             ledger=ledger,
             judge=judge,
-            reach=self._reach,
+            store_health=self._store_health,
             dump_incident=dump_incident,
             tell=tell,
             stop=stop,
@@ -136,13 +136,13 @@ class UploadLoop:
             ledger=ledger,
             recheck=Recheck(store, ledger, tell, monotonic=monotonic),
             deletion=deletion,
-            reach=self._reach,
+            store_health=self._store_health,
             stop=stop,
         )
 
     def summarise_by(self, summarise: Summarise) -> None:
         """Have each dump that is stored from now on told to `summarise`."""
-        self._bringer.summarise = summarise
+        self._upload_worker.summarise = summarise
 
     @property
     def counts(self) -> Counts:
@@ -175,14 +175,14 @@ class UploadLoop:
 
     def note_store(self, error: DumpagentError | None) -> None:
         """Take note of how the store answered a question that was not about a dump."""
-        self._reach.note(error)
+        self._store_health.note(error)
 
-    def bring_next(self, *, timeout_s: float) -> Outcome:
-        """Bring the next dump that is due to the store, waiting up to `timeout_s` for one.
+    def upload_next(self, *, timeout_s: float) -> Outcome:
+        """Upload the next dump that is due, waiting up to `timeout_s` for one.
 
         Gives how it was stored, why it was not, or None if there was nothing to do.
         """
-        outcome = self._bringer.bring_next(timeout_s=timeout_s)
+        outcome = self._upload_worker.upload_next(timeout_s=timeout_s)
         self._expect_leftovers(outcome)
         return outcome
 
@@ -194,13 +194,13 @@ class UploadLoop:
         """Look once more at what was stored, delete what the policy allows to be deleted, end leftover uploads."""
         if self._reclaimer:
             self._reclaimer.reclaim()
-        if self.companions and not self._reach.pause_left_s():
+        if self.companions and not self._store_health.pause_left_s():
             try:
                 self.companions.reclaim()
             except Unreachable as error:
-                self._reach.leave_alone(_SWEEP_RETRY_S)
-                self._reach.note(error)
-        if self._sweep and not self._reach.pause_left_s():
+                self._store_health.leave_alone(_SWEEP_RETRY_S)
+                self._store_health.note(error)
+        if self._sweep and not self._store_health.pause_left_s():
             try:
                 self._sweep.sweep(
                     present=self._finder.identities(),
@@ -208,15 +208,15 @@ class UploadLoop:
                     stopped=self._stop.is_set,
                 )
             except Unreachable as error:
-                self._reach.leave_alone(_SWEEP_RETRY_S)
-                self._reach.note(error)
+                self._store_health.leave_alone(_SWEEP_RETRY_S)
+                self._store_health.note(error)
 
     def _expect_leftovers(self, outcome: Outcome) -> None:
         if self._sweep and isinstance(outcome, Receipt):
             self._sweep.expect()
 
     def run_once(self, *, dry_run: bool = False) -> Pass:
-        """Look once and bring everything that is due; each dump is tried once."""
+        """Scan once and upload everything that is due; each dump is tried once."""
         self.look(whole=True)
         uploaded = already_stored = 0
         failed: list[Entry] = []
@@ -227,7 +227,7 @@ class UploadLoop:
             if dry_run:
                 self._foresee(entry)
                 continue
-            outcome = self._bringer.bring(entry)
+            outcome = self._upload_worker.upload(entry)
             self._expect_leftovers(outcome)
             if isinstance(outcome, Receipt):
                 if outcome.is_news:
@@ -251,7 +251,7 @@ class UploadLoop:
 
     def _foresee(self, entry: Entry) -> None:
         assert entry.verdict is not None  # noqa: S101 - READY entries have one
-        candidate = self._sender.foresee(Job(entry.dump, entry.verdict))
+        candidate = self._uploader.foresee(Job(entry.dump, entry.verdict))
         self._tell(
             DumpWouldUpload(
                 path=entry.dump.path,

@@ -59,16 +59,16 @@ def no_progress(_dump: DumpFile) -> Iterator[Progress]:
 
 
 class UploadWorker:
-    """Belongs to one thread. `dump_incident` is told of what is wrong with one dump, `reach` with the store."""
+    """Belongs to one thread. `dump_incident` is told of what is wrong with one dump, `store_health` with the store."""
 
     def __init__(
         self,
         *,
         backlog: Backlog,
-        sender: Uploader,
+        uploader: Uploader,
         ledger: Ledger,
         judge: Judge,
-        reach: StoreHealth,
+        store_health: StoreHealth,
         dump_incident: Incident[UploadFailed, UploadRecovered],
         tell: Tell,
         stop: threading.Event,
@@ -78,27 +78,32 @@ class UploadWorker:
         precedence: Precedence,
         monotonic: Callable[[], float],
     ) -> None:
-        self._backlog, self._sender, self._judge, self._reach = backlog, sender, judge, reach
+        self._backlog, self._uploader, self._judge, self._store_health = (
+            backlog,
+            uploader,
+            judge,
+            store_health,
+        )
         self._ledger = ledger
         self._dump_incident, self._tell, self._stop = dump_incident, tell, stop
         self._progress, self._index, self._barrier, self._monotonic = progress, index, barrier, monotonic
         self.summarise: Summarise = no_summary
         self._precedence = precedence
 
-    def bring_next(self, *, timeout_s: float) -> Outcome:
-        """Bring the next dump that is due to the store, waiting up to `timeout_s` for one.
+    def upload_next(self, *, timeout_s: float) -> Outcome:
+        """Upload the next dump that is due, waiting up to `timeout_s` for one.
 
         Gives how it was stored, why it was not, or None if there was nothing to do.
         """
-        pause_s = self._reach.pause_left_s()
+        pause_s = self._store_health.pause_left_s()
         if pause_s:
             self._stop.wait(min(timeout_s, pause_s))
             return None
         entry = self._backlog.take(timeout_s=timeout_s)
-        return None if entry is None else self.bring(entry)
+        return None if entry is None else self.upload(entry)
 
-    def bring(self, entry: Entry) -> Outcome:
-        """Bring this dump, which was taken from the backlog, and put it where it belongs there. Gives the same."""
+    def upload(self, entry: Entry) -> Outcome:
+        """Upload this dump, which was taken from the backlog, and put it where it belongs there. Gives the same."""
         with self._precedence.taken():
             return self._bring(entry)
 
@@ -113,7 +118,7 @@ class UploadWorker:
         try:
             with self._progress(dump) as advance:
                 job = Job(dump, verdict)
-                receipt = self._sender.upload(job, self._ledger, progress=advance)
+                receipt = self._uploader.upload(job, self._ledger, progress=advance)
             self._index(job, receipt)
             self._barrier.run(
                 "note a summary", lambda: self.summarise(dump, verdict, receipt), path=dump.path
@@ -150,7 +155,7 @@ class UploadWorker:
             return DumpagentError(f"{type(error).__name__}: {error}")
         self._backlog.has_stored(entry)
         self._judge.forget(dump)
-        self._reach.has_stored()
+        self._store_health.has_stored()
         self._dump_incident.ended_for(dump.identity.inode, UploadRecovered(path=dump.path))
         seconds = self._monotonic() - began
         self._tell_stored(entry, verdict, receipt, seconds=seconds)
@@ -185,7 +190,7 @@ class UploadWorker:
 
     def _refused(self, entry: Entry, error: DumpagentError) -> None:
         """A store that refuses everybody is one trouble of the store, not one of each dump."""
-        of_the_store = self._reach.refuses_everybody()
+        of_the_store = self._store_health.refuses_everybody()
         if of_the_store:
             self._store_failed(entry, of_the_store)
             return
@@ -203,6 +208,6 @@ class UploadWorker:
 
     def _store_failed(self, entry: Entry, error: DumpagentError) -> None:
         delay_s = self._backlog.retry(entry)
-        self._reach.leave_alone(delay_s)
+        self._store_health.leave_alone(delay_s)
         self._tell(AttemptFailed(path=entry.dump.path, fault="store", error=str(error)))
-        self._reach.failed(error, pending=self._backlog.counts().pending)
+        self._store_health.failed(error, pending=self._backlog.counts().pending)

@@ -1,4 +1,4 @@
-"""`dumpagent get`: brings one dump from the store to a local file."""
+"""`dumpagent get`: fetches one dump from the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dumpagent upload`: brings finished dumps to S3, as a daemon or in one pass."""
+"""`dumpagent upload`: uploads finished dumps to S3, as a daemon or in one pass."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from dumpagent.observe.log import log_to
 from dumpagent.probes.heartbeat import Heartbeat, Pulse
 from dumpagent.settings import (
     S3,
-    Asking,
     BesideDumps,
     Compressing,
     Keeping,
@@ -39,6 +38,7 @@ from dumpagent.settings import (
     Place,
     Remembering,
     Runtime,
+    StoreChecking,
     Summarising,
     Volume,
     Watching,
@@ -56,12 +56,12 @@ from dumpagent.upload.transfer.multipart import Progress
 _BEAT_BELIEVED_S = 120.0
 
 
-@click.command("upload", short_help="Bring finished heap dumps to S3.")
+@click.command("upload", short_help="Upload finished heap dumps to S3.")
 @takes(
     Volume,
     Watching,
     S3,
-    Asking,
+    StoreChecking,
     Compressing,
     Remembering,
     Keeping,
@@ -83,7 +83,7 @@ def command(
     volume: Volume,
     watching: Watching,
     s3: S3,
-    asking: Asking,
+    store_checking: StoreChecking,
     compressing: Compressing,
     remembering: Remembering,
     keeping: Keeping,
@@ -97,7 +97,7 @@ def command(
     once: bool,
     dry_run: bool,
 ) -> None:
-    """Find finished heap dumps below DUMP_ROOT and bring them to an S3 bucket.
+    """Find finished heap dumps below DUMP_ROOT and upload them to an S3 bucket.
 
     Runs until SIGTERM or Ctrl-C, or for one pass with --once. What a stop cuts off goes on at the next start.
 
@@ -112,11 +112,11 @@ def command(
     place = dataclasses.replace(place, node_name=place.node_name or host, pod_name=place.pod_name or host)
     audience = Audience(log_to(None, logging))
     hear_libraries(audience)
-    ending = Shutdown()
+    shutdown = Shutdown()
     if not dry_run:
         state_dir = owned_state_dir(state_dir, audience)
     store = open_store(
-        s3, tell=audience, stop=ending.stop, remembered_in=None if dry_run else f"{state_dir}/store.json"
+        s3, tell=audience, stop=shutdown.stop, remembered_in=None if dry_run else f"{state_dir}/store.json"
     )
     ledger = build_ledger(state_dir, store=store, read_only=dry_run, tell=audience)
     plan = UploadPlan(
@@ -131,16 +131,16 @@ def command(
         dry_run=dry_run,
     )
     loop = build_loop(
-        plan, store=store, ledger=ledger, tell=audience, stop=ending.stop, progress=_progress_bar
+        plan, store=store, ledger=ledger, tell=audience, stop=shutdown.stop, progress=_progress_bar
     )
-    with ending:
+    with shutdown:
         if once or dry_run:
-            code = _run_once(loop, ledger, store, audience, ending, dry_run=dry_run)
+            code = _run_once(loop, ledger, store, audience, shutdown, dry_run=dry_run)
         else:
             heartbeat = Heartbeat(runtime.runtime_dir, "upload", _as_mounted(root))
             pulse = Pulse(heartbeat, audience, good_for_s=_BEAT_BELIEVED_S)
-            _start_listeners(plan, metrics, notifying, s3, loop, ledger, pulse, audience, ending)
-            summarise(summarising, keeping, audience, ending, store=store, loop=loop, ledger=ledger)
+            _start_listeners(plan, metrics, notifying, s3, loop, ledger, pulse, audience, shutdown)
+            summarise(summarising, keeping, audience, shutdown, store=store, loop=loop, ledger=ledger)
             pulse.begin()
             audience(_started(plan, s3))
             Daemon(
@@ -149,14 +149,14 @@ def command(
                 s3=s3,
                 warm_up=store.warm_up,
                 watching=watching,
-                asking=asking,
+                store_checking=store_checking,
                 pulse=pulse,
                 tell=audience,
-                ending=ending,
+                shutdown=shutdown,
             ).run()
             audience(AgentStopped(mode="upload", pending=loop.counts.pending, uploaded=loop.counts.uploaded))
             code = 0
-    _exit(code, now=ending.stop.is_set())
+    _exit(code, now=shutdown.stop.is_set())
 
 
 def _exit(code: int, *, now: bool) -> NoReturn:
@@ -177,15 +177,15 @@ def _start_listeners(
     ledger: Ledger,
     pulse: Pulse,
     audience: Audience,
-    ending: Shutdown,
+    shutdown: Shutdown,
 ) -> None:
     if metrics.metrics_port:
-        serve_metrics(metrics, loop, pulse, audience, ending)
+        serve_metrics(metrics, loop, pulse, audience, shutdown)
     if notifying.notify_url:
         notify(
             notifying,
             audience,
-            ending,
+            shutdown,
             root=plan.root,
             outbox=f"{ledger.directory}/outbox",
             place=plan.place,
@@ -194,7 +194,7 @@ def _start_listeners(
             barrier=loop.barrier,
         )
     if notifying.pod_events:
-        tell_pods(audience, ending, root=plan.root, place=plan.place, barrier=loop.barrier)
+        tell_pods(audience, shutdown, root=plan.root, place=plan.place, barrier=loop.barrier)
 
 
 def _started(plan: UploadPlan, s3: S3) -> AgentStarted:
@@ -213,7 +213,7 @@ def _started(plan: UploadPlan, s3: S3) -> AgentStarted:
 
 
 def _run_once(
-    loop: UploadLoop, ledger: Ledger, store: Store, tell: Tell, ending: Shutdown, *, dry_run: bool
+    loop: UploadLoop, ledger: Ledger, store: Store, tell: Tell, shutdown: Shutdown, *, dry_run: bool
 ) -> int:
     began = time.monotonic()
     outcome: list[Pass | BaseException] = []
@@ -229,13 +229,13 @@ def _run_once(
         except BaseException as error:  # noqa: BLE001 - raised again below, by the main thread
             outcome.append(error)
         finally:
-            ending.wake()
+            shutdown.wake()
 
     # In a thread, so that a stop need not wait for a request that hangs.
     worker = threading.Thread(target=one_pass, name="pass", daemon=True)
     worker.start()
-    while not outcome and not ending.stop.is_set():
-        ending.wait(60)
+    while not outcome and not shutdown.stop.is_set():
+        shutdown.wait(60)
     worker.join(GRACE_S)
     if not outcome:
         tell(PassInterrupted(hint="run it again: it goes on from what the store holds"))

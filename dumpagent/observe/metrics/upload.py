@@ -116,7 +116,7 @@ class UploadMetrics(DaemonMetrics):
     def _add_uploads(self) -> None:
         self._stored = self._counter(
             "dumpagent_dumps_stored_total",
-            "dumps that this process brought to the store",
+            "dumps that this process uploaded",
             ["verdict", "cause"],
         )
         for verdict in (State.COMPLETE, State.TRUNCATED, State.UNKNOWN):
@@ -131,7 +131,7 @@ class UploadMetrics(DaemonMetrics):
         for fault in ("store", "dump"):
             self._failures.labels(fault)
         self._read_bytes = self._counter(
-            "dumpagent_dump_bytes_total", "size of the dumps that were brought to the store, as on the disk"
+            "dumpagent_dump_bytes_total", "size of the dumps that were uploaded, as on the disk"
         )
         self._sent_bytes = self._counter("dumpagent_sent_bytes_total", "bytes of dumps sent to the store")
         self._upload_s = Histogram(

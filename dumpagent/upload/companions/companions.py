@@ -46,7 +46,7 @@ class Companions:
         dumps: Backlog,
         store: Store,
         ledger: Ledger,
-        reach: StoreHealth,
+        store_health: StoreHealth,
         tell: Tell,
         stop: threading.Event,
         monotonic: Callable[[], float],
@@ -63,7 +63,7 @@ class Companions:
             uploader=travel.uploader(GivesWay(stop, dumps)),
             ledger=ledger,
             rest=rest,
-            reach=reach,
+            store_health=store_health,
             tell=tell,
             monotonic=monotonic,
         )

@@ -49,18 +49,18 @@ class CompanionWorker:
         uploader: Uploader,
         ledger: Ledger,
         rest: Rest,
-        reach: StoreHealth,
+        store_health: StoreHealth,
         tell: Tell,
         monotonic: Callable[[], float],
     ) -> None:
         self._dumps, self._queue, self._finder, self._uploader = dumps, queue, finder, uploader
-        self._ledger, self._rest, self._reach, self._tell = ledger, rest, reach, tell
+        self._ledger, self._rest, self._store_health, self._tell = ledger, rest, store_health, tell
         self._monotonic = monotonic
         self._incident = Incident(tell, CompanionFailed, CompanionRecovered, monotonic=monotonic)
 
     def upload_next(self) -> bool:
         """Upload the next companion that is due; False if there was nothing to do, or a dump is to go first."""
-        if self._reach.pause_left_s() or self._dumps.has_work():
+        if self._store_health.pause_left_s() or self._dumps.has_work():
             return False
         entry = self._queue.take(timeout_s=0)
         if entry is None:
@@ -88,8 +88,8 @@ class CompanionWorker:
         except (DumpagentError, OSError) as error:
             delay_s = self._queue.retry(entry)
             if isinstance(error, Unreachable):
-                self._reach.leave_alone(delay_s)
-                self._reach.failed(error, pending=self._dumps.counts().pending)
+                self._store_health.leave_alone(delay_s)
+                self._store_health.failed(error, pending=self._dumps.counts().pending)
             self._incident.failed(
                 file.identity.inode,
                 CompanionFailed(error=str(error), path=file.path, hint=getattr(error, "hint", None) or None),
@@ -97,7 +97,7 @@ class CompanionWorker:
             return
         self._queue.has_stored(entry)
         self._rest.forget(file)
-        self._reach.has_stored()
+        self._store_health.has_stored()
         self._incident.ended_for(file.identity.inode, CompanionRecovered(path=file.path))
         self._tell(
             CompanionUploaded(

@@ -15,7 +15,7 @@ _RETRY_S = 30.0
 
 
 class Reclaimer:
-    """Asks the store, so it belongs to the thread that brings."""
+    """Asks the store, so it belongs to the thread that uploads."""
 
     def __init__(
         self,
@@ -24,15 +24,15 @@ class Reclaimer:
         ledger: Ledger,
         recheck: Recheck,
         deletion: Deletion,
-        reach: StoreHealth,
+        store_health: StoreHealth,
         stop: threading.Event,
     ) -> None:
         self._backlog, self._ledger, self._recheck = backlog, ledger, recheck
-        self._deletion, self._reach, self._stop = deletion, reach, stop
+        self._deletion, self._store_health, self._stop = deletion, store_health, stop
 
     def reclaim(self) -> None:
         """Look at every stored dump once; what the store turns out not to hold is to be uploaded again."""
-        if self._reach.pause_left_s():
+        if self._store_health.pause_left_s():
             return
         receipts = ((dump, self._ledger.receipt(dump.identity)) for dump in self._backlog.stored())
         stored = [Stored(dump, receipt) for dump, receipt in receipts if receipt is not None]
@@ -40,8 +40,8 @@ class Reclaimer:
             stored, missing = self._recheck.look(stored, stopped=self._stop.is_set)
             missing += self._deletion.reclaim(stored, stopped=self._stop.is_set)
         except Unreachable as error:
-            self._reach.leave_alone(_RETRY_S)
-            self._reach.note(error)
+            self._store_health.leave_alone(_RETRY_S)
+            self._store_health.note(error)
             return
         for identity in missing:
             self._backlog.is_missing(identity)

@@ -49,7 +49,7 @@ def can_pack(fd: int) -> bool:
 class CompressionLevel:
     """How much CPU to spend on a piece: more while the line is slower than the packing, for it would idle anyway.
 
-    Between two pieces the sender waits until the line takes one.
+    Between two pieces the uploader waits until the line takes one.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -66,7 +66,7 @@ class CompressionLevel:
         return piece
 
     def go_on(self) -> None:
-        """Take note that the sender wants the next piece."""
+        """Take note that the uploader wants the next piece."""
         now = self._clock()
         self._waited_s, self._since = self._waited_s / 2 + now - self._since, now
         # The dense level takes 1.7 times as long; that much must have been spare, and some of it must stay.

@@ -79,7 +79,7 @@ class Sweep:
     def _give_up_gone(self, present: Collection[Identity]) -> int:
         now = self._monotonic()
         gone = [upload for upload in self._journal.all_unfinished() if upload.identity not in present]
-        # A volume that is away for a while takes its dumps along and brings them back.
+        # A volume that is away for a while takes its dumps along, and they are back with it.
         self._gone_since = {upload.identity: self._gone_since.get(upload.identity, now) for upload in gone}
         given_up = 0
         for upload in gone:

@@ -29,7 +29,7 @@ def _loop(
     ledger.load()
     return UploadLoop(
         root=str(volume.root), store=store, ledger=ledger,
-        sender=Uploader(store, Place(node_name="n"), part_bytes=PART),
+        uploader=Uploader(store, Place(node_name="n"), part_bytes=PART),
         judge=judge, tell=told, stop=threading.Event(), retention_days=7,
     )  # fmt: skip
 

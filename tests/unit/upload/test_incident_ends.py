@@ -37,7 +37,7 @@ def test_a_dump_that_was_refused_and_is_stored_now(volume: Volume, told: Told) -
     loop = test_loop.loop_on(volume, store, told, clock=clock)
     for store.refuses in (True, True, True, False):
         loop.look()
-        loop.bring_next(timeout_s=0)
+        loop.upload_next(timeout_s=0)
         clock.now += 3600
     assert told.names().count("upload_failed") == 3, "an hour apart, so each is told"
     assert told.names()[-2:] == ["upload_recovered", "dump_uploaded"]

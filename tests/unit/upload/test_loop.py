@@ -43,7 +43,7 @@ def loop_on(
         root=str(volume.root),
         store=store,
         ledger=ledger,
-        sender=Uploader(store, Place(node_name="n"), part_bytes=PART),
+        uploader=Uploader(store, Place(node_name="n"), part_bytes=PART),
         judge=judge,
         tell=told,
         stop=threading.Event(),
@@ -72,7 +72,7 @@ def test_nothing_is_told_of_a_pass_without_news(volume: Volume, store: MemorySto
     told.events.clear()
     for _ in range(5):
         loop.look()
-        assert loop.bring_next(timeout_s=0) is None
+        assert loop.upload_next(timeout_s=0) is None
     assert told.events == []
 
 
@@ -86,10 +86,10 @@ def test_a_dump_that_still_grows_waits_until_it_stood_still(
         assert loop.look() == 120
         clock.now += 100
         loop.look()
-        assert loop.bring_next(timeout_s=0) is None
+        assert loop.upload_next(timeout_s=0) is None
     clock.now += 20
     loop.look()
-    loop.bring_next(timeout_s=0)
+    loop.upload_next(timeout_s=0)
     assert [len(content) for content in contents(store).values()] == [30]
 
 
@@ -120,7 +120,7 @@ def test_a_dump_that_is_refused_holds_up_nobody_and_is_told_once(volume: Volume,
     for _ in range(20):
         clock.now += 20
         loop.look()
-        loop.bring_next(timeout_s=0)
+        loop.upload_next(timeout_s=0)
     assert set(contents(store)) == {"good-1.hprof", "good-2.hprof"}
     (failed,) = told.of("upload_failed")
     assert failed["hint"] == "do this"
@@ -146,7 +146,7 @@ def test_a_store_that_is_down_is_one_trouble_and_everything_arrives_when_it_is_b
     loop = loop_on(volume, store, told, clock=clock)
     loop.look()
     for _ in range(30):
-        loop.bring_next(timeout_s=0)
+        loop.upload_next(timeout_s=0)
         clock.now += 10
     assert len(told.of("store_failed")) == 1
     assert told.of("upload_failed") == []
@@ -154,7 +154,7 @@ def test_a_store_that_is_down_is_one_trouble_and_everything_arrives_when_it_is_b
     store.down = False
     for _ in range(30):
         clock.now += 60
-        loop.bring_next(timeout_s=0)
+        loop.upload_next(timeout_s=0)
     assert len(contents(store)) == 5
     assert len(told.of("store_recovered")) == 1
     assert loop.counts.pending == 0
@@ -181,7 +181,7 @@ def test_a_dump_that_vanishes_before_it_is_stored_is_told(volume: Volume, told: 
     volume.dump("java_pid1.hprof", b"x")
     loop = loop_on(volume, store, told)
     loop.look()
-    loop.bring_next(timeout_s=0)
+    loop.upload_next(timeout_s=0)
     os.unlink(volume.root / "java_pid1.hprof")
     loop.look()
     assert [gone["path"] for gone in told.of("dump_gone")] == [f"{volume.root}/java_pid1.hprof"]
@@ -212,7 +212,7 @@ def test_a_lost_volume_is_told_and_nothing_is_concluded_from_it(
     os.rename(f"{volume.root}.away", volume.root)
     loop.look()
     assert len(told.of("scan_recovered")) == 1
-    assert loop.bring_next(timeout_s=0) is None
+    assert loop.upload_next(timeout_s=0) is None
 
 
 def test_a_dry_run_changes_nothing_and_says_what_would_happen(

@@ -36,7 +36,7 @@ def loop_on(
         root=str(volume.root),
         store=store,
         ledger=ledger,
-        sender=Uploader(store, Place(node_name="n"), part_bytes=PART),
+        uploader=Uploader(store, Place(node_name="n"), part_bytes=PART),
         judge=CompletenessJudge(quiet_s=quiet_s, monotonic=clock),
         monotonic=clock,
         tell=told,
@@ -148,7 +148,7 @@ def test_a_dump_that_is_taken_up_while_it_is_claimed_waits(
     loop = loop_on(volume, store, told, refuse)
     assert loop.look() is not None
     assert loop.counts.pending == 1
-    assert loop.bring_next(timeout_s=0) is None
+    assert loop.upload_next(timeout_s=0) is None
 
 
 def test_a_file_that_an_event_names_is_taken_up_without_a_scan(
@@ -158,10 +158,10 @@ def test_a_file_that_an_event_names_is_taken_up_without_a_scan(
     loop.look()
     volume.dump("app/java_pid1.hprof", MAKE.dump())
     loop.look_at({"app/java_pid1.hprof", "app/gone.hprof", "app"})
-    assert loop.bring_next(timeout_s=0) is not None
+    assert loop.upload_next(timeout_s=0) is not None
     assert contents(store) == {"app/java_pid1.hprof": MAKE.dump()}
     loop.look_at({f"app/{CLAIMED}.hprof"})  # the event of our own rename
-    assert loop.bring_next(timeout_s=0) is None
+    assert loop.upload_next(timeout_s=0) is None
     assert loop.look() is None
     assert told.names().count("dump_found") == 1
 
@@ -182,12 +182,12 @@ def test_the_name_of_a_cut_dump_is_free_within_two_seconds_and_the_next_dump_is_
     volume.dump("app/java_pid1.hprof", whole)
     now[0] += 8.5
     loop.look()
-    while loop.bring_next(timeout_s=0):
+    while loop.upload_next(timeout_s=0):
         pass
     assert contents(store) == {"app/java_pid1.hprof": whole}
     now[0] += 120
     loop.look()
-    while loop.bring_next(timeout_s=0):
+    while loop.upload_next(timeout_s=0):
         pass
     assert contents(store) == {"app/java_pid1.hprof": whole, f"app/{CLAIMED}.hprof": cut}
     assert len(told.of("dump_claimed")) == 2
@@ -224,7 +224,7 @@ def test_a_rescued_dump_is_uploaded_at_once(volume: Volume, store: MemoryStore, 
     volume.dump("app/begun.hprof", b"")
     loop.look_at((), created=["app/java_pid1.hprof", "app/begun.hprof"])
     assert loop.counts.seen == 1
-    assert loop.bring_next(timeout_s=0)
+    assert loop.upload_next(timeout_s=0)
     assert list(contents(store)) == ["app/java_pid1.hprof"]
 
 

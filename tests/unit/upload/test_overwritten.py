@@ -45,7 +45,7 @@ def loop_on(volume: Volume, store: MemoryStore, told: Told) -> UploadLoop:
         root=str(volume.root),
         store=store,
         ledger=ledger,
-        sender=Uploader(store, Place(node_name="n"), part_bytes=PART, workers=1),
+        uploader=Uploader(store, Place(node_name="n"), part_bytes=PART, workers=1),
         judge=CompletenessJudge(quiet_s=0),
         tell=told,
         stop=threading.Event(),
@@ -86,7 +86,7 @@ def test_what_is_stored_in_the_end_is_whole_whichever_way_the_file_changed(
     loop = loop_on(volume, store, told)
     for _ in range(3):
         loop.look(whole=True)
-        while loop.bring_next(timeout_s=0):
+        while loop.upload_next(timeout_s=0):
             pass
     changes = told.of("dump_changed")
     assert bool(changes) == bool(said)
@@ -109,6 +109,6 @@ def test_what_was_read_for_an_upload_does_not_stay_in_the_page_cache(
     os.fsync(fd)
     loop = loop_on(volume, store, told)
     loop.look(whole=True)
-    assert loop.bring_next(timeout_s=0)
+    assert loop.upload_next(timeout_s=0)
     assert not is_cached(fd, len(content))
     os.close(fd)

@@ -47,7 +47,7 @@ class Scene:
             root=str(volume.root),
             store=store,
             ledger=self.ledger,
-            sender=Uploader(store, Place(node_name="n"), part_bytes=PART),
+            uploader=Uploader(store, Place(node_name="n"), part_bytes=PART),
             judge=CompletenessJudge(quiet_s=120, monotonic=self.now),
             tell=told,
             stop=self.stop,
@@ -82,7 +82,7 @@ class Scene:
         self.loop.look(whole=True)
         self.clock += seconds
         self.loop.look(whole=True)
-        while self.loop.bring_next(timeout_s=0) or self.loop.upload_companion():
+        while self.loop.upload_next(timeout_s=0) or self.loop.upload_companion():
             came += sorted(set(contents(self.store)) - before - set(came))
         return came
 
@@ -197,7 +197,7 @@ def test_a_companion_that_is_under_way_gives_way_to_a_dump_and_goes_on_afterward
     scene.loop.look(whole=True)
     scene.clock += 15
     scene.loop.look(whole=True)
-    while scene.loop.bring_next(timeout_s=0):
+    while scene.loop.upload_next(timeout_s=0):
         pass
 
     def another_dump() -> None:
@@ -209,7 +209,7 @@ def test_a_companion_that_is_under_way_gives_way_to_a_dump_and_goes_on_afterward
     assert f"{FOLDER}rec.jfr" not in contents(store)
     assert store.parts_sent < 64
     assert not scene.loop.upload_companion()
-    assert scene.loop.bring_next(timeout_s=0)
+    assert scene.loop.upload_next(timeout_s=0)
     assert contents(store)["other/java_pid1.hprof"] == second
     assert scene.loop.upload_companion()
     assert contents(store)[f"{FOLDER}rec.jfr"] == recording

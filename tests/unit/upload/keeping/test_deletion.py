@@ -59,7 +59,7 @@ class Scene:
         self.volume, self.told = volume, told
         self.ledger = Ledger(f"{volume.root}/.dumpagent", store=store.name)
         self.ledger.load()
-        self.sender = Uploader(behind or store, Place(node_name="n"), part_bytes=PART)
+        self.uploader = Uploader(behind or store, Place(node_name="n"), part_bytes=PART)
         self.deletion = Deletion(
             Keeping(local_keep=keep),
             root=str(volume.root),
@@ -75,7 +75,7 @@ class Scene:
         self.volume.dump(relpath, content)
         os.utime(self.volume.root / relpath, (at, at))
         job = self.volume.job(relpath)
-        receipt = replace(self.sender.upload(job, self.ledger), rechecked=True)
+        receipt = replace(self.uploader.upload(job, self.ledger), rechecked=True)
         self.ledger.record(receipt)
         self.stored.append(Stored(job.dump, receipt))
 
@@ -343,7 +343,9 @@ def _killed_jvm(scene: Scene, *, also_store_the_part: bool) -> None:
             or scene.stored[0].dump,
             Verdict(State.TRUNCATED, "", due=True),
         )
-        scene.stored.append(Stored(job.dump, replace(scene.sender.upload(job, scene.ledger), rechecked=True)))
+        scene.stored.append(
+            Stored(job.dump, replace(scene.uploader.upload(job, scene.ledger), rechecked=True))
+        )
 
 
 def test_stub_and_parts_of_a_killed_jvm_are_cleared_together_so_that_the_next_dump_finds_both_names_free(

@@ -35,7 +35,7 @@ def _loop(root: Path, state: Path, store: MemoryStore, told: Told) -> UploadLoop
     ledger = Ledger(str(state), store=store.name)
     ledger.load()
     return UploadLoop(
-        root=str(root), store=store, ledger=ledger, sender=Uploader(store, Place(node_name="n"), part_bytes=PART),
+        root=str(root), store=store, ledger=ledger, uploader=Uploader(store, Place(node_name="n"), part_bytes=PART),
         judge=CompletenessJudge(quiet_s=3600), tell=told, stop=threading.Event(), retention_days=0,
     )  # fmt: skip
 
