@@ -92,6 +92,27 @@ def explain(last_minute: Sequence[Figures], heap: Heap | None, *, lives_on: bool
     )
 
 
+def explain_unseen(heap: Heap | None, limit: int | None) -> Explained:
+    """Explain the kill of a container that lived for less than the time between two looks, by its pod's spec alone."""
+    told = "it lived for less than the time between two looks"
+    if not heap or not limit:
+        return Explained(KillCause.UNKNOWN, told, "")
+    told += f": limit {_mib(limit)}, heap at most {_mib(heap.most_bytes)} ({heap.option})"
+    if heap.most_bytes + heap.native_bytes > limit:
+        return Explained(
+            KillCause.HEAP_ABOVE_LIMIT,
+            f"{told}: heap and usual native memory ({_mib(heap.native_bytes)}) do not fit below the limit",
+            f"lower the heap (-Xmx, MaxRAMPercentage) to at most {_mib(_heap_that_fits(limit))}, or raise the limit to "
+            f"{_mib(heap.most_bytes + heap.native_bytes)}",
+        )
+    return Explained(
+        KillCause.NATIVE_MEMORY,
+        f"{told}: even a full heap leaves {_mib(limit - heap.most_bytes)} to native memory "
+        "(direct buffers, threads, classes, malloc) or to other processes",
+        "lower MaxRAMPercentage or raise the limit; -XX:NativeMemoryTracking=summary names what native memory holds",
+    )
+
+
 def _heap_that_fits(limit: int) -> int:
     return max(0, (limit - 64 * MIB) * 16 // 17)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dumpagent.errors import DumpagentError
-from dumpagent.memory_watch.cause import explain
+from dumpagent.memory_watch.cause import explain, explain_unseen
 from dumpagent.memory_watch.cgroups import Figures, Hierarchy, PodCgroup, pods, read_figures
-from dumpagent.memory_watch.heap import heap_of
+from dumpagent.memory_watch.heap import heap_of, spec_limit
 from dumpagent.memory_watch.pods import PodSpec
 from dumpagent.memory_watch.tight import Tight, tight_containers
 from dumpagent.observe.events import Tell
@@ -109,6 +109,8 @@ class MemoryWatcher:
         self._tight: dict[tuple[str, str], Tight] = {}
         self._untold: list[_Kill] = []
         self._seen: Set[str] | None = None  # pods of the last look; None: this daemon has not looked yet
+        # Containers whose kill is told, or older than this daemon; None: no list has told yet which are older.
+        self._accounted: set[str] | None = None
 
     def step(self) -> int:
         """Look once, and give how many pods are watched. Raises OSError when the tree of cgroups cannot be read."""
@@ -123,6 +125,7 @@ class MemoryWatcher:
             for container_id, container in self._pods.pop(uid).containers.items():
                 if container.killed is not None:
                     self._killed(uid, container_id, container, container.killed, lives_on=False)
+        self._look_for_the_unseen()
         self._tell_kills()
         self._tell(MemoryLooked(pods=len(watched), tight=len(self._tight)))
         return len(watched)
@@ -146,6 +149,8 @@ class MemoryWatcher:
             self._unlisted.failed("pods", PodsUnlisted(error=str(error), hint=error.hint or None))
             return
         self._listed_for = seen
+        if self._accounted is None:
+            self._accounted = {name for spec in self._specs.values() for name in spec.killed}
         self._unlisted.ended_for("pods", PodsListed())
         self._tell_tight()
 
@@ -237,12 +242,28 @@ class MemoryWatcher:
                 # The runtime's word comes late: of a kill that the counter showed it is no news.
                 if container.killed_at is None or now - container.killed_at > KEPT_S:
                     self._killed(pod.uid, container_id, container, container.figures, lives_on=False)
+                elif self._accounted is not None:
+                    self._accounted.add(container_id)
                 del known.containers[container_id]
             elif now - container.gone_at > _STATUS_S or self._list_pods is None:
                 del known.containers[container_id]
         if kills > 0 and self._tree.version == 2:
             # A container that came and went between two looks: the pod's own counter is all there is.
             self._killed(pod.uid, "", None, [], lives_on=False)
+
+    def _look_for_the_unseen(self) -> None:
+        """Judge the containers that the runtime reports as killed and that no look ever saw.
+
+        Under version 1 no counter outlives them; under version 2 the pod's has told of them.
+        """
+        if self._accounted is None:
+            return
+        for uid, spec in self._specs.items():
+            seen = self._pods[uid].containers if uid in self._pods else {}
+            for container_id in spec.killed - self._accounted - seen.keys():
+                if self._tree.version == 1 and spec.uses_volume:
+                    self._killed(uid, container_id, None, [], lives_on=False)
+                self._accounted.add(container_id)
 
     def _still_ends(self, container: _WatchedContainer, figures: Figures) -> bool:
         """Say whether the killed process may still be counted: it gives its memory back first, which takes its time."""
@@ -264,6 +285,8 @@ class MemoryWatcher:
         lives_on: bool,
     ) -> None:
         since = known.since if known else None
+        if self._accounted is not None:
+            self._accounted.add(container_id)
         self._untold.append(_Kill(uid, container_id, minute, since, lives_on, self._monotonic()))
 
     def _tell_kills(self) -> None:
@@ -298,9 +321,12 @@ class MemoryWatcher:
         if spec and not kill.lives_on and self._left_a_dump(spec, since):
             self._tell(KillLeftDump(**who))
             return
-        if not kill.minute:
-            reason = "it lived for less than the time between two looks"
-            self._tell(ContainerKilled(**who, cause="unknown", reason=reason, hint=""))
+        limit = spec_limit(container)
+        if not kill.minute or (limit and all(each.limit is None for each in kill.minute)):
+            told = explain_unseen(heap_of(container, limit) if container else None, limit)
+            self._tell(ContainerKilled(
+                **who, cause=told.cause.value, reason=told.reason, hint=told.hint, limit_bytes=limit
+            ))  # fmt: skip
             return
         last = kill.minute[-1]
         heap = heap_of(container, last.limit) if container else None

@@ -116,7 +116,12 @@ class PlayedNode:
             self.faults.append(error)
 
     def run(self, argv: list[str], *, options: str) -> Container:
-        self.spec = {"name": "app", "env": [{"name": "JAVA_TOOL_OPTIONS", "value": options}]}
+        limits = {"limits": {"memory": f"{LIMIT_MIB}Mi"}}
+        self.spec = {
+            "name": "app",
+            "resources": limits,
+            "env": [{"name": "JAVA_TOOL_OPTIONS", "value": options}],
+        }
         return Container(self.container_path, self.tree.version, argv)
 
     def told_of(self, container: Container, *, main_ends: bool = True) -> dict[str, Any]:

@@ -324,6 +324,32 @@ def test_a_kill_that_the_counter_showed_is_not_told_again_by_the_runtimes_word(t
     assert [kill["cause"] for kill in world.kills] == ["native_memory"]
 
 
+def test_a_container_that_no_look_ever_saw_is_told_by_the_runtimes_word(tmp_path: Path) -> None:
+    """Version 1: a container that is killed within a moment of its start leaves no counter behind."""
+    world = World(tmp_path, 1)
+    world.step()
+    pod, short = world.pod, "5407" * 16
+    containers = {**pod.containers, short: pod.specs[0]}
+    world.pod = PodSpec(pod.uid, pod.namespace, pod.name, True, pod.specs, containers, frozenset({short}))
+    for _ in range(40):
+        world.step(3)
+    ((kill),) = world.kills
+    assert (kill["cause"], kill["pod"], kill["limit_bytes"]) == ("native_memory", "orders-1", 256 * MIB)
+    assert (
+        "less than the time between two looks: limit 256 MiB, heap at most 100 MiB (-Xmx100m)"
+        in kill["reason"]
+    )
+
+
+def test_a_kill_that_was_reported_before_this_daemon_began_is_no_news(tmp_path: Path) -> None:
+    world = World(tmp_path, 1)
+    pod = world.pod
+    world.pod = PodSpec(pod.uid, pod.namespace, pod.name, True, pod.specs, pod.containers, frozenset({"old"}))
+    for _ in range(40):
+        world.step(3)
+    assert world.kills == []
+
+
 def test_a_killed_process_that_takes_its_time_to_end_is_no_container_that_lives_on(
     tmp_path: Path, version: int
 ) -> None:
