@@ -317,8 +317,9 @@ class Notifying:
     )  # fmt: skip
     notify_format: str = setting(
         "slack", "NOTIFY_FORMAT", Kind.CHOICE,
-        "slack: {\"text\": ...}, for Slack, Mattermost and their like; json: text and all facts",
-        choices=("slack", "json"),
+        "slack: {\"text\": ...}, for Slack, Mattermost and their like; teams: an Adaptive Card, for Microsoft Teams; "
+        "json: text and all facts; cloudevents: the same as a CloudEvent",
+        choices=("slack", "teams", "json", "cloudevents"),
     )  # fmt: skip
     notify_store_after_s: float = setting(
         300.0, "NOTIFY_STORE_AFTER", Kind.DURATION, "how long the store must have been away before that is told",

@@ -91,6 +91,7 @@ def notify(
 ) -> None:
     """Send what is told from now on to NOTIFY_URL; what could not be sent waits in `outbox` over restarts."""
     from dumpagent.notify.commands import StoreAddress
+    from dumpagent.notify.formats import content_type_of
     from dumpagent.notify.message import Sender
     from dumpagent.notify.webhook import Notifier, webhook
 
@@ -101,7 +102,7 @@ def notify(
             place.node_name, place.cluster_name, root, StoreAddress(s3.bucket, s3.prefix, s3.endpoint_url)
         ),
         tell=audience,
-        post=webhook(settings.notify_url),
+        post=webhook(settings.notify_url, content_type_of(settings.notify_format)),
         save=functools.partial(replace_file, mode=0o600),
     )
     audience.join(notifier)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.notify.formats import Message, body_of
 from dumpagent.notify.message import Sender, dump_message
 from dumpagent.observe.barrier import Barrier, repeat
 from dumpagent.observe.events import Event, Tell
@@ -43,15 +44,6 @@ Save = Callable[
 Post = Callable[[bytes], None]  # raises Refused (the message is dropped) or Unreachable (it is tried again)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One thing that a person is told; `name` is the same for the same thing, `facts` are for programs."""
-
-    name: str
-    text: str
-    facts: dict[str, Any]
-
-
 def trusting() -> ssl.SSLContext:
     """Give a TLS context that trusts the system's CAs, and those of each usual variable: the webhook may be a company's own."""
     import ssl
@@ -65,7 +57,7 @@ def trusting() -> ssl.SSLContext:
     return context
 
 
-def webhook(url: str) -> Post:
+def webhook(url: str, content_type: str = "application/json") -> Post:
     """Give what posts to `url`. No error of it shows the URL, which is a secret where it is Slack's."""
 
     def post(body: bytes) -> None:
@@ -76,7 +68,7 @@ def webhook(url: str) -> Post:
             def redirect_request(self, *_: Any) -> None:
                 return None
 
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - http(s) by Kind.URL
+        request = urllib.request.Request(url, body, {"Content-Type": content_type})  # noqa: S310 - http(s) by Kind.URL
         try:
             handlers: list[Any] = [_NoRedirects]
             if url.lower().startswith("https:"):
@@ -331,14 +323,8 @@ class Notifier:
         )
 
     def _body(self, batch: list[Message]) -> bytes:
-        text = str(printable("\n\n".join(message.text for message in batch), lines=True))
-        if self._settings.notify_format == "json":
-            events = [{"id": message.name, "text": message.text, **message.facts} for message in batch]
-            return json.dumps(printable({"text": text, "events": events}, lines=True)).encode()
-        # Source: Slack, "Formatting text for app surfaces": these three are control characters.
-        for character, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-            text = text.replace(character, written)
-        return json.dumps({"text": text}).encode()
+        source = [part for part in (self._sender.cluster, self._sender.node) if part]
+        return body_of(self._settings.notify_format, batch, source=source, now=self._now())
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,7 +197,10 @@ def test_a_part_of_an_object_that_was_replaced_since_is_left_alone(stored: Store
         running.kill()
         running.communicate()
     other = stored.content[::-1]
-    stored.server.client().put_object(Bucket=stored.bucket, Key=KEY, Body=other)
+    client = stored.server.client()
+    labels = client.head_object(Bucket=stored.bucket, Key=KEY)["Metadata"]
+    labels["crc32"] = f"{zlib.crc32(other):08x}"  # another dump, as an agent stores it
+    client.put_object(Bucket=stored.bucket, Key=KEY, Body=other, Metadata=labels)
     again = run(stored.server, stored.bucket, stored.folder, "get", KEY)
     assert again.returncode == 0, again.stderr
     assert "is left of fetching another dump" in again.stderr

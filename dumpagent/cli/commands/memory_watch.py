@@ -167,6 +167,7 @@ def _notify(
     barrier: Barrier,
 ) -> None:
     from dumpagent.notify.commands import StoreAddress
+    from dumpagent.notify.formats import content_type_of
     from dumpagent.notify.message import Sender
     from dumpagent.notify.webhook import Notifier, webhook
 
@@ -175,7 +176,7 @@ def _notify(
         outbox=outbox,
         sender=Sender(place.node_name, place.cluster_name, root, StoreAddress("")),
         tell=audience,
-        post=webhook(notifying.notify_url),
+        post=webhook(notifying.notify_url, content_type_of(notifying.notify_format)),
         save=functools.partial(replace_file, mode=0o600),
     )
     audience.join(notifier)
