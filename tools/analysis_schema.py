@@ -1,6 +1,6 @@
-"""Writes the JSON schema of an analysis from the values it is made of.
+"""Writes the JSON schemas of an analysis, and of what grew between two dumps, from the values they are made of.
 
-python -m tools.analysis_schema           write dumpagent/analyze/report/analysis.schema.json
+python -m tools.analysis_schema    write analysis.schema.json and growth.schema.json below dumpagent/analyze
 """
 
 from __future__ import annotations
@@ -13,19 +13,34 @@ from pathlib import Path
 from typing import Any
 
 from dumpagent.analyze import model
+from dumpagent.analyze.growth import model as growth_model
 
-PATH = Path(__file__).parent.parent / "dumpagent" / "analyze" / "report" / "analysis.schema.json"
+_ANALYZE = Path(__file__).parent.parent / "dumpagent" / "analyze"
+PATH = _ANALYZE / "report" / "analysis.schema.json"
+GROWTH_PATH = _ANALYZE / "growth" / "growth.schema.json"
 _PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
 def schema() -> str:
-    """Give the schema's text. Readers may meet more properties than it names: new ones do not change the version."""
+    """Give the text of an analysis's schema."""
+    return _schema(model.Analysis, model.SCHEMA_VERSION, "Analysis of a Java heap dump")
+
+
+def growth_schema() -> str:
+    """Give the text of the schema of what grew."""
+    return _schema(growth_model.Growth, growth_model.SCHEMA_VERSION, "What grew between two Java heap dumps")
+
+
+def _schema(kind: type, version: int, subject: str) -> str:
+    """Give a schema's text. Readers may meet more properties than it names: new ones do not change the version."""
     definitions: dict[str, Any] = {}
-    _of(model.Analysis, definitions)
-    root = definitions.pop("Analysis")
-    root["properties"]["schema_version"] = {"const": model.SCHEMA_VERSION}
-    title = f"Analysis of a Java heap dump, version {model.SCHEMA_VERSION}"
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
+    _of(kind, definitions)
+    root = definitions.pop(kind.__name__)
+    root["properties"]["schema_version"] = {"const": version}
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"{subject}, version {version}",
+    }
     return json.dumps({**head, **root, "$defs": definitions}, indent=2) + "\n"
 
 
@@ -50,3 +65,4 @@ def _of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     PATH.write_text(schema())
+    GROWTH_PATH.write_text(growth_schema())

@@ -80,8 +80,8 @@ def analyze(
     labels = Labels(opened, details.records, names, graph.came_from)
     return Analysis(
         schema_version=SCHEMA_VERSION,
-        dump=_dump_part(opened, known),
-        heap=_heap_part(graph),
+        dump=dump_part(opened, known),
+        heap=heap_part(graph),
         suspects=tuple(search.suspects(labels)),
         classes=parts.class_rows(graph, wishes.rows, wishes.named_classes),
         biggest_objects=parts.object_rows(graph, labels, wishes.rows),
@@ -108,7 +108,8 @@ def _thread_names(graph: HeapGraph, details: Details) -> dict[int, str]:
     return names
 
 
-def _dump_part(opened: Opened, known: Subject) -> DumpPart:
+def dump_part(opened: Opened, known: Subject) -> DumpPart:
+    """Give which dump it is."""
     damage = opened.passed.damage or known.damage
     return DumpPart(
         name=known.name, size_bytes=known.size_bytes, format=opened.header.format, id_size=opened.header.id_size,
@@ -118,7 +119,8 @@ def _dump_part(opened: Opened, known: Subject) -> DumpPart:
     )  # fmt: skip
 
 
-def _heap_part(graph: HeapGraph) -> HeapPart:
+def heap_part(graph: HeapGraph) -> HeapPart:
+    """Give the heap in numbers."""
     opened = graph.opened
     objects, size_bytes = graph.retained.unreachable(graph.number)
     loaders = np.unique(opened.classes.heads[opened.classes.ids != 0, 2])

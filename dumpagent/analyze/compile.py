@@ -11,6 +11,7 @@ import numpy as np
 
 from dumpagent.analyze.analysis import Subject, Wishes, analyze
 from dumpagent.analyze.graph import dominators, referrers
+from dumpagent.analyze.growth.measure import measure
 from dumpagent.analyze.heap import details, edges
 from dumpagent.analyze.memory import Budget
 from dumpagent.hprof.source import InMemory
@@ -86,6 +87,7 @@ def main() -> None:
             analyze(
                 InMemory(content), known, budget, wishes=Wishes(), step=lambda _title: lambda _bytes: None
             )
+            measure(InMemory(content), known, budget, step=lambda _title: lambda _bytes: None)
     one, none = np.zeros(1, np.uint32), np.zeros(0, np.uint32)
     dominators.skip_up(one, none, none, 0, one.copy(), one.copy())
     details.forget(np.zeros((4, 4), np.int64), np.zeros((4, details.TEXT_BYTES), np.uint8), 1)

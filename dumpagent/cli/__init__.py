@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Say whether a heap dump is complete, who wrote it and why, and what is in it.",
     ),
     "analyze": ("analyze", "Say who holds the memory in a heap dump, exactly."),
+    "diff": ("diff", "Say what grew from one heap dump to the next."),
     "rechunk": ("rechunk", "Rewrite a .hprof.gz so that Eclipse MAT opens it without unpacking."),
     "ls": ("ls", "List the dumps in the store."),
     "get": ("get", "Fetch a dump from the store: resumable, checked, never over another file."),

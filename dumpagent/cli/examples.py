@@ -21,6 +21,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dumpagent analyze heap-dumps/shop_checkout-7d4b9.hprof --html report.html",
         "dumpagent analyze java_pid1.hprof.gz --json --fail-on 'suspect > 30%'",
     ),
+    "diff": (
+        "dumpagent diff monday.hprof tuesday.hprof",
+        "dumpagent diff --previous heap-dumps/shop_checkout-7d4b9.hprof",
+        "dumpagent diff before.hprof.gz after.hprof.gz --json --rows 30",
+    ),
     "rechunk": ("dumpagent rechunk java_pid1.hprof.gz for-mat.hprof.gz",),
     "get": (
         "dumpagent get --latest --app shop/checkout",

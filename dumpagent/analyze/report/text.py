@@ -42,30 +42,30 @@ def as_text(analysis: Analysis, *, rows: int = 10, style: Style = plain) -> str:
     if not analysis.suspects:
         lines += ["  Nothing holds a large share of the heap.", ""]
     total = analysis.heap.reachable_bytes or 1
-    lines += _table(
+    lines += table(
         "Classes", ("instances", "own bytes", "kept alive", "share", "class"),
         [(f"{row.instances:,}", size(row.shallow_bytes), size(row.retained_bytes), f"{100 * row.retained_bytes / total:.1f}%", row.name)
          for row in analysis.classes[:rows]], style,
     )  # fmt: skip
-    lines += _table(
+    lines += table(
         "Threads", ("kept alive", "thread"),
         [(size(row.retained_bytes), row.name) for row in analysis.threads[:rows] if row.retained_bytes], style,
     )  # fmt: skip
-    lines += _table(
+    lines += table(
         "Largest collections", ("size", "kept alive", "collection", "holder"),
         [(f"{row.size:,}", size(row.retained_bytes), row.name, row.holder) for row in analysis.largest_collections[:rows]], style,
     )  # fmt: skip
-    lines += _table(
+    lines += table(
         "Collections with room that they do not use", ("wasted", "collections", "empty", "class"),
         [(size(row.wasted_bytes), f"{row.collections:,}", f"{row.empty:,}", row.name) for row in analysis.sparse_collections[:5]], style,
     )  # fmt: skip
-    lines += _table(
+    lines += table(
         "Classes loaded by several loaders", ("loaders", "instances", "class"),
         [(f"{row.loaders:,}", f"{row.instances:,}", row.name) for row in analysis.classes_with_many_loaders[:rows]], style,
     )  # fmt: skip
     if analysis.strings:
         at_least = "" if analysis.strings.exact else "at least "
-        lines += _table(
+        lines += table(
             "Texts that are there several times", ("wasted", "times", "text"),
             [(size(row.wasted_bytes), f"{at_least}{row.count:,}", _cut(row.text)) for row in analysis.strings.repeated[:rows]], style,
         )  # fmt: skip
@@ -123,13 +123,17 @@ def _suspect(number: int, suspect: Suspect, style: Style) -> list[str]:
     return lines
 
 
-def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], style: Style) -> list[str]:
+def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], style: Style) -> list[str]:
+    """Give the lines of a table, numbers to the right, with an empty one behind it; none if there are no rows."""
     cells = [[clean(cell) for cell in row] for row in rows]
     if not cells:
         return []
     widths = [max(len(row[at]) for row in [list(heads), *cells]) for at in range(len(heads))]
     right = [
-        all(row[at][:1].isdigit() or row[at].startswith("at least") for row in cells)
+        all(
+            row[at][:1].isdigit() or row[at][:1] in ("+", "-") or row[at].startswith("at least")
+            for row in cells
+        )
         for at in range(len(heads))
     ]
 

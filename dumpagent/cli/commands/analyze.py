@@ -23,7 +23,8 @@ from dumpagent.settings import S3
 from dumpagent.terminal import progress
 
 if TYPE_CHECKING:
-    from dumpagent.analyze.analysis import Wishes
+    from dumpagent.analyze.analysis import Subject, Wishes
+    from dumpagent.analyze.memory import Budget
     from dumpagent.analyze.model import Analysis
 
 MATCHED, NO_DUMP, FAILED = 1, 2, 3
@@ -135,9 +136,20 @@ def ending(*, said: str) -> Iterator[None]:
             )
 
 
-def analyzed(dump: str, s3: Callable[[], S3], wishes: Wishes, means: Means) -> Analysis:
-    """Analyze a file, or a dump in the store. Raises DumpagentError, OSError, MemoryError."""
-    from dumpagent.analyze.analysis import Subject, analyze
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An open dump, what is known of it, the memory it may take, and who hears of each step."""
+
+    opened: OpenFile
+    known: Subject
+    budget: Budget
+    step: Callable[[str], Callable[[int], None]]
+
+
+@contextmanager
+def reading(dump: str, s3: Callable[[], S3], means: Means) -> Iterator[Reading]:
+    """Open a file, or a dump in the store. Raises DumpagentError, OSError."""
+    from dumpagent.analyze.analysis import Subject
     from dumpagent.analyze.memory import Budget
 
     with ExitStack() as stack:
@@ -146,7 +158,17 @@ def analyzed(dump: str, s3: Callable[[], S3], wishes: Wishes, means: Means) -> A
         known = _known(opened, name, size_bytes)
         bars = _Bars(stack, name, size_bytes)
         budget = Budget(means.limit_bytes, _tell, spilled=means.spill is not None)
-        return analyze(opened, Subject(**known), budget, wishes=wishes, step=bars.step, spill=means.spill)
+        yield Reading(opened, Subject(**known), budget, bars.step)
+
+
+def analyzed(dump: str, s3: Callable[[], S3], wishes: Wishes, means: Means) -> Analysis:
+    """Analyze a file, or a dump in the store. Raises DumpagentError, OSError, MemoryError."""
+    from dumpagent.analyze.analysis import analyze
+
+    with reading(dump, s3, means) as found:
+        return analyze(
+            found.opened, found.known, found.budget, wishes=wishes, step=found.step, spill=means.spill
+        )
 
 
 def _known(opened: OpenFile, name: str, size_bytes: int) -> dict[str, Any]:

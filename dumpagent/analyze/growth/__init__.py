@@ -1,0 +1,1 @@
+"""What grew from one heap dump to the next."""
