@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import subprocess
 import sys
@@ -150,6 +151,26 @@ def test_the_command_compares_two_files_and_follows_its_schema(tmp_path: Path) -
     assert len(values["classes"]) == 1
     assert diff(old, new, "--memory", "1KiB").exit_code == 3
     assert "Nothing grew." in diff(new, old).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_gzip_and_arrays_in_files_give_the_same_answer(tmp_path: Path) -> None:
+    old, new, packed, spill = (
+        tmp_path / name for name in ("old.hprof", "new.hprof", "new.hprof.gz", "spill")
+    )
+    old.write_bytes(cache_of(100))
+    new.write_bytes(cache_of(300))
+    packed.write_bytes(gzip.compress(new.read_bytes()))
+    spill.mkdir()
+    answers = [
+        json.loads(diff(*words, "--json").stdout)
+        for words in ([old, new], [old, packed], [old, new, "--spill", spill])
+    ]
+    assert answers[0]["owners"]
+    for table in ("owners", "classes", "notes"):
+        assert answers[0][table] == answers[1][table] == answers[2][table]
+    assert not list(spill.iterdir())
 
 
 def test_bad_use_says_what_to_do(tmp_path: Path) -> None:
