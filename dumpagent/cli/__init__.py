@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cleanup": ("cleanup", "Remove the node's empty dump directory (uninstalling)."),
     "config": ("config", "Show every setting, its value and where it comes from."),
     "doctor": ("doctor", "Say what keeps dumps from the store, and what to do."),
+    "gather": ("gather", "Collect what support needs: no dumps, no secrets."),
 }
 
 

@@ -40,6 +40,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dumpagent memory-watch --once",
     ),
     "doctor": ("dumpagent doctor", "dumpagent doctor --json"),
+    "gather": (
+        "dumpagent gather",
+        "dumpagent gather --output support.tar.gz --since 2h",
+    ),
 }
 
 

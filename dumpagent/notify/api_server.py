@@ -44,6 +44,23 @@ class ApiServer:
 
         Raises NotThere, Forbidden, AlreadyThere, Refused, or Unreachable when trying again can help.
         """
+        status, said = self._exchange(method, path, body, "application/json")
+        found = _object_in(said)
+        if 200 <= status < 300 and found:
+            return found
+        raise _refusal(status, found)
+
+    def text(self, path: str) -> str:
+        """Give what the server answers to a GET, as it stands: a container's log. Raises as `ask` does."""
+        status, said = self._exchange("GET", path, None, "*/*")
+        if 200 <= status < 300:
+            return said.decode(errors="replace")
+        raise _refusal(status, _object_in(said))
+
+    def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None, accepted: str
+    ) -> tuple[int, bytes]:
+        """Give status and body of the answer. Raises Unreachable."""
         # Here, since only a stored dump leads here: the S3 client has loaded it by then.
         import urllib3
         from urllib3.exceptions import HTTPError
@@ -56,7 +73,7 @@ class ApiServer:
         try:
             answer = pool.request(
                 method, f"https://{self._address}{path}", redirect=False, preload_content=False,
-                headers={"Authorization": f"Bearer {token}", "Accept": "application/json", "Content-Type": "application/json"},
+                headers={"Authorization": f"Bearer {token}", "Accept": accepted, "Content-Type": "application/json"},
                 body=None if body is None else json.dumps(body).encode(),
             )  # fmt: skip
             try:
@@ -71,14 +88,7 @@ class ApiServer:
             ) from error
         finally:
             pool.clear()
-        try:
-            value = json.loads(said)
-        except ValueError:
-            value = None
-        found: dict[str, Any] = value if isinstance(value, dict) else {}
-        if 200 <= answer.status < 300 and found:
-            return found
-        raise _refusal(answer.status, found)
+        return answer.status, said
 
     def _token(self) -> str:
         path = f"{self._account}/token"
@@ -103,6 +113,14 @@ def address_of(environ: Mapping[str, str]) -> str:
             hint="set POD_EVENTS=false outside a cluster",
         )
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _object_in(said: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(said)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _refusal(status: int, answer: Mapping[str, Any]) -> Refused | Unreachable:
