@@ -45,7 +45,7 @@ class Agent:
         self.reader = {**os.environ, **moto.environment(self.bucket)}
         self.environment = {
             **self.reader, "DUMP_ROOT": str(self.root), "RUNTIME_DIR": str(folder / "run"), "FILE_STABLE_TIME": "0",
-            "NOTIFY_URL": url, **environment,
+            "NOTIFY_URL": url, "SUMMARY": "off", **environment,
         }  # fmt: skip
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -159,7 +159,7 @@ def _told(webhook: Webhook) -> list[str]:
     return [
         key
         for got in map(json.loads, webhook.bodies)
-        for key in re.findall(r"^dumpagent get (.*)$", _text(got), re.MULTILINE)
+        for key in re.findall(r"^dumpagent get .* (\S+)$", _text(got), re.MULTILINE)
     ]
 
 
