@@ -57,7 +57,8 @@ def command(
         folder = tempfile.TemporaryDirectory(prefix="dumpagent-doctor-")
         state_dir = folder.name
     else:
-        require_directory(root, "DUMP_ROOT")
+        if not os.path.lexists(root):  # what stands there in its place is a finding: nothing is mounted
+            require_directory(root, "DUMP_ROOT")
         state_dir = remembering.state_dir or f"{root}/.dumpagent"
     quiet = log_to(None, Logging(log_level="error"))
     store = open_store(s3, tell=quiet, stop=threading.Event())
