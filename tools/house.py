@@ -25,8 +25,8 @@ MOST_FUNCTION_LINES = 80
 
 # A fault's place, as it is printed -> the last day on which it is no failure, as ISO date.
 EXCEPTIONS: dict[str, str] = {
-    "analyze/heap/edges.py _read()": "2026-12-01",  # one loop over all records: a call for each would cost a third
-    "analyze/heap/scan.py _scan()": "2026-12-01",
+    "analyze/heap/edges.py _read()": "2026-12-08",  # one loop over all records: a call for each would cost a third
+    "analyze/heap/scan.py _scan()": "2026-12-08",
 }
 
 
