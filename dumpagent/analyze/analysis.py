@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from dumpagent.analyze.model import SCHEMA_VERSION, Analysis, DumpPart, HeapPart
 from dumpagent.analyze.opened import Opened, open_heap
 from dumpagent.analyze.paths import Labels
 from dumpagent.analyze.suspects import SuspectSearch
+from dumpagent.dumps.text import iso_time
 from dumpagent.hprof.records import PRIMITIVE_ARRAY, RECORD_BYTES
 from dumpagent.hprof.source import ByteSource
 
@@ -113,7 +113,7 @@ def dump_part(opened: Opened, known: Subject) -> DumpPart:
     damage = opened.passed.damage or known.damage
     return DumpPart(
         name=known.name, size_bytes=known.size_bytes, format=opened.header.format, id_size=opened.header.id_size,
-        dump_time=_time(opened.header.dump_time_ms), jvm=known.jvm, cause=known.cause,
+        dump_time=iso_time(opened.header.dump_time_ms / 1000), jvm=known.jvm, cause=known.cause,
         state="truncated" if damage else "complete", damage=damage or None, snapshots=opened.passed.snapshots,
         oom_thread=known.oom_thread, oom_stack=known.oom_stack,
     )  # fmt: skip
@@ -137,10 +137,3 @@ def _string_part(graph: HeapGraph, details: Details, wishes: Wishes) -> StringPa
         return None
     rows = parts.string_rows(details, wishes.rows, show_text=wishes.show_text)
     return StringPart(strings=graph.strings, exact=details.forgotten == 0, repeated=rows)
-
-
-def _time(time_ms: int) -> str | None:
-    try:
-        return dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return None

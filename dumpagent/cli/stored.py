@@ -19,7 +19,7 @@ import click
 
 from dumpagent.cli import fail
 from dumpagent.dumps.text import iso_time, printable, size_text
-from dumpagent.errors import BadSettings
+from dumpagent.errors import BadSettings, DumpagentError
 from dumpagent.fetch.choice import Ambiguous
 from dumpagent.fetch.companions import companion_name
 from dumpagent.fetch.stored import StoredDump, Wanted
@@ -140,6 +140,11 @@ def pause(seconds: float) -> None:
 def say(line: str) -> None:
     """Print for a person, on stderr, also while a progress bar is drawn."""
     print(line, file=sys.stderr, flush=True)
+
+
+def say_broken(offset: int, error: DumpagentError) -> None:
+    """Say that the connection to the store broke, and that the reading goes on."""
+    say(f"note: the connection broke at byte {offset:,}; going on from there ({shown(str(error))})")
 
 
 def shown(text: str) -> str:

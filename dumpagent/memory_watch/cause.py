@@ -62,8 +62,7 @@ def explain(last_minute: Sequence[Figures], heap: Heap | None, *, lives_on: bool
         return Explained(
             KillCause.HEAP_ABOVE_LIMIT,
             f"{told}: heap and usual native memory ({_mib(heap.native_bytes)}) do not fit below the limit, so the kernel was first",
-            f"lower the heap (-Xmx, MaxRAMPercentage) to at most {_mib(_heap_that_fits(limit))}, or raise the limit to "
-            f"{_mib(heap.most_bytes + heap.native_bytes)}",
+            _fitting(heap, limit),
         )
     if peak.shared > peak.anonymous:
         return Explained(
@@ -102,14 +101,20 @@ def explain_unseen(heap: Heap | None, limit: int | None) -> Explained:
         return Explained(
             KillCause.HEAP_ABOVE_LIMIT,
             f"{told}: heap and usual native memory ({_mib(heap.native_bytes)}) do not fit below the limit",
-            f"lower the heap (-Xmx, MaxRAMPercentage) to at most {_mib(_heap_that_fits(limit))}, or raise the limit to "
-            f"{_mib(heap.most_bytes + heap.native_bytes)}",
+            _fitting(heap, limit),
         )
     return Explained(
         KillCause.NATIVE_MEMORY,
         f"{told}: even a full heap leaves {_mib(limit - heap.most_bytes)} to native memory "
         "(direct buffers, threads, classes, malloc) or to other processes",
         "lower MaxRAMPercentage or raise the limit; -XX:NativeMemoryTracking=summary names what native memory holds",
+    )
+
+
+def _fitting(heap: Heap, limit: int) -> str:
+    return (
+        f"lower the heap (-Xmx, MaxRAMPercentage) to at most {_mib(_heap_that_fits(limit))}, or raise the limit to "
+        f"{_mib(heap.most_bytes + heap.native_bytes)}"
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import hashlib
 import queue
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dumpagent.dumps.text import iso_time
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.memory_watch.pods import Ask
 from dumpagent.notify.api_server import AlreadyThere, NotThere
@@ -77,7 +77,7 @@ class KillEvents:
     def event(self, kill: Mapping[str, Any]) -> dict[str, Any]:
         """Give the Event. Source: Kubernetes API, core/v1 Event."""
         now = self._now()
-        stamp = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        stamp = iso_time(now)
         name = hashlib.sha256(f"{kill['uid']} {kill.get('container_id')} {now}".encode()).hexdigest()[:16]
         text = (
             f"Killed for its memory without a heap dump ({kill['cause']}): {kill['reason']}. {kill['hint']}"

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from dumpagent.cli.options import takes
-from dumpagent.cli.stored import ending_at_once, filters, pause, say
+from dumpagent.cli.stored import ending_at_once, filters, pause, say_broken
 from dumpagent.dumps.model import Cause, DumpFacts, State
 from dumpagent.dumps.names import dump_of_segment
 from dumpagent.dumps.text import iso_time_ms, size_text
@@ -150,7 +150,7 @@ def inspect_stored(settings: S3, wanted: Wanted, *, latest: bool, classes: int, 
     store = open_store_to_read(settings)
     wanted = replace(wanted, part=key_in(wanted.part, settings.bucket))
     dump = (newest if latest else choose)(store, wanted, prefix=settings.prefix, now=time.time())
-    remote = RemoteFile(store, dump.stored, pause=pause, broken=_broken)
+    remote = RemoteFile(store, dump.stored, pause=pause, broken=say_broken)
     return _inspect(remote, dump.key, remote.size_bytes, WriterState.NO_WRITER, classes, quick, streamed=True)
 
 
@@ -220,10 +220,6 @@ def _inspect(
             facts = dataclasses.replace(facts, oom_thread=_oom_thread(look, state))
         facts = dataclasses.replace(facts, oom_stack=look.oom_stack())
     return Inspected(path, size_bytes, state, reason, facts, segments, found, snapshots)
-
-
-def _broken(offset: int, error: DumpagentError) -> None:
-    say(f"note: the connection broke at byte {offset:,}; going on from there ({_shown(str(error))})")
 
 
 def _oom_thread(look: Look, state: State) -> str | None:

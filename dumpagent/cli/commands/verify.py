@@ -13,7 +13,7 @@ import click
 from dumpagent.cli.commands.ls import as_dict
 from dumpagent.cli.options import takes
 from dumpagent.cli.store import open_store_to_read
-from dumpagent.cli.stored import ending_at_once, filters, pause, say, shown, size
+from dumpagent.cli.stored import ending_at_once, filters, pause, say, say_broken, shown, size
 from dumpagent.errors import DumpagentError
 from dumpagent.fetch.check import Integrity, Verified, verify
 from dumpagent.fetch.choice import choose, key_in, newest
@@ -74,7 +74,7 @@ def _verify(store: Store, dump: StoredDump, *, as_json: bool) -> bool:
     """Verify one dump, print what came of it, and say whether it is intact."""
     try:
         with progress.bar(shown(dump.path), dump.size_bytes) as advance:
-            verified = verify(store, dump, pause=pause, advance=advance, broken=_broken)
+            verified = verify(store, dump, pause=pause, advance=advance, broken=say_broken)
     except DumpagentError as error:
         if as_json:
             click.echo(json.dumps({**as_dict(dump), "integrity": None, "reason": str(error)}))
@@ -84,10 +84,6 @@ def _verify(store: Store, dump: StoredDump, *, as_json: bool) -> bool:
         return False
     click.echo(json.dumps(_as_dict(verified)) if as_json else describe(verified, colours=sys.stdout.isatty()))
     return verified.integrity is Integrity.INTACT
-
-
-def _broken(offset: int, error: DumpagentError) -> None:
-    say(f"note: the connection broke at byte {offset:,}; going on from there ({shown(str(error))})")
 
 
 def describe(verified: Verified, *, colours: bool) -> str:
