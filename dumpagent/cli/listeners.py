@@ -1,10 +1,11 @@
-"""Lets the metrics page, the webhook and the pods hear what upload mode tells."""
+"""Lets the metrics page, the webhook and the pods hear what a daemon tells."""
 
 from __future__ import annotations
 
 import functools
 import os
 import threading
+from typing import TYPE_CHECKING
 
 from dumpagent.kernel.cgroup import memory_limit_bytes
 from dumpagent.kernel.files import replace_file
@@ -14,11 +15,15 @@ from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.events.dumps import SummarySkipped
 from dumpagent.observe.log import tell_all
 from dumpagent.probes.heartbeat import Pulse
-from dumpagent.settings import S3, Keeping, Metrics, Notifying, Place, Summarising
+from dumpagent.settings import Keeping, Metrics, Notifying, Place, Summarising
 from dumpagent.store.protocol import Store
 from dumpagent.upload.backlog import Counts
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import UploadLoop
+
+if TYPE_CHECKING:
+    from dumpagent.notify.message import Sender
+    from dumpagent.observe.metrics.daemon import DaemonMetrics
 
 _SUMMARY_LEAST_BYTES = 192 << 20
 _NO_MEMORY = "SUMMARY is off here: the container has {} MiB of memory, and summaries are made from 192 MiB on"
@@ -39,10 +44,32 @@ class Audience:
 
 
 def serve_metrics(
-    settings: Metrics, loop: UploadLoop, pulse: Pulse, audience: Audience, shutdown: Shutdown
+    settings: Metrics,
+    counted: DaemonMetrics,
+    *,
+    pulse: Pulse,
+    audience: Audience,
+    shutdown: Shutdown,
+    barrier: Barrier,
 ) -> None:
     """Count what is told from now on, and show it on METRICS_PORT. Raises BadSettings when the port is taken."""
     from dumpagent.cli.status import open_status  # prometheus-client loads ssl: 4 MiB, for those who ask
+
+    counted.add_process()
+    audience.join(counted)
+    server = open_status(
+        settings,
+        metrics=counted.text,
+        why_not_live=pulse.why_not_live,
+        why_not_ready=pulse.why_not_ready,
+        tell=audience,
+    )
+    stopped = shutdown.stop.is_set
+    repeat("status", lambda: server.serve(stopped), stopped=stopped, barrier=barrier)
+
+
+def upload_metrics(loop: UploadLoop) -> DaemonMetrics:
+    """Give the counts of upload mode."""
     from dumpagent.observe.metrics.upload import DumpCounts, FileCounts, UploadMetrics
 
     def counts() -> DumpCounts:
@@ -59,22 +86,7 @@ def serve_metrics(
             FileCounts(beside.seen, beside.uploaded, beside.failed, beside.pending),
         )  # fmt: skip
 
-    counted = UploadMetrics(counts)
-    counted.add_process()
-    audience.join(counted)
-    server = open_status(
-        settings,
-        metrics=counted.text,
-        why_not_live=pulse.why_not_live,
-        why_not_ready=pulse.why_not_ready,
-        tell=audience,
-    )
-    repeat(
-        "status",
-        lambda: server.serve(shutdown.stop.is_set),
-        stopped=shutdown.stop.is_set,
-        barrier=loop.barrier,
-    )
+    return UploadMetrics(counts)
 
 
 def notify(
@@ -82,25 +94,19 @@ def notify(
     audience: Audience,
     shutdown: Shutdown,
     *,
-    root: str,
+    sender: Sender,
     outbox: str,
-    place: Place,
-    s3: S3,
     owned: threading.Event,
     barrier: Barrier,
 ) -> None:
     """Send what is told from now on to NOTIFY_URL; what could not be sent waits in `outbox` over restarts."""
-    from dumpagent.notify.commands import StoreAddress
     from dumpagent.notify.formats import content_type_of
-    from dumpagent.notify.message import Sender
     from dumpagent.notify.webhook import Notifier, webhook
 
     notifier = Notifier(
         settings,
         outbox=outbox,
-        sender=Sender(
-            place.node_name, place.cluster_name, root, StoreAddress(s3.bucket, s3.prefix, s3.endpoint_url)
-        ),
+        sender=sender,
         tell=audience,
         post=webhook(settings.notify_url, content_type_of(settings.notify_format)),
         save=functools.partial(replace_file, mode=0o600),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Ask = Callable[[str, str, Mapping[str, Any] | None], Mapping[str, Any]]  # ApiServer.ask
+from dumpagent.notify.api_server import Ask
 
 
 @dataclass(frozen=True, slots=True)

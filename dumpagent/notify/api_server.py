@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dumpagent.errors import BadSettings, Refused, Unreachable
 from dumpagent.secrets import NET
+
+Ask = Callable[[str, str, Mapping[str, Any] | None], Mapping[str, Any]]  # ApiServer.ask
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _CONNECT_S, _READ_S = 5.0, 10.0

@@ -8,35 +8,30 @@ From a thread for which nobody waits; what a restart cuts off is not told again,
 from __future__ import annotations
 
 import functools
-import hashlib
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from dumpagent.dumps.names import dump_of_segment
 from dumpagent.dumps.owner import owner_of
-from dumpagent.dumps.text import iso_time, size_text
+from dumpagent.dumps.text import size_text
 from dumpagent.errors import DumpagentError, Unreachable
-from dumpagent.notify.api_server import AlreadyThere, Forbidden, NotThere
+from dumpagent.notify.api_server import AlreadyThere, Ask, Forbidden, NotThere
 from dumpagent.notify.commands import fetch_command
+from dumpagent.notify.pod_event import InvolvedPod, Reporter
 from dumpagent.observe.barrier import Barrier, repeat
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.events.dumps import DumpSummarised, DumpUploaded
 from dumpagent.observe.events.notify import PodEventFailed, PodEventMade, PodEventRecovered, PodEventSkipped
 from dumpagent.observe.incident import Incident
-from dumpagent.observe.log import printable
-
-Ask = Callable[[str, str, Mapping[str, Any] | None], Mapping[str, Any]]  # ApiServer.ask
 
 _MOST_WAITING = 100
 _ATTEMPTS = 6  # over two minutes; an Event about something long ago helps nobody
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 4.0, 60.0
-_MESSAGE_BYTES = 1024  # Source: Kubernetes, pkg/apis/core/validation/events.go, NoteLengthLimit
-_AGENT_CHARACTERS = 128  # Source: the same, ReportingInstanceLengthLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +78,10 @@ class PodEvents:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ask, self._root, self._node, self._agent, self._tell = ask, root, node, agent, tell
+        self._ask, self._root, self._node, self._tell = ask, root, node, tell
+        self._reporter = Reporter(node, agent)
         self._now, self._monotonic = now, monotonic
-        self._trouble = Incident(tell, PodEventFailed, PodEventRecovered, monotonic=monotonic)
+        self._incident = Incident(tell, PodEventFailed, PodEventRecovered, monotonic=monotonic)
         self._heard: queue.SimpleQueue[DumpUploaded | DumpSummarised] = queue.SimpleQueue()
         self._waiting: deque[_Due] = deque(maxlen=_MOST_WAITING)
         self._not_before = 0.0
@@ -132,7 +128,7 @@ class PodEvents:
         except AlreadyThere:
             pass  # an answer was lost on its way
         except Unreachable as error:
-            self._trouble.failed("api", failed(error=str(error), hint=error.hint or None))
+            self._incident.failed("api", failed(error=str(error), hint=error.hint or None))
             self._not_before = self._monotonic() + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**due.tries)
             if due.tries + 1 < _ATTEMPTS:
                 self._waiting.appendleft(replace(due, tries=due.tries + 1))
@@ -141,14 +137,14 @@ class PodEvents:
             hint = f"apply the Role and RoleBinding of manifests/pod-events to the namespace {namespace}"
             # The server's words name the pod: to be told once of a namespace, they stand beside.
             text = f"this pod's service account may not get pods and create events in {namespace}"
-            self._trouble.failed(namespace, failed(error=text, reason=str(error), hint=hint))
+            self._incident.failed(namespace, failed(error=text, reason=str(error), hint=hint))
         except DumpagentError as error:
             text = f"the API server refuses an Event in {namespace}"
-            self._trouble.failed(namespace, failed(error=text, reason=str(error), hint=error.hint or None))
+            self._incident.failed(namespace, failed(error=text, reason=str(error), hint=error.hint or None))
         else:
             self._tell(PodEventMade(path=path, namespace=namespace, pod=name))
-            self._trouble.ended_for(namespace, PodEventRecovered(path=path, namespace=namespace, pod=name))
-        self._trouble.ended_for("api", PodEventRecovered())  # it has answered
+            self._incident.ended_for(namespace, PodEventRecovered(path=path, namespace=namespace, pod=name))
+        self._incident.ended_for("api", PodEventRecovered())  # it has answered
 
     def _uid(self, pod: Mapping[str, Any], dump: DumpUploaded | DumpSummarised) -> str:
         """Give the pod's uid if it can have written the dump. Raises Uncertain."""
@@ -168,30 +164,15 @@ class PodEvents:
         return str(metadata["uid"])
 
     def _event(self, pod: Pod, uid: str, dump: DumpUploaded | DumpSummarised) -> dict[str, Any]:
-        named = f"{dump.key}\0{dump.crc32}" + ("\0summary" if isinstance(dump, DumpSummarised) else "")
-        name = hashlib.sha256(named.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        about = f"{dump.key}\0{dump.crc32}" + ("\0summary" if isinstance(dump, DumpSummarised) else "")
         reason, text, kind = _said_of(dump)
-        stamp = iso_time(self._now())
-        return {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{pod.name[:200].rstrip('.-')}.{name}", "namespace": pod.namespace},
-            "involvedObject": {
-                "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": uid,
-            },
-            "reason": reason,
-            "message": str(printable(text)).encode()[:_MESSAGE_BYTES].decode(errors="ignore"),
-            "type": kind,
-            "source": {"component": "dumpagent", "host": self._node},
-            "reportingComponent": "dumpagent",
-            "reportingInstance": self._agent[:_AGENT_CHARACTERS],
-            "firstTimestamp": stamp,
-            "lastTimestamp": stamp,
-            "count": 1,
-        }  # fmt: skip
+        involved = InvolvedPod(pod.namespace, pod.name, uid)
+        return self._reporter.event(
+            involved, about=about, reason=reason, message=text, kind=kind, now=self._now()
+        )
 
 
-def _said_of(dump: DumpUploaded | DumpSummarised) -> tuple[str, str, str]:
+def _said_of(dump: DumpUploaded | DumpSummarised) -> tuple[str, str, Literal["Normal", "Warning"]]:
     """Give the reason, message and type of the Event."""
     if isinstance(dump, DumpSummarised):
         return "HeapDumpSummarised", f"Heap dump of {dump.dump_time}: " + "; ".join(dump.lines), "Normal"

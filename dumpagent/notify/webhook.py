@@ -111,7 +111,7 @@ class Notifier:
         self._sender, self._node, self._root = sender, sender.node, sender.root
         self._bucket = sender.address.bucket
         self._now, self._monotonic = now, monotonic
-        self._trouble = Incident(tell, NotifyFailed, NotifyRecovered, monotonic=monotonic)
+        self._incident = Incident(tell, NotifyFailed, NotifyRecovered, monotonic=monotonic)
         self._heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._store = _StoreAway()
         self._waiting: dict[str, Message] = {}
@@ -311,14 +311,14 @@ class Notifier:
         except DumpagentError as error:
             self._failed(error)  # the same message cannot help: it goes, and the log has said why
         else:
-            self._trouble.ended_for("webhook", NotifyRecovered())
+            self._incident.ended_for("webhook", NotifyRecovered())
         self._failures = 0
         self._tokens -= 1
         for message in batch:
             self._remove(message.name)
 
     def _failed(self, error: DumpagentError) -> None:
-        self._trouble.failed(
+        self._incident.failed(
             "webhook", NotifyFailed(error=str(error), hint=error.hint or None, waiting=len(self._waiting))
         )
 

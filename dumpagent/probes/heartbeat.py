@@ -129,7 +129,7 @@ class Pulse:
     def __init__(self, heartbeat: Heartbeat, tell: Tell, *, good_for_s: float) -> None:
         self._heartbeat, self._tell, self._good_for_s = heartbeat, tell, good_for_s
         self._last = (Health.NOT_READY, "the daemon is starting", heartbeat.boottime())
-        self._trouble = Incident(tell, HeartbeatFailed, HeartbeatRecovered)
+        self._incident = Incident(tell, HeartbeatFailed, HeartbeatRecovered)
 
     def begin(self) -> None:
         """Make the directory and say that the daemon starts, and what became of the one before it."""
@@ -138,7 +138,7 @@ class Pulse:
             self._heartbeat.open()
         except BadSettings as error:
             # Fatal in a pod, where the kubelet sees to that; outside one, nobody asks.
-            self._trouble.failed(
+            self._incident.failed(
                 "heartbeat", HeartbeatFailed(error=str(error), path=self._heartbeat.path, hint=error.hint)
             )
 
@@ -148,11 +148,11 @@ class Pulse:
         try:
             self._heartbeat.beat(verdict, reason, self._good_for_s)
         except OSError as error:
-            self._trouble.failed(
+            self._incident.failed(
                 "heartbeat", HeartbeatFailed(error=error.strerror or str(error), path=self._heartbeat.path)
             )
         else:
-            self._trouble.ended_for("heartbeat", HeartbeatRecovered(path=self._heartbeat.path))
+            self._incident.ended_for("heartbeat", HeartbeatRecovered(path=self._heartbeat.path))
 
     def why_not_live(self) -> str:
         """Say why the daemon is not alive; empty if it is."""

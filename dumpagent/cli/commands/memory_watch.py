@@ -12,18 +12,17 @@ import threading
 import click
 
 from dumpagent import __version__
-from dumpagent.cli.listeners import Audience
+from dumpagent.cli.listeners import Audience, notify, serve_metrics
 from dumpagent.cli.node_pods import pods_of
 from dumpagent.cli.options import takes
-from dumpagent.cli.status import open_status
 from dumpagent.errors import BadSettings, Refused
-from dumpagent.kernel.files import replace_file
 from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.memory_watch.cgroups import hierarchy
 from dumpagent.memory_watch.daemon import watch
-from dumpagent.memory_watch.pods import Ask, list_pods
+from dumpagent.memory_watch.pods import list_pods
 from dumpagent.memory_watch.watcher import MemoryWatcher
-from dumpagent.observe.barrier import Barrier, repeat
+from dumpagent.notify.api_server import ApiServer, Ask, address_of
+from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events.daemon import AgentStarted, AgentStopped
 from dumpagent.observe.log import log_to
 from dumpagent.probes.heartbeat import Heartbeat, Pulse
@@ -88,18 +87,17 @@ def command(
     shutdown = Shutdown()
     barrier = Barrier(audience)
     with shutdown:
-        if metrics.metrics_port:
-            _serve_metrics(metrics, pulse, audience, shutdown, barrier)
-        if notifying.notify_url:
-            _notify(
-                notifying,
-                audience,
-                shutdown,
-                root=root,
-                outbox=f"{runtime.runtime_dir}/outbox",
-                place=place,
-                barrier=barrier,
-            )
+        _listen(
+            metrics,
+            notifying,
+            root=root,
+            outbox=f"{runtime.runtime_dir}/outbox",
+            place=place,
+            pulse=pulse,
+            audience=audience,
+            shutdown=shutdown,
+            barrier=barrier,
+        )
         if ask:
             _tell_pods(ask, place, audience, shutdown, barrier)
         pulse.begin()
@@ -132,61 +130,39 @@ def _list_tight(node: str, root: str) -> int:
 
 
 def _api_server() -> Ask:
-    from dumpagent.notify.api_server import ApiServer, address_of
-
     return ApiServer(address_of(os.environ)).ask
 
 
-def _serve_metrics(
-    metrics: Metrics, pulse: Pulse, audience: Audience, shutdown: Shutdown, barrier: Barrier
-) -> None:
-    from dumpagent.observe.metrics.memory import MemoryWatchMetrics
-
-    counted = MemoryWatchMetrics()
-    counted.add_process()
-    audience.join(counted)
-    server = open_status(
-        metrics,
-        metrics=counted.text,
-        why_not_live=pulse.why_not_live,
-        why_not_ready=pulse.why_not_ready,
-        tell=audience,
-    )
-    stopped = shutdown.stop.is_set
-    repeat("status", lambda: server.serve(stopped), stopped=stopped, barrier=barrier)
-
-
-def _notify(
+def _listen(
+    metrics: Metrics,
     notifying: Notifying,
-    audience: Audience,
-    shutdown: Shutdown,
     *,
     root: str,
     outbox: str,
     place: Place,
+    pulse: Pulse,
+    audience: Audience,
+    shutdown: Shutdown,
     barrier: Barrier,
 ) -> None:
-    from dumpagent.notify.commands import StoreAddress
-    from dumpagent.notify.formats import content_type_of
-    from dumpagent.notify.message import Sender
-    from dumpagent.notify.webhook import Notifier, webhook
+    if metrics.metrics_port:
+        from dumpagent.observe.metrics.memory import MemoryWatchMetrics
 
-    notifier = Notifier(
-        notifying,
-        outbox=outbox,
-        sender=Sender(place.node_name, place.cluster_name, root, StoreAddress("")),
-        tell=audience,
-        post=webhook(notifying.notify_url, content_type_of(notifying.notify_format)),
-        save=functools.partial(replace_file, mode=0o600),
-    )
-    audience.join(notifier)
-    owned = threading.Event()
-    owned.set()  # nobody else writes to this outbox: the pod is the only one of its node
-    notifier.start(shutdown.stop.is_set, owned=owned, barrier=barrier)
+        serve_metrics(
+            metrics, MemoryWatchMetrics(), pulse=pulse, audience=audience, shutdown=shutdown, barrier=barrier
+        )
+    if notifying.notify_url:
+        from dumpagent.notify.commands import StoreAddress
+        from dumpagent.notify.message import Sender
+
+        owned = threading.Event()
+        owned.set()  # nobody else writes to this outbox: the pod is the only one of its node
+        sender = Sender(place.node_name, place.cluster_name, root, StoreAddress(""))
+        notify(notifying, audience, shutdown, sender=sender, outbox=outbox, owned=owned, barrier=barrier)
 
 
 def _tell_pods(ask: Ask, place: Place, audience: Audience, shutdown: Shutdown, barrier: Barrier) -> None:
-    from dumpagent.memory_watch.pod_event import KillEvents
+    from dumpagent.memory_watch.kill_events import KillEvents
 
     events = KillEvents(ask, node=place.node_name, agent=place.pod_name, tell=audience)
     audience.join(events)

@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 from contextlib import AbstractContextManager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from dumpagent import __version__
-from dumpagent.cli.listeners import Audience, notify, serve_metrics, summarise, tell_pods
+from dumpagent.cli.listeners import Audience, notify, serve_metrics, summarise, tell_pods, upload_metrics
 from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.dumps.model import DumpFile
@@ -51,6 +51,9 @@ from dumpagent.upload.keeping.deletion import restore_hidden
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.multipart import Progress
+
+if TYPE_CHECKING:
+    from dumpagent.notify.message import Sender
 
 # A scan of a big volume with a fifth of a core, or one that waits for a network file system, is no dead daemon yet.
 _BEAT_BELIEVED_S = 120.0
@@ -180,21 +183,34 @@ def _start_listeners(
     shutdown: Shutdown,
 ) -> None:
     if metrics.metrics_port:
-        serve_metrics(metrics, loop, pulse, audience, shutdown)
+        serve_metrics(
+            metrics,
+            upload_metrics(loop),
+            pulse=pulse,
+            audience=audience,
+            shutdown=shutdown,
+            barrier=loop.barrier,
+        )
     if notifying.notify_url:
         notify(
             notifying,
             audience,
             shutdown,
-            root=plan.root,
+            sender=_sender(plan, s3),
             outbox=f"{ledger.directory}/outbox",
-            place=plan.place,
-            s3=s3,
             owned=ledger.is_owned,
             barrier=loop.barrier,
         )
     if notifying.pod_events:
         tell_pods(audience, shutdown, root=plan.root, place=plan.place, barrier=loop.barrier)
+
+
+def _sender(plan: UploadPlan, s3: S3) -> Sender:
+    from dumpagent.notify.commands import StoreAddress
+    from dumpagent.notify.message import Sender
+
+    address = StoreAddress(s3.bucket, s3.prefix, s3.endpoint_url)
+    return Sender(plan.place.node_name, plan.place.cluster_name, plan.root, address)
 
 
 def _started(plan: UploadPlan, s3: S3) -> AgentStarted:

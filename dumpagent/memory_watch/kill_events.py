@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import queue
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dumpagent.dumps.text import iso_time
 from dumpagent.errors import DumpagentError, Unreachable
-from dumpagent.memory_watch.pods import Ask
-from dumpagent.notify.api_server import AlreadyThere, NotThere
+from dumpagent.notify.api_server import AlreadyThere, Ask, NotThere
+from dumpagent.notify.pod_event import InvolvedPod, Reporter
 from dumpagent.observe.barrier import Barrier, repeat
 from dumpagent.observe.events import Event, Tell
 from dumpagent.observe.events.memory import ContainerKilled, KillEventFailed, KillEventRecovered
 from dumpagent.observe.incident import Incident
-from dumpagent.observe.log import printable
 
-_MESSAGE_BYTES = 1024  # Source: Kubernetes, pkg/apis/core/validation/events.go, NoteLengthLimit
-_AGENT_CHARACTERS = 128  # Source: the same, ReportingInstanceLengthLimit
 _ATTEMPTS, _RETRY_S = 5, 5.0
 
 
@@ -30,7 +25,7 @@ class KillEvents:
     def __init__(
         self, ask: Ask, *, node: str, agent: str, tell: Tell, now: Callable[[], float] = time.time
     ) -> None:
-        self._ask, self._node, self._agent, self._now = ask, node, agent, now
+        self._ask, self._reporter, self._now = ask, Reporter(node, agent), now
         self._incident = Incident(tell, KillEventFailed, KillEventRecovered)
         self._heard: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
 
@@ -75,37 +70,13 @@ class KillEvents:
         )
 
     def event(self, kill: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the Event. Source: Kubernetes API, core/v1 Event."""
+        """Give the Event of one kill."""
         now = self._now()
-        stamp = iso_time(now)
-        name = hashlib.sha256(f"{kill['uid']} {kill.get('container_id')} {now}".encode()).hexdigest()[:16]
+        pod = InvolvedPod(kill["namespace"], str(kill["pod"]), kill["uid"], kill.get("container") or "")
         text = (
             f"Killed for its memory without a heap dump ({kill['cause']}): {kill['reason']}. {kill['hint']}"
         )
-        involved = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "namespace": kill["namespace"],
-            "name": kill["pod"],
-            "uid": kill["uid"],
-        }
-        if kill.get("container"):
-            involved["fieldPath"] = f"spec.containers{{{kill['container']}}}"
-        return {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {
-                "name": f"{str(kill['pod'])[:200].rstrip('.-')}.{name}",
-                "namespace": kill["namespace"],
-            },
-            "involvedObject": involved,
-            "reason": "KilledWithoutHeapDump",
-            "message": str(printable(text)).encode()[:_MESSAGE_BYTES].decode(errors="ignore"),
-            "type": "Warning",
-            "source": {"component": "dumpagent", "host": self._node},
-            "reportingComponent": "dumpagent",
-            "reportingInstance": self._agent[:_AGENT_CHARACTERS],
-            "firstTimestamp": stamp,
-            "lastTimestamp": stamp,
-            "count": 1,
-        }
+        about = f"{kill['uid']} {kill.get('container_id')} {now}"
+        return self._reporter.event(
+            pod, about=about, reason="KilledWithoutHeapDump", message=text, kind="Warning", now=now
+        )
