@@ -33,6 +33,7 @@ from tests.harness.stores.server import StoreServer
 
 BUCKET = "heap-dumps"
 _AGENT_TIMEOUT_S = 60
+_POD = "shop_checkout-7d4f9c8b6-x2k9q"  # the pod's own directory, which `dumpagent wait` makes on a cluster
 
 
 class DemoFailed(Exception):
@@ -109,11 +110,9 @@ class Demo:
 
     def _run_out_of_memory(self, jdk: Jdk) -> bytes:
         """Let the application die, and give its heap dump. Raises DemoFailed."""
-        dump = self._dump_root / "shop" / "checkout" / "java_pid1.hprof"  # in a container a JVM is process 1
+        dump = self._dump_root / _POD / "java_pid1.hprof"  # in a container a JVM is process 1
         dump.parent.mkdir(parents=True, exist_ok=True)
-        self._say(
-            "$ java -XX:+HeapDumpOnOutOfMemoryError -XX:HeapDumpPath=.../dump/shop/checkout/... -Xmx32m"
-        )
+        self._say(f"$ java -XX:+HeapDumpOnOutOfMemoryError -XX:HeapDumpPath=.../dump/{_POD} -Xmx32m")
         ended = jdk.run_oom(dump, xmx_mib=32)
         self._quote(ended.stdout)
         if not dump.exists():
@@ -209,7 +208,7 @@ class Demo:
 
     def _run_out_of_memory_again(self, jdk: Jdk, first: bytes) -> None:
         self._begin("The application dies again, and its dump has the same name")
-        for old in (self._dump_root / "shop" / "checkout").iterdir():
+        for old in (self._dump_root / _POD).iterdir():
             old.unlink()  # a JVM never overwrites a dump: it would give this one up
         second = self._run_out_of_memory(jdk)
         self._run_agent()

@@ -110,7 +110,8 @@ class Verdict:
 
     `reason` is one clause for a person. `due` says that it may be claimed and uploaded now; if it is not due,
     `recheck_s` is when a new look can tell more (seconds from now; None: at the next event or scan). `claimable`: it is
-    not due, but nobody writes it and its name may be freed.
+    not due, but nobody writes it and its name may be freed. `held_open_s`: for how long a process has had it open for
+    writing without writing.
     """
 
     state: State
@@ -119,6 +120,7 @@ class Verdict:
     recheck_s: float | None = None
     facts: DumpFacts | None = None
     claimable: bool = False
+    held_open_s: float = 0.0
 
 
 def dump_time_ms(dump: DumpFile, facts: DumpFacts | None) -> int:

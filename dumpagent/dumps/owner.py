@@ -1,6 +1,7 @@
 """Which application wrote a dump, as far as the dump's path tells; what it does not tell is None, never a guess.
 
-The layouts: `<namespace>_<pod>/...`, `<namespace>_<pod>.hprof`, `<namespace>/<workload>/...`, or `OWNER_PATTERN`.
+The layouts: `<namespace>_<pod>/...`, `<namespace>_<pod>.hprof`, `<namespace>/<workload>/...`, or `OWNER_PATTERN`. A file
+`<namespace>_<pod>` is what a JVM writes when the pod's own directory is missing.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dumpagent.dumps.names import parse
+from dumpagent.dumps.names import is_dump_name, parse, parts_of
 
 # Source: Kubernetes, "Object Names and IDs": a namespace is an RFC 1123 label, a pod's name a subdomain. Neither can
 # have an underscore, or the capital letters of the time that a claimed dump carries.
@@ -51,8 +52,8 @@ def owner_of(relpath: str, pattern: re.Pattern[str] | None = None) -> Owner:
     for folder in folders[:1]:
         if found := _WRITER.fullmatch(folder):
             return _of_pod(found["namespace"], found["pod"])
-    dump = parse(name)
-    stem = dump.bare_stem if dump else ""
+    dump = parts_of(name)
+    stem = dump.bare_stem if is_dump_name(name) or not dump.suffix else ""
     if not _JVMS_OWN.fullmatch(stem) and (found := _WRITER.fullmatch(stem)):
         return _of_pod(found["namespace"], found["pod"])
     if (
@@ -64,6 +65,18 @@ def owner_of(relpath: str, pattern: re.Pattern[str] | None = None) -> Owner:
             return _of_pod(folders[0], folders[1])  # a subPathExpr of namespace and pod
         return Owner(folders[0], None, folders[1])
     return Owner()
+
+
+def local_name(path: str) -> str:
+    """Give the name of a file for the dump at `path`, so that the dumps of two pods fit in one directory.
+
+    In its pod's own directory every JVM has the same name for its dump: the directory's name takes its place.
+    """
+    *folders, name = path.split("/")
+    found = parse(name)
+    if found and len(folders) == 1 and _WRITER.fullmatch(folders[0]) and _JVMS_OWN.match(found.stem):
+        return folders[0] + _JVMS_OWN.sub("", name, count=1)
+    return name
 
 
 def workload_of(pod: str) -> str | None:

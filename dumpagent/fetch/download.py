@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from dumpagent.dumps.owner import local_name
 from dumpagent.dumps.text import printable
 from dumpagent.errors import DumpagentError
 from dumpagent.fetch.stored import Checksum, StoredDump
@@ -77,7 +78,7 @@ class Fetch:
 
 def target_of(dump: StoredDump, output: str | None, *, gunzip: bool) -> str:
     """Give the path of the file to make: `output`, or a file in it if it is a directory. Raises TargetTaken."""
-    name = dump.name
+    name = local_name(dump.path)
     if gunzip and ".gz" in name:
         head, _, tail = name.rpartition(".gz")
         name = head + tail

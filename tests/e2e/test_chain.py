@@ -39,12 +39,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 def _assert_whole(found: list[Stored], pod: str, *, namespace: str = NAMESPACE) -> None:
     """The dump is in the store once, under its own name, and says where it came from."""
     (stored,) = found
-    assert stored.key == f"{PREFIX}{namespace}_{pod}.hprof"
+    assert stored.key == f"{PREFIX}{namespace}_{pod}/java_pid1.hprof"
     assert stored.metadata["verdict"] == "complete"
     assert stored.metadata["cause"] == "oom"
     assert (stored.metadata["namespace"], stored.metadata["pod"]) == (namespace, pod)
     assert (stored.metadata["agent-namespace"], stored.metadata["agent-pod"]) == (AGENT, UPLOADER)
-    assert stored.metadata["original-path"] == f"{namespace}_{pod}.hprof"
+    assert stored.metadata["original-path"] == f"{namespace}_{pod}/java_pid1.hprof"
     assert stored.size_bytes == int(stored.metadata["original-size"])
 
 
@@ -177,6 +177,7 @@ def test_a_dump_written_while_the_volume_is_away_is_not_lost(chain: Chain) -> No
     found = chain.wait_stored(app, count + 1)
     assert len(found) == count + 1
     assert {stored.metadata["verdict"] for stored in found} == {"complete"}
+    assert {(stored.metadata["namespace"], stored.metadata["pod"]) for stored in found} == {(NAMESPACE, app)}
 
 
 def test_an_application_waits_for_the_volume_and_starts_with_it(chain: Chain) -> None:
@@ -205,7 +206,7 @@ def test_an_application_waits_for_the_volume_and_starts_with_it(chain: Chain) ->
 def test_a_dump_survives_the_deletion_of_the_manager(chain: Chain) -> None:
     """The manager's pod goes while a JVM is in the middle of its dump: the dump is whole and in S3."""
     cluster, app = chain.cluster, _fresh_app(chain)
-    path = f"/mnt/dump/{NAMESPACE}_{app}.hprof"
+    path = f"/mnt/dump/{NAMESPACE}_{app}/java_pid1.hprof"
     java = chain.pids("memory-leak-app.jar")
     catch = f"until [ -s {path} ]; do :; done; kill -STOP {java}; stat -c %s {path}"
     cut: list[str] = []

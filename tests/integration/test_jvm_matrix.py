@@ -15,6 +15,7 @@ import pytest
 
 from dumpagent.cli.commands.inspect import as_dict, inspect
 from dumpagent.dumps.model import Cause, DumpFile, State, Verdict
+from dumpagent.dumps.owner import Owner, owner_of
 from dumpagent.kernel.lease import WriterState
 from dumpagent.upload.oom_thread import find_thread
 from dumpagent.upload.volume.files import segment_files_of
@@ -170,6 +171,20 @@ def test_a_gzip_dump_of_an_out_of_memory_error(jdk: Jdk, tmp_path: Path) -> None
     assert dump.relpath.endswith(".hprof.gz")
     assert verdict.facts is not None
     assert verdict.facts.cause is Cause.OOM
+
+
+def test_a_directory_that_is_missing_becomes_a_file_of_its_name(jdk: Jdk, tmp_path: Path) -> None:
+    """As on the node's own disk while the volume is away: the dump is written, under a name that tells its pod."""
+    volume, node = tmp_path / "volume", tmp_path / "node"
+    for folder in (volume / "shop_cart-0", node):
+        folder.mkdir(parents=True)
+    for root in (volume, node):
+        jdk.run_oom(root / "shop_cart-0", xmx_mib=16)
+    (there,) = (dump.relpath for dump in scan(str(volume)).dumps)
+    (away,) = (dump.relpath for dump in scan(str(node)).dumps)
+    assert there.startswith("shop_cart-0/java_pid")
+    assert away == "shop_cart-0"
+    assert owner_of(there) == owner_of(away) == Owner("shop", "cart-0", "cart")
 
 
 def test_later_dumps_of_one_jvm_are_numbered(jdk: Jdk, tmp_path: Path) -> None:

@@ -228,16 +228,18 @@ def test_openshift_shows_the_application_as_java_and_reaches_it_by_tls_alone() -
 
 
 def test_the_demo_application_dumps_into_the_volume_under_its_own_user() -> None:
-    """The JVM's flags name a file below the mount of the parent directory."""
+    """The JVM's flags name the pod's own directory, which its init container makes under the same user."""
     (app,) = (c for c in manifests.containers() if str(c) == "memory-leak-app/memory-leak-app")
     flags = str(app.env()["JAVA_TOOL_OPTIONS"]).split()
     assert "-XX:+HeapDumpOnOutOfMemoryError" in flags
-    assert any(flag.startswith("-XX:HeapDumpPath=/mnt/dump/") for flag in flags)
+    assert "-XX:HeapDumpPath=/mnt/dump/$(POD_NAMESPACE)_$(POD_NAME)" in flags
     assert "runAsUser" not in app.security, "OpenShift gives it one of its namespace's range"
     assert app.security["runAsNonRoot"] is True
-    assert {"name": "host-mnt", "mountPath": "/mnt", "mountPropagation": "HostToContainer"} in app.spec[
-        "volumeMounts"
-    ]
+    (wait,) = (c for c in manifests.containers() if str(c) == "memory-leak-app/wait-for-volume-manager")
+    assert {"POD_NAME", "POD_NAMESPACE"} < wait.env().keys()
+    assert "runAsUser" not in wait.spec["securityContext"], "the directory would be another user's"
+    for container in (app, wait):
+        assert {"name": "host-mnt", "mountPath": "/mnt", "mountPropagation": "HostToContainer"} in container.spec["volumeMounts"]  # fmt: skip
 
 
 def test_the_documented_workload_identity_is_a_valid_pod() -> None:

@@ -194,12 +194,15 @@ def test_an_application_opts_in_by_a_component(tmp_path: Path, component: str) -
     )
     assert {"name": "A", "value": "b"} in app["env"]
     if component == "application":
-        assert pod["initContainers"][0]["args"][0] == "wait"
-        assert {"name": "host-mnt", "mountPath": "/mnt", "mountPropagation": "HostToContainer"} in app[
-            "volumeMounts"
-        ]
+        (wait,) = pod["initContainers"]
+        assert wait["args"][0] == "wait"
+        assert {"POD_NAME", "POD_NAMESPACE"} < {entry["name"] for entry in wait["env"]}
+        assert "runAsUser" not in str(pod), "the directory must belong to the application's user"
+        for container in (wait, app):
+            assert {"name": "host-mnt", "mountPath": "/mnt", "mountPropagation": "HostToContainer"} in container["volumeMounts"]  # fmt: skip
     else:
         assert "hostPath" not in str(pod)
+        assert {"name": "heap-dumps", "mountPath": "/mnt/dump", "subPathExpr": "$(POD_NAMESPACE)_$(POD_NAME)"} in app["volumeMounts"]  # fmt: skip
         assert "'add'" not in str(pod)
 
 

@@ -49,6 +49,21 @@ class OwnerUncrowded(Recovery, level="info"):
     uid: int
 
 
+class FileHeldOpen(Failure, level="warning"):
+    """A process of the user `uid` has held this file open for ten minutes and writes nothing: it blocks a dump's name."""
+
+    path: str
+    uid: int
+    size_bytes: int
+
+
+class FileReleased(Recovery, level="info"):
+    """That file is written again, or no process has it open any more."""
+
+    path: str
+    uid: int
+
+
 class FileLeftAlone(Event, level="warning"):
     """A memory image lies below DUMP_ROOT that is not taken for a heap dump; told once."""
 

@@ -35,6 +35,7 @@ from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten
 from dumpagent.upload.volume.files import found_again, recognised, segment_files_of
+from dumpagent.upload.volume.held_open import HeldOpen
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.left_alone import LeftAlone
 from dumpagent.upload.volume.presence import VolumeAt, is_away, volume_at
@@ -101,6 +102,7 @@ class Finder:
         self._away = False
         self._crowd_incident = Incident(tell, OwnerCrowded, OwnerUncrowded, monotonic=monotonic)
         self._recogniser, self._left_alone, self._beside = recogniser, LeftAlone(tell), beside
+        self._held_open = HeldOpen(tell)
         self.unreadable: dict[str, str] = {}
         self.watch: Watch | None = None
         self._scanner: Scanner | None = None
@@ -241,6 +243,7 @@ class Finder:
             return  # what was not found may be there; or something was mounted or unmounted meanwhile
         for dump in self._backlog.finish_scan(self._volume):
             self._judge.forget(dump)
+            self._held_open.forget(dump)
             self._dump_incident.forget(dump.identity.inode)
             self._barrier.forget("judge", dump.path)
             self._tell(DumpGone(path=dump.path, size_bytes=dump.size_bytes))
@@ -322,6 +325,7 @@ class Finder:
         try:
             verdict = self._judge.judge(dump)
             entry.verdict = verdict
+            self._held_open.note(dump, verdict)
             if not verdict.due:
                 if verdict.claimable:
                     self._backlog.refresh(entry, self._claimed(dump, verdict))

@@ -126,11 +126,7 @@ class CompletenessJudge:
         key = (now.dump.device, now.dump.identity.inode)
         seen = self._seen.setdefault(key, _Seen((), self._monotonic()))
         if now.writer is WriterState.WRITER:
-            self._notice(seen, (now.identity,))
-            least_s, most_s = _WRITER_RECHECK_S
-            recheck_s = min(max(least_s, (self._monotonic() - seen.still_since) / 4), most_s)
-            reason = "a process has it open for writing"
-            return Verdict(State.WRITING, reason, due=False, recheck_s=recheck_s, facts=seen.facts)
+            return self._writing(now, seen)
         if now.writer is WriterState.NO_WRITER:
             return self._judge_closed(now, seen)
         segment_files = segment_files_of(now.dump)
@@ -147,6 +143,20 @@ class CompletenessJudge:
             return Verdict(State.COMPLETE, walked.reason, due=True, facts=seen.facts)
         reason = f"{walked.reason}{_beside(segment_files)}; {doubt}"
         return self._wait(seen.state(walked.shape, State.UNKNOWN), reason, still_s, seen)
+
+    def _writing(self, now: _Now, seen: _Seen) -> Verdict:
+        # JDK 22 and later leave the dump as it is while they write the parts beside it.
+        self._notice(seen, (now.identity, *(part.identity for part in segment_files_of(now.dump))))
+        still_s = self._monotonic() - seen.still_since
+        least_s, most_s = _WRITER_RECHECK_S
+        return Verdict(
+            State.WRITING,
+            "a process has it open for writing",
+            due=False,
+            recheck_s=min(max(least_s, still_s / 4), most_s),
+            facts=seen.facts,
+            held_open_s=still_s,
+        )
 
     def _judge_closed(self, now: _Now, seen: _Seen) -> Verdict:
         """Judge a file that nobody has open for writing: its records alone say whether it is whole."""

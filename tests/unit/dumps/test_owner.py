@@ -24,6 +24,13 @@ from dumpagent.dumps.owner import Owner, owner_of, workload_of
         ("shop_db-0/bank_vault-0.hprof", Owner("shop", "db-0", "db")),
         ("shop/checkout/java_pid1.hprof", Owner("shop", None, "checkout")),
         ("shop/cart-7d4f9c8b6-x2k9q/java_pid1.hprof", Owner("shop", "cart-7d4f9c8b6-x2k9q", "cart")),
+        # A JVM writes a file of the directory's name where the directory is missing.
+        ("shop_db-0", Owner("shop", "db-0", "db")),
+        ("shop_db-0.20261128T120301Z", Owner("shop", "db-0", "db")),
+        ("shop_db-0.rescued-20260101T120000Z", Owner("shop", "db-0", "db")),
+        ("shop_db-0.rescued-20260101T120000Z.20260101T120000Z", Owner("shop", "db-0", "db")),
+        ("shop_db-0.dump", Owner()),
+        ("java_pid1", Owner()),
         ("java_pid1.hprof", Owner()),
         ("heap", Owner()),
         ("Shop/Cart/java_pid1.hprof", Owner()),

@@ -239,6 +239,10 @@ def test_gunzip_of_what_is_not_compressed_keeps_it(bucket: Bucket, getter: Gette
         ("shop/java_pid1.hprof.gz", None, True, "java_pid1.hprof"),
         ("shop/java_pid1.hprof.gz.2", None, True, "java_pid1.hprof.2"),
         ("shop/java_pid1.hprof.gz", None, False, "java_pid1.hprof.gz"),
+        # Two pods of one Deployment: each file says whose it is, and the second does not find the first in its way.
+        ("shop_cart-7d4f9c8b6-x2k9q/java_pid1.hprof", None, False, "shop_cart-7d4f9c8b6-x2k9q.hprof"),
+        ("shop_cart-0/java_pid1.20261128T120301Z.hprof.gz", None, True, "shop_cart-0.20261128T120301Z.hprof"),
+        ("shop_cart-0/heap.hprof", None, False, "heap.hprof"),
     ],
 )
 def test_the_file_is_named_as_the_jvm_named_it(

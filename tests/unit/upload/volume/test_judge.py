@@ -63,6 +63,18 @@ def test_a_gzip_dump_is_judged_whatever_its_name(bench: Bench) -> None:
     assert bench.judge.judge(bench.dump).state is State.COMPLETE
 
 
+def test_a_file_that_is_held_open_and_never_written_says_for_how_long(bench: Bench) -> None:
+    """Its name is taken from every JVM that would dump there. A part that grows beside it is a dump in the making."""
+    bench.write(b"")
+    with bench.path.open("ab"):
+        bench.judge.judge(bench.dump)
+        bench.clock += 700.0
+        assert bench.judge.judge(bench.dump).held_open_s == 700.0
+        bench.path.with_name("java_pid1.hprof.p0").write_bytes(b"more of the heap")
+        assert bench.judge.judge(bench.dump).held_open_s == 0.0
+    assert bench.judge.judge(bench.dump).held_open_s == 0.0
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"JAVA", MAKE.head(), MAKE.dump()[:-9], MAKE.dump(), members(MAKE.dump()), b"PK"]
 )
