@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from dumpagent.bandwidth import ACCEPTED, parse_bandwidth
 from dumpagent.errors import BadSettings
 
 PLACEHOLDER = "REPLACE_ME"  # what the manifests hold where only the user knows the value
@@ -35,6 +36,7 @@ class Kind(enum.Enum):
     SWITCH = "BOOLEAN"
     CHOICE = "CHOICE"
     URL = "URL"
+    BANDWIDTH = "RATE"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Setting:
             return "true or false"
         if self.kind is Kind.URL:
             return "http://host[:port] or https://host[:port]"
+        if self.kind is Kind.BANDWIDTH:
+            return ACCEPTED
         if self.kind is Kind.DIRECTORY:
             return "an absolute path" + (" or nothing" if self.may_be_empty else "")
         if self.kind is Kind.TEXT:
@@ -99,6 +103,8 @@ class Setting:
             return float(found[1]) * _SECONDS[found[2]]
         if self.kind is Kind.SWITCH:
             return _SWITCH[text.lower()] if text.lower() in _SWITCH else _refuse(text)
+        if self.kind is Kind.BANDWIDTH:
+            return parse_bandwidth(text)
         if self.kind is Kind.COUNT:
             return int(text)
         if self.kind is Kind.DAYS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from dumpagent import bandwidth
 from dumpagent.setting import Kind, setting
 
 
@@ -194,6 +195,17 @@ class Compressing:
         "none", "COMPRESSION", Kind.CHOICE,
         "gzip: a plain dump becomes a .hprof.gz that Eclipse MAT opens directly; less to send and to store for more CPU",
         choices=("none", "gzip"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sending:
+    """How much of the line to the store dumps may take."""
+
+    bandwidth_limit: bandwidth.BandwidthLimit = setting(
+        bandwidth.BandwidthLimit(), "BANDWIDTH_LIMIT", Kind.BANDWIDTH,
+        "what this agent may send to the store, as 10MiB/s, also by hours: `2MiB/s 08:00-18:00, 10MiB/s 18:00-22:00, none`; the first "
+        "that holds at the time counts; hours are UTC, or of the zone in TZ",
     )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ def examine(environ: Mapping[str, str]) -> list[BadSettings]:
         *_role(environ),
         *_profile(environ),
         *_trust(environ),
+        *_time_zone(environ),
     ]
 
 
@@ -150,3 +151,19 @@ def _trust(environ: Mapping[str, str]) -> Iterator[BadSettings]:
                 yield BadSettings(f"AWS_CA_BUNDLE is {path!r}, which holds no certificate (PEM)", hint=hint)
     except OSError as error:
         yield BadSettings(f"AWS_CA_BUNDLE is {path!r}: {error.strerror}", hint=hint)
+
+
+def _time_zone(environ: Mapping[str, str]) -> Iterator[BadSettings]:
+    """The C library takes a zone that it does not find for UTC, without a word.
+
+    Source: tzset(3); the name of a zone, not a rule such as CET-1CEST,M3.5.0,M10.5.0/3.
+    """
+    zone, limit = environ.get("TZ", "").removeprefix(":"), environ.get("BANDWIDTH_LIMIT", "")
+    if ":" not in limit or not re.fullmatch(r"[A-Za-z_]+(/[A-Za-z0-9_+-]+)*", zone) or zone in ("UTC", "GMT"):
+        return
+    folder = environ.get("TZDIR", "/usr/share/zoneinfo")
+    if not os.path.exists(f"{folder}/{zone}"):
+        yield BadSettings(
+            f"TZ is {zone!r}, which {folder} does not have: the hours of BANDWIDTH_LIMIT would be UTC",
+            hint="correct TZ, or write its rule, as TZ=CET-1CEST,M3.5.0,M10.5.0/3",
+        )

@@ -16,16 +16,23 @@ from dumpagent.observe.events.store import (
 from dumpagent.secrets import hide
 from dumpagent.setting import refuse_placeholder
 from dumpagent.settings import S3
+from dumpagent.store.pace import Pace
 from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store.s3.store import S3Store
 
 
 def open_store(
-    settings: S3, *, tell: Tell, stop: threading.Event, remembered_in: str | None = None
+    settings: S3,
+    *,
+    tell: Tell,
+    stop: threading.Event,
+    remembered_in: str | None = None,
+    pace: Pace | None = None,
 ) -> S3Store:
     """Give the store of these settings; no request is made yet.
 
-    `remembered_in` is the file that keeps the store's ways between runs; it may vanish at any time.
+    `remembered_in` is the file that keeps the store's ways between runs; it may vanish at any time. `pace` limits what is
+    sent, to all stores that share it.
     Raises BadSettings for credentials that nobody has filled in yet.
     """
     for name, value in os.environ.items():
@@ -41,7 +48,7 @@ def open_store(
             except OSError:
                 pass  # found out again at the next start
 
-    return S3Store(settings, stop=stop, profile=_remembered(remembered_in, which), learnt=learnt)
+    return S3Store(settings, stop=stop, profile=_remembered(remembered_in, which), learnt=learnt, pace=pace)
 
 
 def open_store_to_read(settings: S3) -> S3Store:

@@ -109,12 +109,14 @@ class OpenUpload:
 class Limits:
     """What one upload may look like. Source: S3 User Guide, "Amazon S3 multipart upload limits".
 
-    `block_bytes`: of a body, handed over at once with the least CPU.
+    `block_bytes`: of a body, handed over at once with the least CPU. `part_large_bytes`: parts grow above what they
+    must be only up to this.
     """
 
     parts: int = 10_000
     part_min_bytes: int = 5 << 20
     part_max_bytes: int = 5 << 30
+    part_large_bytes: int = 5 << 30
     object_max_bytes: int = 5 << 40
     block_bytes: int = BLOCK_BYTES
 

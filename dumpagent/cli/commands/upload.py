@@ -38,11 +38,13 @@ from dumpagent.settings import (
     Place,
     Remembering,
     Runtime,
+    Sending,
     StoreChecking,
     Summarising,
     Volume,
     Watching,
 )
+from dumpagent.store.pace import Pace
 from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.terminal import progress
 from dumpagent.upload.build import UploadPlan, build_ledger, build_loop, owned_state_dir
@@ -66,6 +68,7 @@ _BEAT_BELIEVED_S = 120.0
     S3,
     StoreChecking,
     Compressing,
+    Sending,
     Remembering,
     Keeping,
     BesideDumps,
@@ -88,6 +91,7 @@ def command(
     s3: S3,
     store_checking: StoreChecking,
     compressing: Compressing,
+    sending: Sending,
     remembering: Remembering,
     keeping: Keeping,
     beside: BesideDumps,
@@ -118,9 +122,9 @@ def command(
     shutdown = Shutdown()
     if not dry_run:
         state_dir = owned_state_dir(state_dir, audience)
-    store = open_store(
-        s3, tell=audience, stop=shutdown.stop, remembered_in=None if dry_run else f"{state_dir}/store.json"
-    )
+    remembered_in = None if dry_run else f"{state_dir}/store.json"
+    pace = Pace(sending.bandwidth_limit)
+    store = open_store(s3, tell=audience, stop=shutdown.stop, remembered_in=remembered_in, pace=pace)
     ledger = build_ledger(state_dir, store=store, read_only=dry_run, tell=audience)
     plan = UploadPlan(
         root=root,

@@ -13,6 +13,7 @@ from typing import Any
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.settings import S3
 from dumpagent.store.attempts import Attempts
+from dumpagent.store.pace import Pace
 from dumpagent.store.protocol import (
     BLOCK_BYTES,
     TLS_BLOCK_BYTES,
@@ -39,7 +40,7 @@ _NOT_ALLOWED = ("403", "AccessDenied", "Forbidden")
 class S3Reader:
     """One bucket of an S3-compatible store as it is asked; see `Store` for what the calls do.
 
-    `stop` ends waits between attempts. `profile` is what an earlier run learnt; `learnt` is told every change of it.
+    `stop` ends waits between attempts. `pace` says how fast bodies may be sent. `profile` is what an earlier run learnt; `learnt` is told every change of it.
     `reads_only` is for somebody who fetches dumps: hints ask for no more rights than that takes.
     """
 
@@ -51,11 +52,13 @@ class S3Reader:
         profile: Profile | None = None,
         learnt: Callable[[Profile, Profile], None] = lambda _before, _now: None,
         attempts: int = 4,
+        pace: Pace | None = None,
         reads_only: bool = False,
     ) -> None:
         self.profile = profile or Profile()
         self._settings, self._learnt = settings, learnt
         self._stop = stop or threading.Event()
+        self._pace = pace
         self._attempts = Attempts(attempts, self._stop)
         self._client = SdkClient(settings, reads_only=reads_only)
         self._lock = threading.Lock()  # of the profile; never held during a request
@@ -74,6 +77,7 @@ class S3Reader:
             usual,
             block_bytes=BLOCK_BYTES if plain else TLS_BLOCK_BYTES,
             part_max_bytes=max(most_bytes, usual.part_min_bytes),
+            part_large_bytes=(self._pace and self._pace.part_bytes) or usual.part_large_bytes,
         )
 
     def warm_up(self) -> None:
@@ -236,9 +240,9 @@ class S3Reader:
             if body is None:
                 return self._client.request(doing, operation, **parameters)
             fresh = body.anew()
-            return self._client.request(
-                doing, operation, Body=fresh.data, **digest_of(fresh, digest), **parameters
-            )
+            digests = digest_of(fresh, digest)  # reads the bytes, at any pace
+            data = self._pace.paced(fresh.data) if self._pace else fresh.data
+            return self._client.request(doing, operation, Body=data, **digests, **parameters)
 
         try:
             return self._attempts.until_answered(send)

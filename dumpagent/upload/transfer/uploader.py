@@ -132,7 +132,10 @@ class Uploader:
             metadata.Contents(size_bytes, fingerprint.crc32, job.dump.uid),
             part_bytes=part_bytes,
             large_part_bytes=plan.large_part_size(
-                size_bytes, part_bytes, least_bytes=least_bytes, most_bytes=limits.part_max_bytes
+                size_bytes,
+                part_bytes,
+                least_bytes=least_bytes,
+                most_bytes=min(limits.part_max_bytes, limits.part_large_bytes),
             ),
             packed_part_bytes=plan.packed_part_size(
                 size_bytes, limits=limits, least_bytes=packed_least_bytes

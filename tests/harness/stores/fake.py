@@ -114,6 +114,7 @@ class FakeStore:
     requests: list[str] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
     began: int = 0
+    longest_pause_s: float = 0  # between two reads of one body
 
     @property
     def server(self) -> StoreServer:
@@ -185,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         url = urlsplit(self.path)
         self.query = parse_qs(url.query, keep_blank_values=True)
-        self.data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.data = self.read_body(int(self.headers.get("Content-Length") or 0))
         host = self.headers.get("Host", "").split(":")[0]
         path = unquote(url.path)[1:]
         self.in_host = host.startswith(f"{BUCKET}.")
@@ -202,6 +203,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(refused.status, text)
         except ConnectionAbortedError:
             self.close_connection = True
+
+    def read_body(self, left: int) -> bytes:
+        """Give the body, and note the longest pause in which nothing of it came."""
+        data, last = bytearray(), time.monotonic()
+        while left and (got := self.rfile.read1(left)):
+            data += got
+            left -= len(got)
+            now = time.monotonic()
+            self.store.longest_pause_s, last = max(self.store.longest_pause_s, now - last), now
+        return bytes(data)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815 - the names that http.server asks for
 
