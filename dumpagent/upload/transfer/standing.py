@@ -98,22 +98,25 @@ def _compare(store: Store, found: StoredObject, job: PreparedJob, *, packed: boo
     is_ours = _ends_alike(store, found, job, packed=packed)
     if is_ours:
         known = _known(store, found.key, job, prefix)
-        is_ours = _is_same(store, found, job, packed=packed) if known is None else known == job.contents
+        is_ours = _is_same(store, found, job, packed=packed) if known is None else known
     return Found(Standing.WHOLE, found.size_bytes, described=False) if is_ours else Found(Standing.FOREIGN)
 
 
-def _known(store: Store, key: str, job: PreparedJob, prefix: str) -> metadata.Contents | None:
-    """Give what the agent has kept of the object under `key`; None if nothing, or the store does not say."""
+def _known(store: Store, key: str, job: PreparedJob, prefix: str) -> bool | None:
+    """Say whether the object under `key` is this dump by what the agent has kept of it; None if that does not tell.
+
+    An index entry names no owner and counts as the same, as an object of version 0.1.0 does.
+    """
     try:
         kept = reserved_for(store, key, prefix=prefix)
         if kept is not None:
-            return job.contents if metadata.holds(kept, job.contents) else metadata.Contents(-1, 0)
+            return metadata.holds(kept, job.contents)
         entry = entry_of_time(store, key, job.job.dump_time_ms / 1000, prefix=prefix)
     except (Refused, ValueError, OverflowError, OSError):  # a dump time that no calendar has
         return None
     if entry is None or entry.original_bytes is None or entry.crc32 is None:
         return None
-    return metadata.Contents(entry.original_bytes, entry.crc32)
+    return (entry.original_bytes, entry.crc32) == (job.contents.size_bytes, job.contents.crc32)
 
 
 def _ends_alike(store: Store, found: StoredObject, job: PreparedJob, *, packed: bool = True) -> bool:
