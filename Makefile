@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: soak-applications arm64 release soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: check format test-stores soak-applications arm64 release soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -35,6 +35,9 @@ setup-%:  # the Debian packages of this purpose: test, cluster
 
 test: setup-test $(STAMP)  ## every test, with real JVMs, real mounts and real S3 servers; as root it installs what it needs (INSTALL=no: it does not)
 	$(BIN)/python -m pytest -m 'not e2e and not attack' -n 3 --dist loadgroup
+
+test-stores: setup-test $(STAMP)  ## those of them that run the acceptance suite over every store
+	$(BIN)/python -m pytest tests/stores -n 3 --dist loadgroup
 
 test-fast: $(STAMP)  ## the tests that take milliseconds
 	$(BIN)/python -m pytest -m 'not slow and not e2e' -n 2 --dist loadgroup
@@ -81,6 +84,13 @@ lint: $(STAMP)  ## ruff, mypy, import contracts, the layout's limits
 	$(BIN)/python tools/reference.py --check
 	$(BIN)/python -m tools.dashboard --check
 	$(BIN)/python -m tools.manifests --check
+
+check: lint test-fast  ## what to run before each commit
+
+format: $(STAMP)  ## format the code, and write the reference pages and the manifests from their sources
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+	$(MAKE) --no-print-directory docs manifests
 
 docs: $(STAMP)  ## write the reference pages in docs/ from the code
 	$(BIN)/python tools/reference.py
