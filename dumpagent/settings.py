@@ -113,6 +113,25 @@ class Pruning:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Analyzing:
+    """What `dumpagent analyze --pending` takes on, beside the bucket."""
+
+    deadline_s: float = setting(
+        3600.0, "ANALYZE_DEADLINE", Kind.DURATION,
+        "the job takes no dump after so long, and ends the one that it has; its claims end then too",
+        low=10, high=604800,
+    )  # fmt: skip
+    max_age_days: float = setting(
+        30.0,
+        "ANALYZE_MAX_AGE",
+        Kind.DAYS,
+        "older dumps are left alone; 0: none is too old",
+        low=0,
+        high=36_500,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Volume:
     """Where the dumps lie, as `upload`, `check` and `wait` see them."""
 

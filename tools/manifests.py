@@ -24,7 +24,7 @@ from tools.project import PROJECT, names, runbook_url
 FOLDER = PROJECT / "manifests"
 AGENT, DEMO = "heap-dumps", "memory-leak-demo"
 _SOURCES = ("base", "components", "demo", "overlays")
-_IMAGES = {"dumpagent": "IMAGE", "memory-leak-app": "DEMO_IMAGE"}
+_IMAGES = {"dumpagent": "IMAGE", "dumpagent-analyze": "ANALYZE_IMAGE", "memory-leak-app": "DEMO_IMAGE"}
 _MADE = "# Written by `make manifests` from manifests/base, components, demo and overlays; do not edit: your own values\n# belong into an overlay (docs/install.md).\n"
 _HEADERS = {
     "openshift-rbac.yaml": "# 1 of 5: the namespace, one service account per daemon, and what each may do. docs/security.md gives the reasons.\n",

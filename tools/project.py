@@ -8,7 +8,7 @@ PROJECT = Path(__file__).parent.parent
 
 
 def names() -> dict[str, str]:
-    """Give IMAGE, DEMO_IMAGE, PROJECT_URL and DOCS_URL; a name whose value is not known yet is empty."""
+    """Give IMAGE, ANALYZE_IMAGE, DEMO_IMAGE, PROJECT_URL and DOCS_URL; a name whose value is not known yet is empty."""
     lines = (PROJECT / "project.env").read_text().splitlines()
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {name: value for name, _, value in pairs}

@@ -14,7 +14,11 @@ _PER_OBJECT_BYTES = 50
 
 
 class NeedsMoreMemory(DumpagentError):
-    """The memory at hand is not enough for this dump."""
+    """The memory at hand is not enough for this dump, which takes `need_bytes`."""
+
+    def __init__(self, message: str, *, hint: str, need_bytes: int) -> None:
+        super().__init__(message, hint=hint)
+        self.need_bytes = need_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Budget:
             raise NeedsMoreMemory(
                 f"{objects:,} objects need about {need / 2**30:.1f} GiB of memory, {self.limit_bytes / 2**30:.1f} GiB are at hand",
                 hint="run it where there is more memory (raise the container's limit), or name a directory for what does not fit with --spill",
+                need_bytes=need,
             )
 
 

@@ -9,6 +9,7 @@ from dumpagent.dumps.companion import is_companion_path
 from dumpagent.fetch.stored import REPORT_ENDINGS, StoredDump, indexed, is_dump_path
 from dumpagent.index.entry import IndexEntry, index_prefix, key_of
 from dumpagent.index.reader import entries_among
+from dumpagent.pending.attempts import name_of, notes_by_dump
 from dumpagent.prune.policy import Decision, Prunable, Rules, decide
 from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
@@ -63,11 +64,14 @@ def make_plan(store: Store, rules: Rules, *, prefix: str, now: float) -> Plan:
     decisions = decide((_candidate(dump) for dump in dumps.values()), rules, now=now)
     small = objects | {stored.key: stored for stored in listed}
     folders = _by_folder(objects, root)
+    notes = notes_by_dump(objects.values(), prefix=prefix)
     for decision in decisions:
         if not decision.goes:
             folders.pop(decision.candidate.dump.companion_folder or "", None)  # two dumps may share one
     doomed = [
-        _doomed(decision.candidate.dump, small, folders, prefix) for decision in decisions if decision.goes
+        _doomed(decision.candidate.dump, small, folders, notes, prefix)
+        for decision in decisions
+        if decision.goes
     ]
     gone = [entry for entry in entries if root + entry.path not in objects]
     return Plan(
@@ -76,7 +80,7 @@ def make_plan(store: Store, rules: Rules, *, prefix: str, now: float) -> Plan:
         unknown=sum(
             1 for key in objects if is_dump_path(path := key.removeprefix(root)) and path not in dumps
         ),
-        stale_keys=tuple(key for entry in gone for key in _left_of(entry, objects, folders, prefix)),
+        stale_keys=tuple(key for entry in gone for key in _left_of(entry, objects, folders, notes, prefix)),
     )
 
 
@@ -114,12 +118,17 @@ def _by_folder(objects: dict[str, StoredObject], root: str) -> dict[str, list[St
 
 
 def _doomed(
-    dump: StoredDump, objects: dict[str, StoredObject], folders: dict[str, list[StoredObject]], prefix: str
+    dump: StoredDump,
+    objects: dict[str, StoredObject],
+    folders: dict[str, list[StoredObject]],
+    notes: dict[str, list[StoredObject]],
+    prefix: str,
 ) -> Doomed:
     assert dump.entry is not None  # noqa: S101 - made by _dump_of
     keys = [*(dump.key + ending for ending in REPORT_ENDINGS), reservation_key(dump.key, prefix=prefix)]
     beside = [found for key in keys if (found := objects.get(key))]
     companions = folders.pop(dump.companion_folder or "", [])
+    beside += notes.get(name_of(dump.path), [])
     return Doomed(dump, (*beside, *companions), key_of(dump.entry, prefix=prefix))
 
 
@@ -127,12 +136,13 @@ def _left_of(
     entry: IndexEntry,
     objects: dict[str, StoredObject],
     folders: dict[str, list[StoredObject]],
+    notes: dict[str, list[StoredObject]],
     prefix: str,
 ) -> list[str]:
     beside = [below(prefix) + entry.path + ending for ending in REPORT_ENDINGS]
     companions = folders.pop(indexed(entry, prefix=prefix).companion_folder or "", [])
     return [
         *(key for key in beside if key in objects),
-        *(stored.key for stored in companions),
+        *(stored.key for stored in (*companions, *notes.get(name_of(entry.path), []))),
         key_of(entry, prefix=prefix),
     ]

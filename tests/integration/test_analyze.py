@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import dumpagent
 from dumpagent.analyze.analysis import Subject, Wishes, analyze
 from dumpagent.analyze.arrays import Arrays
+from dumpagent.analyze.compile import small_dump
 from dumpagent.analyze.heapgraph import HeapGraph, build
 from dumpagent.analyze.memory import Budget
 from dumpagent.analyze.model import Analysis
@@ -217,3 +222,39 @@ def test_exit_codes_say_what_came_of_it(any_jdk: Jdk, tmp_path: Path) -> None:
         if code == 3:
             assert "need about" in result.stderr
             assert "hint:" in result.stderr
+
+
+def test_what_was_compiled_at_the_build_of_an_image_is_used_where_nothing_can_be_written(
+    tmp_path: Path,
+) -> None:
+    """As the image does it: compiled beside the sources, then run by another user on a read-only tree."""
+    tmp_path.chmod(0o755)
+    for parent in list(tmp_path.parents)[:2]:
+        parent.chmod(0o755)
+    installed = tmp_path / "lib"
+    shutil.copytree(
+        Path(dumpagent.__file__).parent, installed / "dumpagent", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(
+            [str(installed), *(path for path in sys.path if "site-packages" in path)]
+        ),
+    }
+    subprocess.run(
+        [sys.executable, "-m", "dumpagent.analyze.compile"], env=environment, cwd=tmp_path, check=True
+    )
+    (tmp_path / "small.hprof").write_bytes(small_dump(8))
+    (tmp_path / "small.hprof").chmod(0o644)
+    nobody = ["setpriv", "--reuid=10001", "--regid=10001", "--clear-groups"] if os.geteuid() == 0 else []
+    if not nobody:
+        for path in installed.rglob("*"):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+    done = subprocess.run(
+        [*nobody, sys.executable, "-m", "dumpagent", "analyze", str(tmp_path / "small.hprof"), "--json"],
+        env={**environment, "NUMBA_DEBUG_CACHE": "1", "HOME": "/nonexistent", "TMPDIR": "/nonexistent"},
+        capture_output=True, text=True, cwd="/", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[cache] data loaded from") > 40
+    assert "[cache] data saved" not in done.stdout, "something was compiled"

@@ -294,3 +294,29 @@ def test_overlays_work_by_address_from_a_git_server(tmp_path: Path) -> None:
             )
             made = [o for o in yaml.safe_load_all(kustomize(mine)) if o]
             assert _by_name(made) == _by_name(rendered(overlay))
+
+
+@pytest.mark.parametrize("overlay", ["analyze", "prune"])
+def test_a_job_beside_the_bucket_can_reach_the_bucket_alone(overlay: str) -> None:
+    """No token, no directory of a node, no capability, an account and a Secret of its own."""
+    (job,) = (made for made in rendered(overlay) if made["kind"] == "CronJob")
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (account,) = (made for made in rendered(overlay) if made["kind"] == "ServiceAccount")
+    assert pod["serviceAccountName"] == account["metadata"]["name"] == f"heap-dump-{overlay}"
+    assert pod["automountServiceAccountToken"] is account["automountServiceAccountToken"] is False
+    assert all(set(volume) <= {"name", "emptyDir"} for volume in pod.get("volumes", []))
+    assert pod["securityContext"]["runAsNonRoot"]
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+    assert {"secretRef": {"name": f"s3-{overlay}-credentials"}} in container["envFrom"]
+    assert container["resources"]["limits"]["memory"]
+
+
+def test_the_analysis_ends_by_itself_before_its_job_is_ended() -> None:
+    """A job that the deadline of Kubernetes kills releases no claim."""
+    (job,) = (made for made in rendered("analyze") if made["kind"] == "CronJob")
+    (settings,) = (made for made in rendered("analyze") if made["kind"] == "ConfigMap")
+    seconds = float(settings["data"]["ANALYZE_DEADLINE"].removesuffix("m")) * 60
+    assert seconds < job["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] - 60

@@ -7,19 +7,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from dumpagent.cli.options import takes
+from dumpagent.cli.pending import Means, run_pending
 from dumpagent.cli.spool import opened_dump
 from dumpagent.errors import BadSettings, DumpagentError
-from dumpagent.hprof.look import Look
-from dumpagent.hprof.walk import Shape
 from dumpagent.kernel.cgroup import memory_limit_bytes
 from dumpagent.kernel.files import replace_file
 from dumpagent.kernel.reading import OpenFile
-from dumpagent.settings import S3
+from dumpagent.settings import S3, Analyzing
 from dumpagent.terminal import progress
 
 if TYPE_CHECKING:
@@ -32,7 +31,12 @@ _JSON_ROWS, _TEXT_ROWS = 200, 10
 
 
 @click.command("analyze", short_help="Say who holds the memory in a heap dump, exactly.")
-@click.argument("dump", metavar="KEY|FILE")
+@click.argument("dump", metavar="KEY|FILE", required=False)
+@click.option(
+    "--pending",
+    is_flag=True,
+    help="analyze every dump in the store that has no analysis; put both reports beside it",
+)
 @click.option(
     "--json", "as_json", is_flag=True, help="print the whole analysis as one line of JSON (docs/analyze.md)"
 )
@@ -57,9 +61,9 @@ _JSON_ROWS, _TEXT_ROWS = 200, 10
     type=click.Path(exists=True, file_okay=False, writable=True),
     help="put into files in DIR what does not fit into memory; slower",
 )
-@takes(S3, without=["storage_class"], when_asked=True)
+@takes(S3, Analyzing, without=["storage_class"], when_asked=True)
 def command(
-    s3: Callable[[], S3], dump: str, as_json: bool, html: str | None, rows: int | None, rules: tuple[str, ...],
+    s3: Callable[[], S3], analyzing: Callable[[], Analyzing], dump: str | None, pending: bool, as_json: bool, html: str | None, rows: int | None, rules: tuple[str, ...],
     no_strings: bool, redact: bool, memory: str | None, spill: str | None,
 ) -> None:  # fmt: skip
     """Analyze a heap dump: leak suspects with the way from a root, retained sizes, classes, threads, collections.
@@ -67,8 +71,29 @@ def command(
     DUMP is a file, or the key or path of a dump in the store, which is fetched into a temporary file in TMPDIR first.
     Reads .hprof and .hprof.gz alike. Needs about 60 bytes of memory for each object, and says so before it takes them.
 
+    With --pending it is a job beside the bucket: it claims each dump that has no analysis, newest first, puts
+    <key>.analysis.json and <key>.analysis.html beside it, skips and names what does not fit into its memory, and goes on
+    after a dump that fails. Several jobs share the work. Needs credentials that may list, read and write.
+
     Exit code: 0 done, 1 a --fail-on rule matched, 2 no heap dump or bad use, 3 failed.
     """
+    if pending:
+        if dump or as_json or html or rules:
+            raise click.UsageError("--pending takes no dump, --json, --html or --fail-on")
+        with ending(said="nothing is kept"):
+            means = Means(memory_bytes(memory), spill)
+            sys.exit(
+                run_pending(
+                    s3(),
+                    analyzing(),
+                    means,
+                    rows=rows or _JSON_ROWS,
+                    strings=not no_strings,
+                    show_text=not redact,
+                )
+            )
+    if dump is None:
+        raise click.UsageError("name a dump, or give --pending")
     with ending(said="nothing is kept"):
         try:
             from dumpagent.analyze.analysis import Wishes
@@ -91,14 +116,6 @@ def command(
         for rule in matched:
             click.echo(f"dumpagent: {rule.text}: it is {_amount(rule.value(analysis))}", err=True)
         sys.exit(MATCHED if matched else 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What an analysis may use: bytes of memory, a directory for what does not fit."""
-
-    limit_bytes: int
-    spill: str | None = None
 
 
 def stop(code: int, message: str, hint: str = "") -> NoReturn:
@@ -149,16 +166,16 @@ class Reading:
 @contextmanager
 def reading(dump: str, s3: Callable[[], S3], means: Means) -> Iterator[Reading]:
     """Open a file, or a dump in the store. Raises DumpagentError, OSError."""
-    from dumpagent.analyze.analysis import Subject
+    from dumpagent.analyze.known import known_of
     from dumpagent.analyze.memory import Budget
 
     with ExitStack() as stack:
         opened, name = stack.enter_context(opened_dump(dump, s3))
         size_bytes = opened.status().st_size
-        known = _known(opened, name, size_bytes)
+        known = known_of(opened, name, size_bytes)
         bars = _Bars(stack, name, size_bytes)
         budget = Budget(means.limit_bytes, _tell, spilled=means.spill is not None)
-        yield Reading(opened, Subject(**known), budget, bars.step)
+        yield Reading(opened, known, budget, bars.step)
 
 
 def analyzed(dump: str, s3: Callable[[], S3], wishes: Wishes, means: Means) -> Analysis:
@@ -169,20 +186,6 @@ def analyzed(dump: str, s3: Callable[[], S3], wishes: Wishes, means: Means) -> A
         return analyze(
             found.opened, found.known, found.budget, wishes=wishes, step=found.step, spill=means.spill
         )
-
-
-def _known(opened: OpenFile, name: str, size_bytes: int) -> dict[str, Any]:
-    look = Look(opened)
-    walked = look.advance(size_bytes, budget_bytes=None)
-    facts = look.facts()
-    found: dict[str, Any] = {"name": name, "size_bytes": size_bytes}
-    if walked.shape in (Shape.OPEN, Shape.CUT, Shape.BROKEN):
-        found["damage"] = walked.reason
-    if facts:
-        found |= {"jvm": facts.jvm, "cause": facts.cause.value}
-        if look.head_seen:
-            found |= {"oom_stack": look.oom_stack(), "oom_thread": look.oom_thread()}
-    return found
 
 
 class _Bars:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dumpagent.cli.commands.analyze import NO_DUMP, Means, Reading, ending, memory_bytes, reading, stop
+from dumpagent.cli.commands.analyze import NO_DUMP, Reading, ending, memory_bytes, reading, stop
 from dumpagent.cli.options import takes
+from dumpagent.cli.pending import Means
 from dumpagent.settings import S3
 
 if TYPE_CHECKING:
