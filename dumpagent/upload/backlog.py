@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
-from dumpagent.upload.fairness import Fairness
+from dumpagent.upload.fairness import Fairness, has_had_its_turn
 from dumpagent.upload.oom_thread import OomThreadSearch
 
 _NEVER = float("inf")
@@ -45,6 +45,7 @@ class Entry:
     attempts: int = 0
     victim: OomThreadSearch | None = None
     not_before: float = 0.0
+    sending_since: float = 0.0
     waiting_since: float = 0.0
     judge_at: float = 0.0
     number: int = 0
@@ -94,15 +95,15 @@ class Backlog:
         self._monotonic = monotonic
         self._jitter = jitter
         self._lock = threading.Condition()
-        self._entries: dict[
-            tuple[int, int], Entry
-        ] = {}  # by device and inode: a dump that grows or is renamed stays one
+        # By device and inode: a dump that grows or is renamed stays one.
+        self._entries: dict[tuple[int, int], Entry] = {}
         self._seen = self._uploaded = self._failed = 0
         self._pending: Counter[int] = Counter()  # by owner
         self._scan = 0
         self.busy_at = -_NEVER  # when a dump was last found or stored, monotonic
         self._turns, self._judging = Fairness(), Fairness()
-        self._gives_way, self._looked_at = False, -_GIVE_WAY_S
+        self._gives_way = self._turn_over = False
+        self._looked_at = -_GIVE_WAY_S
 
     def begin_scan(self) -> None:
         """Begin to take note of which dumps are there."""
@@ -115,19 +116,22 @@ class Backlog:
         Of a dump that was found on another volume than `volume` nothing is concluded.
         """
         with self._lock:
-            lost = []
+            lost: list[DumpFile] = []
             for key in [key for key, entry in self._entries.items() if entry.scan < self._scan]:
                 entry = self._entries[key]
                 if entry.stage is Stage.SENDING or entry.volume != volume:
                     continue  # its open descriptor keeps the bytes; the end of the upload decides
-                del self._entries[key]
-                if entry.stage is not Stage.STORED:
-                    self._failed += 1
-                    self._pending[entry.owner] -= 1
-                    lost.append(entry.dump)
+                self._drop(key, lost)
             self._pending = +self._pending
             self._turns.forget_all_but({entry.owner for entry in self._entries.values()})
             return lost
+
+    def _drop(self, key: tuple[int, int], lost: list[DumpFile]) -> None:
+        entry = self._entries.pop(key)
+        if entry.stage is not Stage.STORED:
+            self._failed += 1
+            self._pending[entry.owner] -= 1
+            lost.append(entry.dump)
 
     def update(
         self,
@@ -139,9 +143,7 @@ class Backlog:
     ) -> Changes:
         """Take over what a scan of `volume` found; `everything`: it looked everywhere, so what it did not find is gone.
 
-        Of a dump that was found on another volume nothing is concluded.
-
-        Dumps for which `stored` is true count as uploaded without more ado.
+        Of a dump that was found on another volume nothing is concluded. `stored` ones count as uploaded.
         """
         if everything:
             self.begin_scan()
@@ -150,7 +152,7 @@ class Backlog:
             for dump in dumps:
                 self._take_over(dump, stored, changes, volume)
         if everything:
-            changes.lost = self.finish_scan(volume)
+            changes.lost += self.finish_scan(volume)
         return changes
 
     def _take_over(
@@ -158,6 +160,10 @@ class Backlog:
     ) -> None:
         key = (dump.device, dump.identity.inode)
         entry = self._entries.get(key)
+        if entry is not None and entry.owner != dump.uid and entry.stage is not Stage.SENDING:
+            # The inode of a dump that is gone has another user's file by now: its failures are not that one's.
+            self._drop(key, changes.lost)
+            entry = None
         if entry is not None:
             entry.scan, entry.volume = self._scan, volume
         if entry is not None and entry.stage is not Stage.STORED:
@@ -282,8 +288,8 @@ class Backlog:
                     # Of one owner's, those that failed before come last: a bad dump must not hold up the others.
                     chosen = min(due, key=self.rank)
                     self._turns.serve(chosen)
-                    self._gives_way = False
-                    chosen.stage = Stage.SENDING
+                    self._gives_way = self._turn_over = False
+                    chosen.stage, chosen.sending_since = Stage.SENDING, now
                     return chosen
                 wake_at = min([deadline, *(entry.not_before for entry in ready)])
                 if now >= deadline:
@@ -292,22 +298,30 @@ class Backlog:
 
     def gives_way(self) -> bool:
         """Say whether the dump that is sent now, a file of holes, has to wait for another: it goes on after that."""
+        self._look_who_waits()
+        return self._gives_way
+
+    def turn_is_over(self) -> bool:
+        """Say whether the dump that is sent now has to wait for another application's: it goes on after that.
+
+        Whoever writes the largest file would make everybody wait for it. Asked where no work is lost by it.
+        """
+        self._look_who_waits()
+        return self._gives_way or self._turn_over
+
+    def _look_who_waits(self) -> None:
         now = self._monotonic()
-        if self._gives_way or now - self._looked_at < _GIVE_WAY_S:
-            return self._gives_way
+        if self._gives_way or self._turn_over or now - self._looked_at < _GIVE_WAY_S:
+            return
         with self._lock:
             self._looked_at = now
             entries = list(self._entries.values())
             sending = [entry for entry in entries if entry.stage is Stage.SENDING]
-            self._gives_way = (
-                bool(sending)
-                and all(entry.dump.is_mostly_holes for entry in sending)
-                and any(
-                    entry.stage is Stage.READY and entry.not_before <= now and not entry.dump.is_mostly_holes
-                    for entry in entries
-                )
-            )
-            return self._gives_way
+            due = (entry for entry in entries if entry.stage is Stage.READY and entry.not_before <= now)
+            waiting = [entry for entry in due if not entry.dump.is_mostly_holes]
+            if sending and waiting:
+                self._gives_way = all(entry.dump.is_mostly_holes for entry in sending)
+                self._turn_over = any(has_had_its_turn(each, waiting, now) for each in sending)
 
     def has_stored(self, entry: Entry) -> None:
         """Note that the store holds the dump."""
@@ -348,6 +362,12 @@ class Backlog:
             if entry.stage is Stage.SENDING:
                 entry.stage = Stage.READY
             return delay_s
+
+    def put_back(self, entry: Entry) -> None:
+        """Put a dump back whose upload gave way to another's: it goes on in its turn."""
+        with self._lock:
+            if entry.stage is Stage.SENDING:
+                entry.stage = Stage.READY
 
     def judge_again(self, entry: Entry) -> None:
         """Put a dump back that is not the one that was judged."""

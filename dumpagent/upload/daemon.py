@@ -31,6 +31,7 @@ _FAULT_WAIT_S = 1.0
 _UNANSWERED_S = 120.0  # the SDK's own tries end before, where anything answers at all
 _BEAT_EVERY_S = 10.0
 _OTHERS_EVERY_S = 1.0
+_SCAN_AGAIN_S = 5.0  # where more happened than was told: any tenant can make that so
 _FORK_HINT = "raise the pod's pids limit (podPidsLimit of the kubelet) or its memory limit"
 
 
@@ -61,7 +62,8 @@ class Daemon:
             shutdown,
         )
         self._watching = watching
-        self._next_scan = self._recheck_s = self._others_at = 0.0
+        self._next_scan = self._recheck_s = self._others_at = self._scan_again_at = 0.0
+        self._overlooked = False  # a scan that is under way may have passed what nobody told us of
         self._others: set[str] = set()
         self._warming = Warming(warm_up)
         self._probing = StoreProbing(s3, loop, tell, every_s=store_checking.store_check_interval_s)
@@ -123,18 +125,28 @@ class Daemon:
     def _scan(self, woken: Woken) -> None:
         """Scan the volume if it is time to, else judge what the wake-ups name and what waits."""
         self._recheck_s = _FAULT_WAIT_S  # unless this ends well
-        if woken.everything or time.monotonic() >= self._next_scan:
-            self._next_scan = time.monotonic() + self._watching.watch_interval_s
-            recheck_s = self._loop.look()
+        rechecks: list[float | None] = []
+        self._overlooked |= woken.everything
+        if self._is_time_to_scan():
+            rechecks.append(self._loop.look())
             if not self._loop.root_incident:
                 _measure_space(self._loop.root, self._tell)
-        elif relpaths := woken.relpaths | self._due_others(woken):
-            recheck_s = self._loop.look_at(relpaths, created=woken.created)
-        elif woken.created:
-            recheck_s = self._loop.look_at((), created=woken.created)
-        else:
-            recheck_s = self._loop.look_again()
+        if (relpaths := woken.relpaths | self._due_others(woken)) or woken.created:
+            rechecks.append(self._loop.look_at(relpaths, created=woken.created))
+        if not rechecks:
+            rechecks.append(self._loop.look_again())
+        recheck_s = min((each for each in rechecks if each is not None), default=None)
         self._recheck_s = _BEAT_EVERY_S if recheck_s is None else max(recheck_s, _LEAST_RECHECK_S)
+
+    def _is_time_to_scan(self) -> bool:
+        now = time.monotonic()
+        again = self._overlooked and now >= self._scan_again_at and not self._loop.is_scanning
+        if not again and now < self._next_scan:
+            return False
+        if not self._loop.is_scanning:
+            self._overlooked, self._scan_again_at = False, now + _SCAN_AGAIN_S
+        self._next_scan = now + self._watching.watch_interval_s
+        return True
 
     def _due_others(self, woken: Woken) -> set[str]:
         """Give the files that have no dump's name and may be finished: a second's at a time, as logs are written often."""
@@ -148,7 +160,8 @@ class Daemon:
     def _wait_s(self) -> float:
         now = time.monotonic()
         others_s = max(_LEAST_RECHECK_S, self._others_at - now) if self._others else _BEAT_EVERY_S
-        return min(self._next_scan - now, _BEAT_EVERY_S, self._recheck_s, others_s)
+        again_s = max(_LEAST_RECHECK_S, self._scan_again_at - now) if self._overlooked else _BEAT_EVERY_S
+        return min(self._next_scan - now, _BEAT_EVERY_S, self._recheck_s, others_s, again_s)
 
     def _beat(self) -> None:
         if trouble := self._loop.root_incident:
@@ -252,7 +265,8 @@ class WorkerThread(threading.Thread):
 
     def _step(self) -> None:
         outcome = self._loop.upload_next(timeout_s=0.0 if self._has_companions else 1.0)
-        self._has_companions = outcome is None and self._loop.upload_companion()
+        wanted = outcome is None or self._loop.companions_are_overdue()
+        self._has_companions = wanted and self._loop.upload_companion()
         if outcome is None or isinstance(outcome, Receipt):
             self._loop.reclaim()
 

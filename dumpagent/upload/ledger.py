@@ -11,6 +11,7 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -56,6 +57,7 @@ class Ledger:
         self._writable = writable
         self._now = now
         self._receipts: dict[Identity, Receipt] = {}
+        self._paths: Counter[str] = Counter()  # of the receipts
         self._unfinished: dict[Identity, Unfinished] = {}
         self._lock_fd: int | None = None
 
@@ -84,7 +86,7 @@ class Ledger:
                 self._unwritable(error)
             remove_cut_writes(f"{self.directory}/{kind}")
         for receipt in receipts_in(self.directory, store=self._store):
-            self._receipts[receipt.identity] = receipt
+            self._remember(receipt)
         for values in _read_all(f"{self.directory}/uploads"):
             unfinished = _unfinished_of(values)
             if unfinished and unfinished.store == self._store:
@@ -134,7 +136,7 @@ class Ledger:
     def has_path(self, path: str) -> bool:
         """Say whether a file that is stored under this path has a receipt."""
         with self._mutex:
-            return any(receipt.path == path for receipt in self._receipts.values())
+            return path in self._paths
 
     def receipts(self) -> list[Receipt]:
         """Give all receipts, oldest upload first."""
@@ -150,7 +152,8 @@ class Ledger:
     def forget(self, identity: Identity) -> None:
         """Drop a receipt that turned out to be wrong: the store does not hold the dump."""
         with self._mutex:
-            if self._receipts.pop(identity, None) is not None:
+            if (forgotten := self._receipts.pop(identity, None)) is not None:
+                self._drop_path(forgotten.path)
                 self._remove("receipts", identity)
 
     def note_present(self, present: Iterable[Identity], *, retention_s: float) -> list[Receipt]:
@@ -200,8 +203,19 @@ class Ledger:
     # -- files --------------------------------------------------------------------------------------------------
 
     def _keep(self, receipt: Receipt) -> None:
-        self._receipts[receipt.identity] = receipt
+        self._remember(receipt)
         self._write("receipts", receipt.identity, asdict(receipt))
+
+    def _remember(self, receipt: Receipt) -> None:
+        if known := self._receipts.get(receipt.identity):
+            self._drop_path(known.path)
+        self._receipts[receipt.identity] = receipt
+        self._paths[receipt.path] += 1
+
+    def _drop_path(self, path: str) -> None:
+        self._paths[path] -= 1
+        if not self._paths[path]:
+            del self._paths[path]
 
     def _write(self, kind: str, identity: Identity, values: dict[str, Any]) -> None:
         if self._read_only:
@@ -258,7 +272,7 @@ def _read_all(directory: str) -> Iterable[dict[str, Any]]:
             fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
                 values = json.loads(file.read(1 << 22))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if isinstance(values, dict) and values.pop("version", None) == _VERSION:
             yield values

@@ -114,7 +114,7 @@ class UploadLoop:
             beside=self.companions.finder if self.companions else None,
             monotonic=monotonic,
         )
-        uploader.give_way_when(self.backlog.gives_way)
+        uploader.give_way_when(self.backlog.gives_way, turn_is_over=self.backlog.turn_is_over)
         self._upload_worker = UploadWorker(
             backlog=self.backlog,
             uploader=uploader,
@@ -147,6 +147,11 @@ class UploadLoop:
     @property
     def counts(self) -> Counts:
         return self.backlog.counts()
+
+    @property
+    def is_scanning(self) -> bool:
+        """Say whether a scan is under way."""
+        return self._finder.is_scanning
 
     @property
     def root_incident(self) -> str | None:
@@ -189,6 +194,10 @@ class UploadLoop:
     def upload_companion(self) -> bool:
         """Upload the next file beside a dump; False if there was nothing to do, or a dump is to go first."""
         return self.companions is not None and self.companions.upload_next()
+
+    def companions_are_overdue(self) -> bool:
+        """Say whether a file beside a dump has waited for so long that it goes although dumps wait."""
+        return self.companions is not None and self.companions.are_overdue()
 
     def reclaim(self) -> None:
         """Look once more at what was stored, delete what the policy allows to be deleted, end leftover uploads."""

@@ -125,7 +125,7 @@ class UploadWorker:
             )
             self._ledger.record(receipt)
         except Stopped:
-            self._backlog.judge_again(entry)
+            self._backlog.put_back(entry)
             return None
         except SourceChanged as error:
             self._tell(DumpChanged(path=dump.path, error=str(error), hint=error.hint))

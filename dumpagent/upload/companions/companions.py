@@ -60,7 +60,8 @@ class Companions:
             dumps=dumps,
             queue=self._queue,
             finder=self.finder,
-            uploader=travel.uploader(GivesWay(stop, dumps)),
+            gives_way=(gives_way := GivesWay(stop, dumps, monotonic=monotonic)),
+            uploader=travel.uploader(gives_way),
             ledger=ledger,
             rest=rest,
             store_health=store_health,
@@ -74,6 +75,10 @@ class Companions:
     @property
     def counts(self) -> Counts:
         return self._queue.counts()
+
+    def are_overdue(self) -> bool:
+        """Say whether a companion has waited for so long that it goes although dumps wait."""
+        return self._worker.is_overdue()
 
     def upload_next(self) -> bool:
         """Upload the next companion that is due; False if there was nothing to do, or a dump is to go first."""

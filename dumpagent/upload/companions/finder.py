@@ -44,8 +44,8 @@ class CompanionFinder:
         self._dumps, self._queue, self._ledger, self._rest, self._tell = dumps, queue, ledger, rest, tell
         self._limits, self._monotonic = limits, monotonic
         self._anchors: dict[Folder, list[Anchor]] = {}
-        self._paths: dict[tuple[int, int], str] = {}
-        self._count: Counter[Folder] = Counter()
+        self._paths: dict[tuple[int, int], tuple[str, Folder]] = {}  # of those that travel
+        self._count: Counter[Folder] = Counter()  # of those that travel
         self._told: set[tuple[int, int]] = set()
         self._unwanted: dict[
             Folder, dict[tuple[int, int], DumpFile]
@@ -82,7 +82,6 @@ class CompanionFinder:
     def begin_scan(self) -> None:
         """Begin to take note of which files are there."""
         self._queue.begin_scan()
-        self._count.clear()
         self._unwanted.clear()
 
     def take_over(self, files: Iterable[DumpFile], *, volume: Hashable) -> None:
@@ -101,7 +100,8 @@ class CompanionFinder:
             self._rest.forget(file)
             self._tell(CompanionGone(path=file.path, size_bytes=file.size_bytes))
         here = self._queue.keys()
-        self._paths = {key: path for key, path in self._paths.items() if key in here}
+        self._paths = {key: known for key, known in self._paths.items() if key in here}
+        self._count = Counter(folder for _, folder in self._paths.values())
 
     def identities(self) -> frozenset[Identity]:
         """Give all companions that are known to be on the volume."""
@@ -109,8 +109,10 @@ class CompanionFinder:
 
     def _is_wanted(self, file: DumpFile) -> bool:
         key = (file.device, file.identity.inode)
-        self._count[_folder(file)] += 1
-        if self._ledger.receipt(file.identity) is not None or self._queue.is_pending(file):
+        if receipt := self._ledger.receipt(file.identity):
+            self._note_path(file, receipt.path)
+            return True
+        if self._queue.is_pending(file):
             return True
         path = self._path(file)
         if not file.size_bytes:
@@ -126,11 +128,19 @@ class CompanionFinder:
         if file.size_bytes > self._limits.size_bytes:
             self._leave(file, key, f"larger than COMPANION_MAX_SIZE ({self._limits.size_bytes} bytes)")
             return False
-        if self._count[_folder(file)] > self._limits.count:
+        if key not in self._paths and self._count[_folder(file)] >= self._limits.count:
             self._leave(file, key, f"more than COMPANION_MAX_COUNT ({self._limits.count}) in its directory")
             return False
-        self._paths[key] = path
+        if not self._queue.has_room(file.uid):
+            return False
+        self._note_path(file, path)
         return True
+
+    def _note_path(self, file: DumpFile, path: str) -> None:
+        key, folder = (file.device, file.identity.inode), _folder(file)
+        if key not in self._paths:
+            self._count[folder] += 1
+        self._paths[key] = path, folder
 
     def _path(self, file: DumpFile) -> str | None:
         anchor = nearest(file, self._anchors.get(_folder(file), ()))
@@ -166,9 +176,7 @@ class CompanionFinder:
             return verdict.recheck_s
         if not is_crash_file(_name(entry.dump)) and not self._is_calm(entry):
             return _CALM_S / 3
-        self._paths[entry.dump.device, entry.dump.identity.inode] = self._path(entry.dump) or self.path_of(
-            entry.dump
-        )
+        self._note_path(entry.dump, self._path(entry.dump) or self.path_of(entry.dump))
         self._queue.ready(entry, entry.dump, verdict)
         return None
 
@@ -179,7 +187,8 @@ class CompanionFinder:
 
     def path_of(self, file: DumpFile) -> str:
         """Give the path under which the file is stored."""
-        return self._paths.get((file.device, file.identity.inode)) or self._path(file) or file.relpath
+        known, _ = self._paths.get((file.device, file.identity.inode), (None, None))
+        return known or self._path(file) or file.relpath
 
 
 def _folder(file: DumpFile) -> Folder:

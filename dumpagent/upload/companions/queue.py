@@ -1,4 +1,4 @@
-"""The companions on the volume and how far each has come: crash files before logs, small ones before large ones."""
+"""The companions on the volume and how far each has come: of each owner crash files before logs, small ones before large ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ class CompanionQueue(Backlog):
     def rank(self, entry: Entry) -> tuple[int, ...]:
         """Give the place of an entry that is due: the least comes first."""
         log = not is_crash_file(entry.dump.relpath.rpartition("/")[2])
-        return (entry.attempts, log, entry.dump.size_bytes, *super().rank(entry))
+        holes, owner, attempts, *rest = super().rank(entry)
+        return (holes, owner, attempts, log, entry.dump.size_bytes, *rest)
+
+    def has_ready(self) -> bool:
+        """Say whether a file may be uploaded."""
+        with self._lock:
+            return any(entry.stage is Stage.READY for entry in self._entries.values())
+
+    def has_room(self, owner: int) -> bool:
+        """Say whether one more file of this owner would be kept track of."""
+        with self._lock:
+            return self._has_room(owner)
 
     def is_pending(self, file: DumpFile) -> bool:
         """Say whether the file waits for its upload."""
@@ -23,9 +34,3 @@ class CompanionQueue(Backlog):
         """Give device and inode of each file that is known."""
         with self._lock:
             return set(self._entries)
-
-    def put_back(self, entry: Entry) -> None:
-        """Put a file back whose upload gave way to a dump's: it goes on as soon as no dump waits."""
-        with self._lock:
-            if entry.stage is Stage.SENDING:
-                entry.stage = Stage.READY

@@ -20,17 +20,26 @@ from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.source import SourceChanged, Stopped
 from dumpagent.upload.transfer.uploader import Uploader
 
+# Where dumps never end, since a tenant makes them, a companion goes every so often, for so long.
+_OVERDUE_S, _GRANTED_S = 60.0, 5.0
+
 
 class GivesWay(threading.Event):
     """Is set when the agent ends, and as soon as a dump is due: what is under way then goes on later."""
 
-    def __init__(self, stop: threading.Event, dumps: Backlog) -> None:
+    def __init__(self, stop: threading.Event, dumps: Backlog, *, monotonic: Callable[[], float]) -> None:
         super().__init__()
-        self._stop, self._dumps = stop, dumps
+        self._stop, self._dumps, self._monotonic = stop, dumps, monotonic
+        self._granted_until = 0.0
+
+    def grant(self) -> None:
+        """Let the next companion be uploaded although dumps are due, for a few seconds."""
+        self._granted_until = self._monotonic() + _GRANTED_S
 
     def is_set(self) -> bool:
         """Say whether the companion's upload is to be left."""
-        return self._stop.is_set() or self._dumps.has_work()
+        granted = self._monotonic() < self._granted_until
+        return self._stop.is_set() or (not granted and self._dumps.has_work())
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end of the agent."""
@@ -46,6 +55,7 @@ class CompanionWorker:
         dumps: Backlog,
         queue: CompanionQueue,
         finder: CompanionFinder,
+        gives_way: GivesWay,
         uploader: Uploader,
         ledger: Ledger,
         rest: Rest,
@@ -55,18 +65,33 @@ class CompanionWorker:
     ) -> None:
         self._dumps, self._queue, self._finder, self._uploader = dumps, queue, finder, uploader
         self._ledger, self._rest, self._store_health, self._tell = ledger, rest, store_health, tell
-        self._monotonic = monotonic
+        self._gives_way, self._monotonic = gives_way, monotonic
+        self._none_since = monotonic()  # since when no companion was uploaded, or none was due
         self._incident = Incident(tell, CompanionFailed, CompanionRecovered, monotonic=monotonic)
 
     def upload_next(self) -> bool:
         """Upload the next companion that is due; False if there was nothing to do, or a dump is to go first."""
-        if self._store_health.pause_left_s() or self._dumps.has_work():
+        if self._store_health.pause_left_s():
             return False
+        if self._dumps.has_work():
+            if not self.is_overdue():
+                return False
+            self._gives_way.grant()
+        self._none_since = self._monotonic()
         entry = self._queue.take(timeout_s=0)
         if entry is None:
             return False
         self._upload(entry)
         return True
+
+    def is_overdue(self) -> bool:
+        """Say whether a companion has been due for so long that it goes although dumps wait."""
+        if self._monotonic() - self._none_since < _OVERDUE_S:
+            return False
+        if self._queue.has_ready():
+            return True
+        self._none_since = self._monotonic()
+        return False
 
     def _upload(self, entry: Entry) -> None:
         file, began = entry.dump, self._monotonic()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from isal import isal_zlib
 
+from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.upload.transfer.source import (
     DROP_BYTES,
     READ_BYTES,
@@ -16,6 +17,8 @@ from dumpagent.upload.transfer.source import (
     file_shrank,
     is_cached,
 )
+
+_MOST_HALF_READ = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,41 @@ class Fingerprint:
         return combined
 
 
+class HalfRead:
+    """Remembers what was read of dumps whose upload gave way to another's, so that it goes on and does not begin anew.
+
+    Each part is compared with it when it is sent: what was written over meanwhile is not stored.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[Identity, int, int], list[int]] = {}
+
+    def blocks_of(self, dump: DumpFile, block_bytes: int) -> list[int]:
+        """Give the list of the CRC32 of its blocks, which the reader adds to."""
+        key = (dump.identity, dump.device, block_bytes)
+        blocks = self._blocks.pop(key, [])
+        while len(self._blocks) >= _MOST_HALF_READ:
+            del self._blocks[next(iter(self._blocks))]
+        self._blocks[key] = blocks
+        return blocks
+
+    def forget(self, dump: DumpFile) -> None:
+        """Forget what was read of a dump."""
+        for key in [key for key in self._blocks if key[0] == dump.identity]:
+            del self._blocks[key]
+
+
 def take_fingerprint(
-    fd: int, size_bytes: int, *, block_bytes: int, stopped: Callable[[], bool] = lambda: False
+    fd: int,
+    size_bytes: int,
+    *,
+    block_bytes: int,
+    stopped: Callable[[], bool] = lambda: False,
+    blocks: list[int] | None = None,
 ) -> Fingerprint:
     """Read the whole file once, a little at a time. Raises SourceChanged if it is shorter, Stopped if `stopped()`.
+
+    `blocks` are those of an earlier call that was stopped; after this one they are all there, or those before its end.
 
     A dump that was in the page cache stays there, for it is read once more when it is sent; one that was not is
     dropped behind, or it would push out what other programs of the node need.
@@ -53,10 +87,10 @@ def take_fingerprint(
     keep = size_bytes <= DROP_BYTES or is_cached(fd, size_bytes)
     if not keep:
         drop_behind(fd, 0, size_bytes)  # the samples have filled pages, which would be taken for cached ones
-    blocks: list[int] = []
+    blocks = [] if blocks is None else blocks
     buffer = memoryview(bytearray(min(READ_BYTES, block_bytes)))
-    dropped = 0
-    for start in range(0, size_bytes, block_bytes):
+    dropped = len(blocks) * block_bytes
+    for start in range(dropped, size_bytes, block_bytes):
         crc32, at, end = 0, start, min(start + block_bytes, size_bytes)
         while at < end:
             if stopped():

@@ -299,7 +299,7 @@ class PartSender:
                     for future in done:
                         note(future)
                         under_way.discard(future)
-                    if self._stop.is_set():
+                    if self._stop.is_set_between() and (ready or under_way):
                         raise Stopped
                     confirm_unchanged(job.fd, job.identity)
                     journal.note_unfinished(run.upload)  # so that a kill costs what is under way, no more

@@ -36,10 +36,15 @@ class Stop:
     def __init__(self, ending: threading.Event) -> None:
         self._ending = ending
         self.somebody_waits: Callable[[], bool] = lambda: False
+        self.turn_is_over: Callable[[], bool] = lambda: False
 
     def is_set(self) -> bool:
         """Say whether to stop now."""
         return self._ending.is_set() or self.somebody_waits()
+
+    def is_set_between(self) -> bool:
+        """Say whether to stop where all that was done so far is kept."""
+        return self.is_set() or self.turn_is_over()
 
     def wait(self, seconds: float) -> bool:
         """Wait, and say whether the agent ends."""

@@ -20,7 +20,7 @@ from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, TooLarge
 from dumpagent.store.reservation import release, reserve
 from dumpagent.upload.transfer import metadata, plan
-from dumpagent.upload.transfer.fingerprint import take_fingerprint
+from dumpagent.upload.transfer.fingerprint import HalfRead, take_fingerprint
 from dumpagent.upload.transfer.gzip_parts import CannotGoOn, Piece, can_pack, packed_pieces
 from dumpagent.upload.transfer.job import Job, PreparedJob
 from dumpagent.upload.transfer.keys import candidates
@@ -33,7 +33,7 @@ from dumpagent.upload.transfer.multipart import (
     give_up,
     plain_pieces,
 )
-from dumpagent.upload.transfer.source import Stop, confirm_unchanged, drop_behind, open_dump
+from dumpagent.upload.transfer.source import Stop, Stopped, confirm_unchanged, drop_behind, open_dump
 from dumpagent.upload.transfer.standing import Confirmed, Found, Sent, Standing, confirm, standing_of
 
 # A store, or a proxy before it, that takes less at once: each refusal halves the parts, down to 5 MiB.
@@ -80,10 +80,16 @@ class Uploader:
         self._now, self._monotonic = now, monotonic
         self._parts = PartSender(store, stop=self._stop, workers=workers, prefix=prefix)
         self._round_trip_s = 0.0
+        self._half_read = HalfRead()
 
-    def give_way_when(self, somebody_waits: Callable[[], bool]) -> None:
-        """Have an upload cut off, as at a stop, when `somebody_waits`. It is asked all the time, by several threads."""
-        self._stop.somebody_waits = somebody_waits
+    def give_way_when(
+        self, somebody_waits: Callable[[], bool], *, turn_is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Have an upload cut off, as at a stop, when `somebody_waits`, or between two parts when `turn_is_over`.
+
+        They are asked all the time, by several threads.
+        """
+        self._stop.somebody_waits, self._stop.turn_is_over = somebody_waits, turn_is_over
 
     def upload(self, job: Job, journal: Journal, *, progress: Progress = lambda _bytes: None) -> Receipt:
         """Give the receipt of the dump once the store holds it, whoever put it there.
@@ -92,6 +98,7 @@ class Uploader:
         by the volume, Stopped if the agent ends. After each the dump is to be uploaded again; nothing is half-stored.
         """
         fd = open_dump(job.dump)
+        kept = False
         try:
             for left in reversed(range(_SMALLER_PARTS_TIMES)):
                 prepared = self._prepare(job, fd)
@@ -103,7 +110,12 @@ class Uploader:
                     if not left:
                         raise
             raise AssertionError("unreachable")
+        except Stopped:
+            kept = True  # it goes on where it was
+            raise
         finally:
+            if not kept:
+                self._half_read.forget(job.dump)
             drop_behind(fd, 0, 0)  # what was read here must not count against the pod's memory
             os.close(fd)
 
@@ -113,6 +125,7 @@ class Uploader:
         try:
             return next(self._candidates(self._prepare(job, fd)))
         finally:
+            self._half_read.forget(job.dump)
             os.close(fd)
 
     def _prepare(self, job: Job, fd: int) -> PreparedJob:
@@ -124,7 +137,13 @@ class Uploader:
         block_bytes = min(plan.BLOCK_BYTES, least_bytes)
         part_bytes = plan.part_size(size_bytes, limits=limits, least_bytes=least_bytes)
         packable = job.stored_as is None and can_pack(fd)
-        fingerprint = take_fingerprint(fd, size_bytes, block_bytes=block_bytes, stopped=self._stop.is_set)
+        fingerprint = take_fingerprint(
+            fd,
+            size_bytes,
+            block_bytes=block_bytes,
+            stopped=self._stop.is_set_between,
+            blocks=self._half_read.blocks_of(job.dump, block_bytes),
+        )
         return PreparedJob(
             job,
             fd,

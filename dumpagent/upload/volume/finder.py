@@ -110,6 +110,11 @@ class Finder:
         self._left_out: Counter[int] = Counter()
         self._crowded: set[int] = set()
 
+    @property
+    def is_scanning(self) -> bool:
+        """Say whether a scan is under way."""
+        return self._scanner is not None
+
     def look(self, *, whole: bool = False) -> float | None:
         """Scan the volume, judge what waits, put up what is due; for a second at most, unless `whole`.
 
@@ -241,12 +246,7 @@ class Finder:
             self.watch.finish()
         if scanner.unreadable or volume_at(self._root) != self._volume:
             return  # what was not found may be there; or something was mounted or unmounted meanwhile
-        for dump in self._backlog.finish_scan(self._volume):
-            self._judge.forget(dump)
-            self._held_open.forget(dump)
-            self._dump_incident.forget(dump.identity.inode)
-            self._barrier.forget("judge", dump.path)
-            self._tell(DumpGone(path=dump.path, size_bytes=dump.size_bytes))
+        self._tell_lost(self._backlog.finish_scan(self._volume))
         if self._beside:
             self._beside.finish_scan(self._volume)
         if self._volume != self._home:
@@ -258,6 +258,14 @@ class Finder:
     def identities(self) -> frozenset[Identity]:
         """Give all files that are known to be on the volume, dumps and what lies beside them."""
         return self._backlog.identities() | (self._beside.identities() if self._beside else frozenset())
+
+    def _tell_lost(self, dumps: Iterable[DumpFile]) -> None:
+        for dump in dumps:
+            self._judge.forget(dump)
+            self._held_open.forget(dump)
+            self._dump_incident.forget(dump.identity.inode)
+            self._barrier.forget("judge", dump.path)
+            self._tell(DumpGone(path=dump.path, size_bytes=dump.size_bytes))
 
     def _tell_crowds(self, left_out: Counter[int]) -> None:
         for uid, count in left_out.items():
@@ -284,6 +292,7 @@ class Finder:
             volume=self._volume,
         )
         self._left_out += changes.left_out
+        self._tell_lost(changes.lost)
         if self._beside:
             self._beside.note_claimed(dumps)
         for dump in changes.new:

@@ -28,8 +28,11 @@ _BELIEVED_SCANS = 16
 _SETTLED_NS = (
     2_000_000_000  # a file made in the same tick as the listing does not change the directory's time
 )
-_MOST_DIRECTORIES, _MOST_NAMES = 20_000, 200_000
+_MOST_DIRECTORIES = 20_000
+_MOST_BYTES = 24 << 20  # of all remembered names: whoever makes them chooses their number and length
+_NAME_BYTES = 60  # what a name costs beside its letters
 _MOST_OPEN_NAMES = 1000  # of one directory: files that must be looked at again
+_MOST_DIRECTORIES_HERE = 2000  # of one directory; of more a scan names only the first
 
 
 class Role(enum.Enum):
@@ -70,7 +73,7 @@ class Recogniser:
         self._by_path = bool(self._include or self._exclude)
         self._now_ns = now_ns
         self._listings: dict[tuple[int, int], Listing] = {}
-        self._names = 0
+        self._bytes = 0
 
     def is_entered(self, name: str, below: str) -> bool:
         """Say whether a scan looks into the directory `name` of the directory `below`."""
@@ -126,22 +129,27 @@ class Recogniser:
     def remember(self, status: os.stat_result, names: list[str], directories: list[str]) -> None:
         """Remember what lay in a directory whose state, before it was listed, was `status`."""
         self._forget(status)
-        count = len(names) + len(directories)
+        size = _size_bytes(names) + _size_bytes(directories)
         if (
             self._now_ns() - status.st_mtime_ns < _SETTLED_NS
             or len(names) > _MOST_OPEN_NAMES
+            or len(directories) > _MOST_DIRECTORIES_HERE
             or len(self._listings) >= _MOST_DIRECTORIES
-            or self._names + count > _MOST_NAMES
+            or self._bytes + size > _MOST_BYTES
         ):
             return
         scans = _BELIEVED_SCANS // 2 + status.st_ino % (_BELIEVED_SCANS // 2)  # not all of them in one scan
         self._listings[status.st_dev, status.st_ino] = Listing(status.st_mtime_ns, names, directories, scans)
-        self._names += count
+        self._bytes += size
 
     def _forget(self, status: os.stat_result) -> None:
         known = self._listings.pop((status.st_dev, status.st_ino), None)
         if known:
-            self._names -= len(known.names) + len(known.directories)
+            self._bytes -= _size_bytes(known.names) + _size_bytes(known.directories)
+
+
+def _size_bytes(names: list[str]) -> int:
+    return sum(map(len, names)) + _NAME_BYTES * len(names)
 
 
 _ROLES = {FileKind.HPROF: Role.DUMP, FileKind.PHD: Role.DUMP, FileKind.JAVACORE: Role.COMPANION}

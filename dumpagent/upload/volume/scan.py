@@ -20,6 +20,10 @@ from dumpagent.upload.volume.recognise import Recogniser, Role
 
 _DEEPEST = 48  # directories; a JVM writes to a path of at most 4,096 bytes
 _ENTRIES_PER_LOOK = 256  # entries between two looks at the clock
+# What one owner can make any number of is held up to here; a name has up to 255 bytes, and a scan may be 48 levels deep.
+_MOST_HELD = 2000  # directories of a directory; the others are entered while it is listed
+_MOST_NAMED = 1000  # directories that could not be, or were not, looked into
+_MOST_LINKED = 5000  # files with several names, of one owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,19 @@ class FoundFile:
     @property
     def is_segment(self) -> bool:
         return self.role is Role.SEGMENT
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """A directory that is looked into: open on `fd`, its path `below` the root, what it is, and how deep."""
+
+    fd: int
+    below: str
+    own: os.stat_result
+    depth: int
+
+    def path_of(self, name: str) -> str:
+        return f"{self.below}/{name}" if self.below else name
 
 
 _BLOCK_BYTES = 512  # Source: stat(2), st_blocks
@@ -64,7 +81,9 @@ class Scanner:
         self.unreadable: dict[str, str] = {}
         self.passed_over: Counter[int] = Counter()
         self.finished = False
-        self._linked: set[tuple[int, int]] = set()  # of files with more than one name: found once
+        self._linked: dict[
+            int, set[tuple[int, int]]
+        ] = {}  # by owner: files with more than one name are found once
         self._walk = self._all()
 
     def step(self, until: Callable[[], bool]) -> list[FoundFile]:
@@ -101,7 +120,6 @@ class Scanner:
 
     def _directory(self, fd: int, below: str, depth: int) -> Iterator[list[FoundFile]]:
         """Give what lies below the directory that is open on `fd`, some files at a time."""
-        path = f"{self._root}/{below}" if below else self._root
         try:
             self._enter(fd, below)
             own = os.fstat(fd)
@@ -109,23 +127,23 @@ class Scanner:
             if listing is None:
                 names: list[str] = []
                 directories: list[str] = []
-                yield from self._listed(fd, below, own, names, directories)
-                if path not in self.unreadable:
-                    self._recogniser.remember(own, names, directories)
+                yield from self._listed(_Here(fd, below, own, depth), names, directories)
+                self._recogniser.remember(own, names, directories)
             else:
                 directories = listing.directories
                 yield [each for name in listing.names if (each := self._file(fd, name, below, own))]
-            for name in directories:
-                if not (depth == 0 and name in self._skip):
-                    yield from self._inside(fd, name, f"{below}/{name}" if below else name, own, depth)
+            for name in directories[:_MOST_HELD]:
+                yield from self._inside(_Here(fd, below, own, depth), name)
         except OSError as error:
-            self.unreadable[path] = os.strerror(error.errno or 0)
+            self._cannot_look(below, error)
 
-    def _listed(
-        self, fd: int, below: str, own: os.stat_result, names: list[str], directories: list[str]
-    ) -> Iterator[list[FoundFile]]:
-        """Look at each file of the directory; add the names that are something to us, and those of directories."""
+    def _listed(self, here: _Here, names: list[str], directories: list[str]) -> Iterator[list[FoundFile]]:
+        """Look at each file of the directory; add the names that are something to us, and those of directories.
+
+        Of more than `_MOST_HELD` directories one more is named than that, and the others are entered at once.
+        """
         found: list[FoundFile] = []
+        fd, below, own = here.fd, here.below, here.own
         role_of = self._recogniser.role_of
         with os.scandir(fd) as entries:
             for number, entry in enumerate(entries, start=1):
@@ -139,44 +157,59 @@ class Scanner:
                         self.unknown += 1  # what is no dump by its name may well be closed to us
                         continue
                     if role is not None:
-                        names.append(name)
+                        if len(names) <= _MOST_HELD:
+                            names.append(name)
                         if each := self._file_of(fd, name, below, own, role):
                             found.append(each)
                 elif entry.is_dir(follow_symlinks=False):
-                    directories.append(name)
+                    if len(directories) <= _MOST_HELD:
+                        directories.append(name)
+                    if len(directories) > _MOST_HELD:
+                        yield from self._inside(here, name)
                 if number % _ENTRIES_PER_LOOK == 0:
                     yield found
                     found = []
         yield found
 
-    def _inside(
-        self, above: int, name: str, relpath: str, own: os.stat_result, depth: int
-    ) -> Iterator[list[FoundFile]]:
-        if not self._recogniser.is_entered(name, relpath.rpartition("/")[0]):
-            self.not_entered[relpath] = "its name, or EXCLUDE"
+    def _inside(self, here: _Here, name: str) -> Iterator[list[FoundFile]]:
+        if here.depth == 0 and name in self._skip:
+            return
+        yield []  # whoever made any number of directories that are not entered must not hold up others
+        relpath = here.path_of(name)
+        if not self._recogniser.is_entered(name, here.below):
+            self._leave(relpath, "its name, or EXCLUDE")
             return
         try:
-            fd = os.open(name, DIRECTORY, dir_fd=above)
+            fd = os.open(name, DIRECTORY, dir_fd=here.fd)
         except (FileNotFoundError, NotADirectoryError):
             return  # gone, or swapped for something else
         except OSError as error:
             if error.errno != errno.ELOOP:  # swapped for a link
-                self.unreadable[f"{self._root}/{relpath}"] = os.strerror(error.errno or 0)
+                self._cannot_look(relpath, error)
             return
         try:
             status = os.fstat(fd)
-            if status.st_dev != own.st_dev:
-                self.not_entered[relpath] = "another file system"
+            if status.st_dev != here.own.st_dev:
+                self._leave(relpath, "another file system")
                 return  # nothing that a JVM writes to by this path
             if self._writable and _is_read_only(fd):
-                self.not_entered[relpath] = "mounted read-only"
+                self._leave(relpath, "mounted read-only")
                 return
-            if depth + 1 >= _DEEPEST:
+            if here.depth + 1 >= _DEEPEST:
                 self.passed_over[status.st_uid] += 1
                 return
-            yield from self._directory(fd, relpath, depth + 1)
+            yield from self._directory(fd, relpath, here.depth + 1)
         finally:
             os.close(fd)
+
+    def _cannot_look(self, relpath: str, error: OSError) -> None:
+        if len(self.unreadable) < _MOST_NAMED or not relpath:
+            path = f"{self._root}/{relpath}" if relpath else self._root
+            self.unreadable[path] = os.strerror(error.errno or 0)
+
+    def _leave(self, relpath: str, reason: str) -> None:
+        if len(self.not_entered) < _MOST_NAMED:
+            self.not_entered[relpath] = reason
 
     def _role(self, fd: int, name: str, below: str) -> Role | None:
         try:
@@ -198,7 +231,7 @@ class Scanner:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self.unreadable[f"{self._root}/{relpath}"] = os.strerror(error.errno or 0)
+            self._cannot_look(relpath, error)
             return None
         dump = dump_file(self._root, relpath, status)
         if dump is None or (status.st_nlink > 1 and not self._is_first_name(status, own)):
@@ -214,10 +247,13 @@ class Scanner:
         if own.st_uid not in (status.st_uid, 0):
             self.passed_over[own.st_uid] += 1
             return False
-        key = (status.st_dev, status.st_ino)
-        if key in self._linked:
+        key, known = (status.st_dev, status.st_ino), self._linked.setdefault(status.st_uid, set())
+        if key in known:
             return False
-        self._linked.add(key)
+        if len(known) >= _MOST_LINKED:
+            self.passed_over[status.st_uid] += 1
+            return False
+        known.add(key)
         return True
 
     def _base(self, fd: int, name: str, relpath: str) -> DumpFile | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
@@ -29,9 +30,12 @@ _FINISHED = flags.CLOSE_WRITE | flags.MOVED_TO
 _DIRECTORY_MASK = (
     _FINISHED | flags.CREATE | flags.MOVED_FROM | flags.MOVE_SELF | flags.ONLYDIR | flags.EXCL_UNLINK
 )
-_MOST_AT_ONCE = (
-    1000  # names in a directory that was just made; more are left to the scan, which goes in steps
-)
+# Names in directories that were just made, and dumps that were closed in one directory and in all, between two looks;
+# more are left to the scan, which goes in steps. A whole tree can be moved into a directory that was just made.
+_MOST_AT_ONCE, _MOST_OF_DIRECTORY, _MOST_DUMPS = 1000, 200, 2000
+# Each watch keeps an inode in the kernel's memory, charged to our container, and root's watches are few on a node whose
+# kubelet needs them: whoever makes directories must not take them all.
+_MOST_WATCHES, _MOST_WATCHES_OF_OWNER = 10_000, 2000
 _MOST_OTHERS = 500  # a second: a log may be opened and closed for each of its lines
 
 
@@ -50,6 +54,15 @@ class Woken:
     begun: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A directory that is watched, by its path below the root, and which it is."""
+
+    relpath: str
+    uid: int
+    inode: int
+
+
 class Watch:
     """Watches over every directory below `root`, also those made later; `skip` are paths that are left out.
 
@@ -62,8 +75,11 @@ class Watch:
     ) -> None:
         self._inotify, self._root, self._tell = inotify, root, tell
         self._skip = names_in(root, skip)
-        self._relpaths: dict[int, str] = {}  # by watch descriptor
-        self._entered: dict[int, str] = {}  # since `begin`
+        self._watched: dict[int, _Watched] = {}  # by watch descriptor
+        self._known: dict[int, int] = {}  # the watch descriptor by inode
+        self._of_owner: Counter[int] = Counter()
+        self._entered: set[int] = set()  # since `begin`
+        self._left = 0  # names that may still be looked at until the next `read`
         self._told: set[type[WatchImpaired]] = set()
 
     def fileno(self) -> int:
@@ -72,18 +88,18 @@ class Watch:
 
     def begin(self) -> None:
         """Begin to take note of which directories there are."""
-        self._entered = {}
+        self._entered = set()
 
     def enter(self, directory: int, relpath: str) -> None:
         """Watch the directory that is open on `directory`, whatever its path is made to mean meanwhile."""
         wd = self._add(directory, relpath)
         if wd is not None:
-            self._entered[wd] = relpath
+            self._entered.add(wd)
 
     def finish(self) -> None:
         """Forget the directories that were not entered since `begin`: they are gone, or had another name."""
-        for gone in set(self._relpaths) - set(self._entered):
-            del self._relpaths[gone]
+        for gone in set(self._watched) - self._entered:
+            self._forget(gone)
             try:
                 self._inotify.rm_watch(gone)
             except OSError:
@@ -91,18 +107,19 @@ class Watch:
 
     def cover(self) -> Woken:
         """Watch every directory that is there now, in one go. What came up unseen meanwhile is in the answer."""
-        known, woken = set(self._relpaths), Woken()
+        known, woken = set(self._watched), Woken()
         self.begin()
         scanner = Scanner(self._root, skip=self._skip, enter=self.enter)
         found = scanner.step(lambda: False)
         self.finish()
-        if set(self._relpaths) - known:
+        if set(self._watched) - known:
             woken.relpaths.update(each.dump.relpath for each in found if each.role is Role.DUMP)
         return woken
 
     def read(self) -> Woken:
         """Say what has happened since the last call; never waits."""
-        woken = Woken()
+        woken, self._left = Woken(), _MOST_AT_ONCE
+        dumps: Counter[int] = Counter()  # by directory
         for event in self._inotify.read(timeout=0):
             if event.mask & flags.Q_OVERFLOW:
                 self._tell_once(
@@ -111,23 +128,45 @@ class Watch:
                     "raise fs.inotify.max_queued_events on the node if this comes often",
                 )
                 woken.everything = True
-            elif event.wd not in self._relpaths:
+            elif event.wd not in self._watched:
                 continue
             elif event.mask & flags.IGNORED:
-                del self._relpaths[event.wd]
-                self._entered.pop(event.wd, None)
+                self._forget(event.wd)
+                self._entered.discard(event.wd)
             elif event.mask & (flags.UNMOUNT | flags.MOVE_SELF):
                 woken.everything = True
             elif event.mask & flags.ISDIR:
                 if event.mask & (flags.MOVED_FROM | flags.MOVED_TO):
                     woken.everything = True  # the names of all that lies below it have changed
                 elif event.mask & flags.CREATE:
-                    self._cover_new(_join(self._relpaths[event.wd], event.name), woken)
+                    self._cover_new(_join(self._watched[event.wd].relpath, event.name), woken)
             elif event.mask & (_FINISHED | flags.CREATE):
-                _note(woken, _join(self._relpaths[event.wd], event.name), event)
+                if dumps[event.wd] >= _MOST_OF_DIRECTORY or dumps.total() >= _MOST_DUMPS:
+                    woken.everything = True
+                else:
+                    dumps[event.wd] += is_dump_name(event.name)
+                    _note(woken, _join(self._watched[event.wd].relpath, event.name), event)
         return woken
 
+    def _forget(self, wd: int) -> None:
+        gone = self._watched.pop(wd)
+        self._of_owner[gone.uid] -= 1
+        if self._known.get(gone.inode) == wd:
+            del self._known[gone.inode]
+
+    def _has_room(self, uid: int) -> bool:
+        return len(self._watched) < _MOST_WATCHES and self._of_owner[uid] < _MOST_WATCHES_OF_OWNER
+
     def _add(self, directory: int, relpath: str) -> int | None:
+        status = os.fstat(directory)
+        wd = self._known.get(status.st_ino)
+        if wd is None and not self._has_room(status.st_uid):
+            self._tell_once(
+                WatchLimited,
+                f"more directories than are watched, at {self._root}/{relpath} of uid {status.st_uid}",
+                _SCAN_HINT,
+            )
+            return None
         try:
             # Through the descriptor: a path could lead elsewhere by now. Source: proc_pid_fd(5), a magic link.
             wd = int(self._inotify.add_watch(f"/proc/self/fd/{directory}", _DIRECTORY_MASK))
@@ -142,21 +181,29 @@ class Watch:
             elif error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
                 self._tell_once(WatchUnavailable, f"{path}: {error.strerror}", _SCAN_HINT)
             return None
-        self._relpaths[wd] = relpath
+        if wd in self._watched:
+            self._forget(wd)
+        self._watched[wd] = _Watched(relpath, status.st_uid, status.st_ino)
+        self._known[status.st_ino] = wd
+        self._of_owner[status.st_uid] += 1
         return wd
 
     def _cover_new(self, relpath: str, woken: Woken) -> None:
-        """Watch a directory that was just made, with what is in it already; a large one is left to the scan."""
+        """Watch a directory that was just made, with what is in it already; a large tree is left to the scan."""
         if relpath in self._skip:
+            return
+        if self._left <= 0:
+            woken.everything = True
             return
         try:
             with opened_directory(self._root, relpath) as directory:
                 wd = self._add(directory, relpath)
                 if wd is not None:
-                    self._entered[wd] = relpath
+                    self._entered.add(wd)
                 with os.scandir(directory) as entries:
-                    listed = list(islice(entries, _MOST_AT_ONCE + 1))
-                if len(listed) > _MOST_AT_ONCE:
+                    listed = list(islice(entries, self._left + 1))
+                self._left -= 1 + len(listed)
+                if self._left < 0:
                     woken.everything = True
                     return
                 for entry in listed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from dumpagent.dumps.model import DumpFile, Identity, State, Verdict
 from dumpagent.upload.backlog import Backlog, Entry
+from dumpagent.upload.fairness import Fairness
 
 DUE = Verdict(State.COMPLETE, "", due=True)
 
@@ -246,3 +248,81 @@ def test_a_file_of_holes_goes_last_and_gives_way_while_it_is_sent() -> None:
     backlog.judge_again(taken)
     made_ready(backlog, holes, owned(2, uid=2, mtime=9))
     assert order_of(backlog) == [2, 1]
+
+
+def of_size(dump: DumpFile, size_bytes: int) -> DumpFile:
+    return replace(dump, identity=replace(dump.identity, size_bytes=size_bytes))
+
+
+def test_an_allocated_file_of_terabytes_gives_way_to_another_users_dump_after_seconds() -> None:
+    """`fallocate -l 200G x.hprof` costs as little as a file of holes, and shows none."""
+    clock = Clock()
+    backlog = Backlog(monotonic=clock)
+    huge, small = of_size(owned(1, uid=1), 200 << 30), of_size(owned(2, uid=2, mtime=9), 100 << 20)
+    made_ready(backlog, huge)
+    taken = backlog.take(timeout_s=0)
+    assert taken
+    made_ready(backlog, huge, small)
+    clock.now += 1
+    assert not backlog.turn_is_over()
+    clock.now += 3
+    assert backlog.turn_is_over()
+    assert not backlog.gives_way(), "what is under way ends"
+    backlog.put_back(taken)
+    assert order_of(backlog) == [2, 1]
+
+
+def test_large_dumps_of_two_users_do_not_change_places_all_the_time() -> None:
+    clock = Clock()
+    backlog = Backlog(monotonic=clock)
+    dumps = [of_size(owned(inode, uid=inode), 10 << 30) for inode in (1, 2)]
+    made_ready(backlog, *dumps)
+    assert backlog.take(timeout_s=0)
+    clock.now += 50
+    assert not backlog.turn_is_over()
+    clock.now += 15
+    assert backlog.turn_is_over()
+
+
+def test_a_users_second_dump_in_the_same_directory_waits_for_the_first() -> None:
+    clock = Clock()
+    backlog = Backlog(monotonic=clock)
+    made_ready(backlog, of_size(owned(1, uid=1), 200 << 30), owned(2, uid=1))
+    assert backlog.take(timeout_s=0)
+    clock.now += 100
+    assert not backlog.turn_is_over()
+
+
+def test_a_dump_that_gets_the_inode_of_another_users_lost_one_does_not_inherit_its_failures() -> None:
+    """Who lets uploads fail and deletes the file would choose for how long the next owner of the inode waits."""
+    clock = Clock()
+    backlog = Backlog(monotonic=clock, jitter=lambda: 1.0)
+    for _ in range(8):
+        made_ready(backlog, owned(7, uid=1))
+        entry = backlog.take(timeout_s=0)
+        assert entry
+        backlog.retry(entry)
+        clock.now += 60
+    entry = backlog.take(timeout_s=0)
+    assert entry
+    backlog.retry(entry)
+    changes = backlog.update([owned(7, uid=2)], stored=lambda _identity: False, everything=True)
+    assert [dump.uid for dump in changes.lost] == [1]
+    assert [dump.uid for dump in changes.new] == [2]
+    for waiting in backlog.waiting():
+        backlog.ready(waiting, waiting.dump, DUE)
+    assert order_of(backlog) == [7]
+    counts = backlog.counts()
+    assert (counts.seen, counts.uploaded, counts.failed, counts.pending) == (2, 1, 1, 0)
+
+
+def test_a_million_directories_of_one_user_cost_no_memory() -> None:
+    turns = Fairness()
+    for number in range(30_000):
+        turns.serve(Entry(owned(number, uid=1, name=f"d{number}/x.hprof")))
+    tracemalloc.start()
+    for number in range(30_000):
+        turns.serve(Entry(owned(number, uid=1, name=f"e{number}/x.hprof")))
+    grown_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown_bytes < 4 << 20

@@ -273,3 +273,58 @@ def test_while_jvms_go_on_dying_no_log_is_sent_and_error_files_are(scene: Scene)
     assert FOLDER + "hs_err_pid1.log" in came
     assert FOLDER + "gc.log" not in came
     assert FOLDER + "gc.log" in scene.run(16)
+
+
+def test_a_log_that_was_opened_and_closed_a_hundred_times_before_its_dump_travels(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    """Each closing counted as one more file of its directory, and the limit of 50 kept the log out."""
+    scene = Scene(volume, store, told)
+    for _ in range(100):
+        scene.file("app/gc.log", b"pause")
+        scene.loop.look_at({"app/gc.log"})
+    scene.dump()
+    scene.loop.look_at({"app/java_pid1.hprof", "app/gc.log"})
+    scene.run()
+    scene.run()
+    assert told.of("companion_left_alone") == []
+    assert contents(store)[f"{FOLDER}gc.log"] == b"pause"
+
+
+def test_a_stream_of_dumps_does_not_keep_another_users_error_file_for_ever(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    scene = Scene(volume, store, told)
+    scene.file("shop/hs_err_pid1.log", b"SIGSEGV")
+    sent_at: float | None = None
+    for number in range(40):
+        scene.file(f"flood/{number}.hprof", MAKE.dump(segments=number + 1))
+        scene.clock += 5
+        scene.loop.look(whole=True)
+        if scene.loop.companions_are_overdue() and scene.loop.upload_companion():
+            sent_at = scene.clock
+            break
+        assert scene.loop.upload_next(timeout_s=0)
+        scene.file(f"flood/next{number}.hprof", MAKE.dump(segments=number + 50))
+        scene.loop.look(whole=True)
+        assert not scene.loop.upload_companion()
+    assert sent_at is not None
+    assert sent_at - 1000 <= 90
+    assert any(b"SIGSEGV" in content for content in contents(store).values())
+
+
+def test_one_users_error_files_do_not_come_before_another_users_log(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    """Of each user the small ones come first; a thousand files of a byte must not hold up a log."""
+    scene = Scene(volume, store, told)
+    scene.dump()
+    scene.file("app/gc.log", b"pause" * 100)
+    for name in ("app", "app/java_pid1.hprof", "app/gc.log"):
+        os.chown(volume.root / name, 10001, 10001)
+    for number in range(30):
+        scene.file(f"t{number}/hs_err_pid1.log", b"x")
+        os.chown(volume.root / f"t{number}/hs_err_pid1.log", 12345, 12345)
+    order = [key for key in scene.run() if key.endswith(".log")]
+    assert len(order) == 31
+    assert order.index(f"{FOLDER}gc.log") <= 1

@@ -116,3 +116,19 @@ def test_a_span_with_other_bytes_than_the_fingerprint_is_told_before_it_is_sent_
         with pytest.raises(SourceChanged) as raised:
             span.read(1)
         assert span.failure is raised.value
+
+
+def test_a_file_whose_reading_was_stopped_is_read_on_from_there(tmp_path: Path) -> None:
+    content = os.urandom(100 * 1024)
+    (tmp_path / "x").write_bytes(content)
+    fd = os.open(tmp_path / "x", os.O_RDONLY)
+    blocks: list[int] = []
+    asked = iter([False] * 60 + [True])
+    with pytest.raises(Stopped):
+        take_fingerprint(fd, len(content), block_bytes=1024, stopped=lambda: next(asked), blocks=blocks)
+    assert len(blocks) == 60
+    left = iter([False] * 40)
+    found = take_fingerprint(fd, len(content), block_bytes=1024, stopped=lambda: next(left), blocks=blocks)
+    os.close(fd)
+    assert found.crc32 == zlib.crc32(content)
+    assert found.crc32_of(10 * 1024, 70 * 1024) == zlib.crc32(content[10 * 1024 : 80 * 1024])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dumpagent.dumps.receipt import Unfinished
+from dumpagent.dumps.receipt import Receipt, Unfinished
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, Limits, LookRefused, OpenUpload, Part, StoredObject
@@ -20,6 +21,7 @@ from dumpagent.upload.transfer.source import SourceChanged, Stopped
 from dumpagent.upload.transfer.standing import NotAsSent
 from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore
+from tests.harness.hprof import Maker
 from tests.harness.stores.memory import MemoryStore
 from tests.harness.sweeping import sweep_leftovers
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Agent, AgentFor, Volume, contents, some_bytes
@@ -393,3 +395,43 @@ def test_a_receipt_is_on_disk_when_the_dump_is_receipt(
     assert receipt is not None
     assert receipt.key == "java_pid1.hprof"
     assert ledger.all_unfinished() == []
+
+
+class CountingStore(MemoryStore):
+    """Remembers the numbers of the parts that it was sent."""
+
+    def __init__(self, *, limits: Limits) -> None:
+        super().__init__(limits=limits)
+        self.sent: list[int] = []
+
+    def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+        self.sent.append(number)
+        return super().send_part(key, upload_id, number, body)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_a_dump_that_gives_way_again_and_again_arrives_and_sends_no_part_twice(
+    packed: bool, volume: Volume
+) -> None:
+    """A tenant who writes one small dump after another must not keep a large one from ever arriving."""
+    content = Maker().dump(segments=60, segment_bytes=400)
+    store = CountingStore(limits=SMALL_LIMITS)
+    job = volume.job(volume.dump("java_pid1.hprof", content))
+    ledger = Ledger(str(volume.root / ".dumpagent"), store=store.name)
+    uploader = Uploader(
+        store, Place(node_name="n"), part_bytes=PART, packed=packed, block_bytes=PART, workers=1
+    )
+    sent = store.sent
+    uploader.give_way_when(lambda: False, turn_is_over=lambda: bool(sent) and len(sent) % 2 == 1)
+    receipt: Receipt | None = None
+    while receipt is None:
+        try:
+            receipt = uploader.upload(job, ledger)
+        except Stopped:
+            sent.append(-1)  # its next turn
+    assert sent.count(-1) >= 3
+    numbers = [number for number in sent if number > 0]
+    assert numbers == sorted(set(numbers))
+    stored = contents(store)[receipt.key]
+    assert (gzip.decompress(stored) if packed else stored) == content
+    assert store.open_uploads("") == []

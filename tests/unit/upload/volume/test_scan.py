@@ -6,6 +6,8 @@ import os
 import socket
 import threading
 import time
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -254,3 +256,72 @@ def test_directories_that_vanish_meanwhile_do_not_stop_the_scan(volume: Volume) 
     finally:
         over.set()
         churner.join()
+
+
+def peak_bytes(look: Callable[[], object]) -> int:
+    tracemalloc.start()
+    look()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+def test_a_directory_of_a_million_long_names_costs_no_memory(volume: Volume) -> None:
+    """A name may have 255 bytes: a million of them filled the pod's memory, at every start."""
+    for number in range(20_000):
+        (volume.root / f"{number:0>249}.hprof").touch()
+    scanner = Scanner(str(volume.root))
+    assert peak_bytes(lambda: drained(scanner)) < 4 << 20
+
+
+def test_a_directory_of_a_million_directories_costs_no_memory_and_each_is_looked_into(volume: Volume) -> None:
+    for number in range(6000):
+        (volume.root / f"{number:0>250}").mkdir()
+    wanted = {f"{number:0>250}/x.hprof" for number in range(0, 6000, 500)}
+    for relpath in wanted:
+        (volume.root / relpath).touch()
+    found: list[str] = []
+    scanner = Scanner(str(volume.root))
+    assert peak_bytes(lambda: found.extend(drained(scanner))) < 4 << 20
+    assert set(found) == wanted
+    assert {dump.relpath for dump in scan(str(volume.root)).dumps} == wanted
+
+
+def test_what_is_not_entered_costs_no_memory_and_holds_up_nobody(volume: Volume) -> None:
+    for number in range(5000):
+        (volume.root / f".Trash-{number:0>200}").mkdir()
+    scanner = Scanner(str(volume.root))
+    steps = 0
+    while not scanner.finished:
+        scanner.step(lambda: True)
+        steps += 1
+    assert steps > 1000
+    assert len(scanner.not_entered) == 1000
+
+
+def test_a_users_linked_files_cost_no_memory_and_another_users_one_is_found(volume: Volume) -> None:
+    for number in range(6000):
+        (volume.root / f"a{number}.hprof").touch()
+        os.link(volume.root / f"a{number}.hprof", volume.root / f"b{number}.hprof")
+        os.chown(volume.root / f"a{number}.hprof", 12345, 12345)
+    (volume.root / "shop.hprof").touch()
+    os.link(volume.root / "shop.hprof", volume.root / "shop2.hprof")
+    os.chown(volume.root / "shop.hprof", 10001, 10001)
+    scanner = Scanner(str(volume.root))
+    found = drained(scanner)
+    assert len(found) == 5001
+    assert scanner.passed_over[12345]
+
+
+def drained(scanner: Scanner) -> list[str]:
+    """Give the paths that the scan finds, and forget all else, as the finder does."""
+    found: list[str] = []
+    while not scanner.finished:
+        for each in scanner.step(lambda: True):
+            if len(found) < 10_000:
+                found.append(
+                    each.dump.relpath
+                    if len(each.dump.relpath) < 250 or "x.hprof" in each.dump.relpath
+                    else ""
+                )
+    return found

@@ -194,3 +194,68 @@ def test_the_limit_of_watches_is_told_once_and_what_is_watched_stays_so(tmp_path
         (tmp_path / "a" / "x.hprof").write_bytes(b"x")
         (tmp_path / "y.hprof").write_bytes(b"x")
         assert woken(watch) == {"a/x.hprof", "y.hprof"}
+
+
+def test_a_tree_that_is_moved_into_a_new_directory_is_left_to_the_scan(
+    watch: Watch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It can have been made beforehand, of any size: 810,000 directories kept the main loop from its heartbeat."""
+    tree = tmp_path_factory.mktemp("made-before")
+    for number in range(40):
+        for name in range(40):
+            (tree / str(number) / str(name)).mkdir(parents=True)
+            (tree / str(number) / str(name) / "x.hprof").touch()
+    (tmp_path / "new").mkdir()
+    tree.rename(tmp_path / "new" / "tree")
+    answer = watch.read()
+    assert answer.everything
+    assert len(answer.relpaths) < 1000
+
+
+def test_a_user_who_makes_directories_does_not_take_the_nodes_watches(
+    watch: Watch, tmp_path: Path, told: Told
+) -> None:
+    """They are root's, as the kubelet's are, and each keeps an inode in the kernel's memory."""
+    for number in range(2500):
+        (tmp_path / f"t{number}").mkdir()
+        os.chown(tmp_path / f"t{number}", 12345, 12345)
+    (tmp_path / "shop").mkdir()
+    os.chown(tmp_path / "shop", 10001, 10001)
+    watch.read()
+    watch.cover()
+    info = Path(f"/proc/self/fdinfo/{watch.fileno()}").read_text()
+    assert 1000 < info.count("inotify wd:") <= 2010
+    assert told == ["watch_limited"]
+    watch.read()
+    (tmp_path / "shop" / "x.hprof").write_bytes(b"x")
+    assert woken(watch) == {"shop/x.hprof"}
+
+
+def test_watches_are_free_again_once_the_directories_are_gone(watch: Watch, tmp_path: Path) -> None:
+    for turn in range(3):
+        for number in range(1500):
+            (tmp_path / f"t{turn}-{number}").mkdir()
+        watch.cover()
+        for number in range(1500):
+            (tmp_path / f"t{turn}-{number}").rmdir()
+        watch.read()
+        watch.cover()
+    (tmp_path / "shop").mkdir()
+    watch.read()
+    (tmp_path / "shop" / "x.hprof").write_bytes(b"x")
+    assert woken(watch) == {"shop/x.hprof"}
+
+
+def test_a_flood_of_dumps_in_one_directory_does_not_hide_the_dump_in_another(
+    watch: Watch, tmp_path: Path
+) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "shop").mkdir()
+    watch.read()
+    for number in range(3000):
+        (tmp_path / "t" / f"{number}.hprof").write_bytes(b"x")
+    (tmp_path / "shop" / "x.hprof").write_bytes(b"x")
+    answer = watch.read()
+    assert answer.everything
+    assert len(answer.relpaths) < 250
+    assert "shop/x.hprof" in answer.relpaths
