@@ -152,7 +152,7 @@ java-fixtures:  ## the Java programs that tests and the bench run, built anew (n
 	$(PYTHON) tests/harness/java/build.py bench/java/Shop.java bench/java/shop.jar
 
 torture: $(STAMP)  ## kill the agent and break the store again and again: make torture STORE=ceph CYCLES=1000 SEED=1
-	$(BIN)/python -m tests.torture --store $(or $(STORE),swift) --cycles $(or $(CYCLES),1000) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.torture --store $(or $(STORE),swift) --cycles $(or $(CYCLES),1000) $(if $(SEED),--seed $(SEED)) $(if $(HOSTILE),--hostile)
 
 soak-applications: $(STAMP)  ## 200 applications die within a minute, each leaves a dump, an error file, a GC log and a recording (root)
 	$(BIN)/python -m tests.soak

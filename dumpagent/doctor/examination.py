@@ -18,6 +18,12 @@ _PATIENCE_S = 10.0
 _CANARY_TIMES = 6  # it sends 11 MiB
 
 
+def is_missing(root: str) -> bool:
+    """Say whether nothing can be found at `root`; a volume that hangs is there."""
+    heard = of_volume("volume", lambda: volume.stands(root), _PATIENCE_S)
+    return bool(heard.failed) and not heard.hung
+
+
 class Doctor:
     """Runs the checks, none of which can hang for long."""
 

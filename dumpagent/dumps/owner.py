@@ -18,7 +18,8 @@ _POD = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 _WRITER = re.compile(rf"(?P<namespace>{_NAMESPACE})_(?P<pod>{_POD})")
 _NAMESPACE_FOLDER, _WORKLOAD_FOLDER = re.compile(_NAMESPACE), re.compile(_POD)
 # Source: JDK heapDumper.cpp, HeapDumper::dump_heap: the name of a dump in a directory. No pod "pid1" in "java".
-_JVMS_OWN = re.compile(r"java_pid\d+")
+# A person may have put more behind it: "java_pid1.100".
+_JVMS_OWN = re.compile(r"java_pid\d+(?:\..*)?", re.DOTALL)
 # Source: Kubernetes apimachinery, util/rand, SafeEncodeString: the letters of generated names; a ReplicaSet's hash has
 # up to ten of them, a pod's suffix five. CronJob controller: the minutes since 1970, eight digits.
 _SAFE = "[bcdfghjklmnpqrstvwxz2456789]"

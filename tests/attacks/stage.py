@@ -191,6 +191,8 @@ class Stage:
         while time.monotonic() - self.written_at < within_s:
             if self.is_stored():
                 return time.monotonic() - self.written_at
+            if not self.version.is_ours and self.unsound():
+                return None  # the control: the daemon would be killed
             time.sleep(0.1)
         return None
 

@@ -29,25 +29,25 @@ while time.time() < until:
         print("flowing", flush=True)
     time.sleep(0.025)
 """
-# Frames that say OutOfMemoryError, then a GiB of the smallest records: as .gz it has a MB.
+# Frames that say OutOfMemoryError, then a GiB of the smallest records: as .gz it has a MB. Packed once, for all files.
 SMALL_RECORDS = """
 os.mkdir(f"{root}/t")
 def record(tag, body):
     return struct.pack(">BII", tag, 0, len(body)) + body
-head = b"JAVA PROFILE 1.0.2\\0" + struct.pack(">IQ", 8, 1000)
-head += record(1, struct.pack(">Q", 1) + b"java/lang/OutOfMemoryError") + record(1, struct.pack(">Q", 2) + b"<init>")
+head = record(1, struct.pack(">Q", 1) + b"java/lang/OutOfMemoryError") + record(1, struct.pack(">Q", 2) + b"<init>")
 head += record(2, struct.pack(">IQIQ", 1, 100, 0, 1)) + record(4, struct.pack(">QQQQIi", 5, 2, 3, 4, 1, 1))
 head += record(5, struct.pack(">III", 1, 1, 2) + struct.pack(">QQ", 5, 6))
 small = record(3, struct.pack(">I", 9))
 block = small * ((1 << 20) // len(small))
 tail = record(0x1C, b"\\x23" + struct.pack(">QIIB", 1, 0, 4, 8) + b"abcd") + record(0x2C, b"")
+packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+packed = packer.compress(head)
+for _ in range(mib):
+    packed += packer.compress(block)
+packed += packer.compress(tail) + packer.flush()
 for copy in range(files):
-    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     with open(f"{root}/t/x{copy}.hprof.gz", "wb") as file:
-        file.write(packer.compress(head))
-        for _ in range(mib):
-            file.write(packer.compress(block))
-        file.write(packer.compress(tail) + packer.flush())
+        file.write(gzip.compress(b"JAVA PROFILE 1.0.2\\0" + struct.pack(">IQ", 8, 1000 + copy)) + packed)
     os.utime(f"{root}/t/x{copy}.hprof.gz", (1, 1))
 """
 MANY_FILES = """
@@ -57,6 +57,14 @@ for number in range(count):
         os.mkdir(folder)
     os.close(os.open(f"{folder}/{number}.hprof", os.O_CREAT | os.O_WRONLY, 0o600))
     os.utime(f"{folder}/{number}.hprof", (number, number))
+"""
+# The longest names that there are, and as many as fit.
+LONG_NAMES = """
+os.mkdir(f"{root}/t")
+for number in range(count):
+    os.close(os.open(f"{root}/t/{number:0>249}.hprof", os.O_CREAT | os.O_WRONLY, 0o600))
+for number in range(count // 4):
+    os.mkdir(f"{root}/t/{number:0>250}")
 """
 
 
@@ -103,6 +111,16 @@ def test_packed_bombs_delay_nobody(held: Hold) -> None:
 def test_a_hundred_thousand_empty_dumps_delay_nobody(held: Hold) -> None:
     def attack(stage: Stage) -> str:
         stage.attacker.run(MANY_FILES, count=100_000)
+        stage.start_uploader()
+        stage.victim_writes(heap_dump(1))
+        return _late(stage, LIMITED_S) or stage.unsound()
+
+    held(attack, limited=True)
+
+
+def test_a_directory_of_the_longest_names_fills_nobodys_memory(held: Hold) -> None:
+    def attack(stage: Stage) -> str:
+        stage.attacker.run(LONG_NAMES, count=200_000, timeout_s=120)
         stage.start_uploader()
         stage.victim_writes(heap_dump(1))
         return _late(stage, LIMITED_S) or stage.unsound()

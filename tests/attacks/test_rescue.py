@@ -145,3 +145,24 @@ def test_a_temporary_of_the_rescue_cannot_be_swapped(held: Hold) -> None:
         return "the volume has the attacker's file under the victim's name" if evil else ""
 
     held(attack, manager=False)
+
+
+def test_a_dump_does_not_wait_for_the_thousands_of_another_user_that_are_rescued(held: Hold) -> None:
+    def attack(stage: Stage) -> str:
+        content = heap_dump(1)
+        _take_the_mount_away(stage)
+        stage.attacker.run(
+            "for number in range(40_000):\n"
+            "    fd = os.open(f'{root}/a{number:06}.hprof', os.O_CREAT | os.O_WRONLY, 0o600)\n"
+            "    os.write(fd, b'JAVA PROFILE 1.0.2'); os.close(fd)",
+            timeout_s=120,
+        )
+        stage.victim.write_dump("shop_checkout.hprof", content)
+        stage.start_manager(FILE_STABLE_TIME="1s")
+        rescued = stage.node.in_volume("shop_checkout.hprof")
+        until = time.monotonic() + 10
+        while not rescued.exists() and time.monotonic() < until:
+            time.sleep(0.2)
+        return "" if rescued.exists() else "the victim's dump is not rescued after 10 s"
+
+    held(attack, manager=False)

@@ -3,6 +3,8 @@
 Two nodes write dumps of the same names into one bucket. At the end, with all faults off, every dump that was ever
 finished must be in the bucket byte for byte, once, with no multipart upload left open and no mark without its object;
 no node may have aborted another's upload, and seen = uploaded + pending + failed must have held at every scrape.
+Between two lives the volume is away, another is in its place, it has no free block or inode; clocks jump by ten years,
+agents stand still and have 64 descriptors. With --hostile an ordinary user attacks each volume meanwhile.
 The seed is printed; the same seed tortures the same way (as far as a real store and a scheduler can be repeated).
 Ends with 1 if the promise was broken, or if one of the faults never came.
 """
@@ -33,12 +35,13 @@ from tests.torture.judge import (
     open_uploads,
 )
 from tests.torture.node import Node
+from tests.torture.tenant import Tenant
+from tests.torture.volume import Volume
 from tests.torture.weather import Weather
 from tests.torture.zygote import Zygote
 
 PART_BYTES = 5 << 20
 NODES = ["worker-1", "worker-2"]
-VOLUME_BYTES = 512 << 20
 _TIDY_EVERY = 10  # cycles; with more dumps on the volumes a life would spend itself on looking through them
 _SWEEP_WITHIN_S = 60
 _MOST_MORE_CYCLES = (
@@ -92,6 +95,7 @@ def torture(server: StoreServer, nodes: list[Node], *, cycles: int, chance: rand
         _report(cycle, nodes)
         for node in nodes:
             node.jvms.end()
+            node.end_tenant()
         weather.share = 0
         faults = {
             fault.name: count
@@ -130,30 +134,32 @@ def main() -> None:
     parser.add_argument("--store", choices=["moto", "swift", "ceph"], default="swift")
     parser.add_argument("--cycles", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
+    parser.add_argument("--hostile", action="store_true", help="with a hostile user beside the applications")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     words = parser.parse_args()
     if not words.inside:
         # Volumes of their own that can be filled: tmpfs in a private mount namespace, gone with it.
         again = [sys.executable, "-m", "tests.torture", "--inside", "--store", words.store]
-        again += ["--cycles", str(words.cycles), "--seed", str(words.seed)]
+        again += ["--cycles", str(words.cycles), "--seed", str(words.seed), *["--hostile"] * words.hostile]
         sys.exit(subprocess.run(["unshare", "--mount", *again], check=False).returncode)
     forget_own_settings()
     print(
-        f"seed {words.seed}: python -m tests.torture --store {words.store} --cycles {words.cycles} --seed {words.seed}",
+        f"seed {words.seed}: python -m tests.torture --store {words.store} --cycles {words.cycles} --seed {words.seed}"
+        + " --hostile" * words.hostile,
         flush=True,
     )
     began = time.monotonic()
     chance = random.Random(words.seed)
     with tempfile.TemporaryDirectory(prefix="dumpagent-torture-") as folder:
-        nodes = [_node(Path(folder), name, chance) for name in NODES]
+        Path(folder).chmod(0o755)
+        nodes = [_node(Path(folder), name, chance, hostile=words.hostile) for name in NODES]
         (Path(folder) / "store").mkdir()
         try:
             with started(words.store, Path(folder, "store")) as server:
                 broken = torture(server, nodes, cycles=words.cycles, chance=chance)
         finally:
             for node in nodes:
-                node.zygote.close()
-                subprocess.run(["umount", "--lazy", str(node.root)], check=False)
+                node.close()
         for node in nodes:
             broken += _faults_of_its_own(node)
             if broken:
@@ -165,13 +171,13 @@ def main() -> None:
     sys.exit(1 if broken else 0)
 
 
-def _node(folder: Path, name: str, chance: random.Random) -> Node:
-    root = folder / name
-    root.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={VOLUME_BYTES}", "torture", str(root)], check=True)
-    return Node(
-        name, root, Zygote(PART_BYTES), random.Random(chance.randrange(1 << 30)), str(folder / f"{name}.log")
-    )
+def _node(folder: Path, name: str, chance: random.Random, *, hostile: bool) -> Node:
+    volume = Volume(folder / name)
+    tenant = Tenant(volume.root, chance) if hostile else None
+    if tenant:
+        tenant.begin()
+    own = random.Random(chance.randrange(1 << 30))
+    return Node(name, volume, Zygote(PART_BYTES), own, str(folder / f"{name}.log"), tenant)
 
 
 def _faults_of_its_own(node: Node) -> list[str]:

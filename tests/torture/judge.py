@@ -8,6 +8,7 @@ from collections import Counter
 from tests.harness.stores.server import StoreServer, is_dump_key
 from tests.torture.jvms import Truth
 from tests.torture.node import AT_A_CALL, AT_A_MOMENT, STOPPED, TROUBLES, Node
+from tests.torture.tenant import PREFIX
 from tests.torture.weather import Weather
 
 
@@ -51,11 +52,18 @@ def judge_bucket(server: StoreServer, bucket: str, truths: list[Truth]) -> list[
         for digest, count in counted.items()
         if count > times[digest] > 0
     ]
-    broken += [f"not a dump of ours: {key}" for key, digest in stored.items() if digest not in paths]
-    broken += [f"left open: {key}" for key in open_uploads(server, bucket)]
+    strange = {key: digest for key, digest in stored.items() if digest not in paths}
+    broken += [f"not a dump of ours: {key}" for key in strange if PREFIX not in key]
+    broken += [
+        f"a dump of ours under the name of another: {key}"
+        for key, digest in stored.items()
+        if digest in paths and PREFIX in key
+    ]
+    broken += [f"left open: {key}" for key in open_uploads(server, bucket) if PREFIX not in key]
     truncated = sum(truth.truncated for truth in truths)
     print(
-        f"{len(paths)} dumps were finished ({truncated} of them cut off), {len(stored)} objects are stored: "
+        f"{len(paths)} dumps were finished ({truncated} of them cut off), {len(stored)} objects are stored "
+        f"({len(strange)} of the hostile user's): "
         f"{'nothing lost, doubled, overwritten or left open' if not broken else f'{len(broken)} BROKEN'}"
     )
     return broken

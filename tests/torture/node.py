@@ -16,6 +16,8 @@ from tests.harness.faults import FaultProxy
 from tests.harness.stores.server import StoreServer, free_ports
 from tests.torture.jvms import MIB, Jvms
 from tests.torture.scraper import Scraper
+from tests.torture.tenant import Tenant
+from tests.torture.volume import Volume
 from tests.torture.weather import Weather
 from tests.torture.zygote import KILLED_AT_A_SYSTEM_CALL, Life, Zygote
 
@@ -26,9 +28,17 @@ FILL, VANISH, AHEAD, BACK = (
     "the clock jumped",
     "the clock jumped back",
 )
+NO_INODES, AWAY, EXCHANGED, STILL, FEW = (
+    "the inodes were used up",
+    "the volume was away",
+    "another volume was in its place",
+    "the agent stood still",
+    "the agent had 64 descriptors",
+)
+_TEN_YEARS_S = 3.2e8
 AT_A_CALL, AT_A_MOMENT, STOPPED = "killed at a system call", "killed at some moment", "stopped"
-TROUBLES = [FILL, VANISH, AHEAD, BACK]
-_CARDS = [*TROUBLES, *[""] * 6]
+TROUBLES = [FILL, VANISH, AHEAD, BACK, NO_INODES, AWAY, EXCHANGED, STILL, FEW]
+_CARDS = [*TROUBLES, *[""] * 9]
 _HANG_S = 30.0
 _SILENCE_S = 0.8  # of an agent that has nothing to do, or waits for a store that hangs
 _LONGEST_LIFE_S = 20.0
@@ -37,9 +47,18 @@ _LONGEST_LIFE_S = 20.0
 class Node:
     """`live` begins a life, `survive` waits for its end. All nodes share a bucket, a prefix and the dumps' names."""
 
-    def __init__(self, name: str, root: Path, zygote: Zygote, chance: random.Random, log: str) -> None:
-        self.name, self.root, self.zygote, self.log = name, root, zygote, log
-        self.jvms = Jvms(root, chance)
+    def __init__(
+        self,
+        name: str,
+        volume: Volume,
+        zygote: Zygote,
+        chance: random.Random,
+        log: str,
+        tenant: Tenant | None,
+    ) -> None:
+        self.name, self.root, self.zygote, self.log = name, volume.root, zygote, log
+        self._volume, self._tenant = volume, tenant
+        self.jvms = Jvms(self.root, chance)
         self.happened: Counter[str] = Counter()
         self._chance = chance
         self._cards: list[str] = []
@@ -71,6 +90,8 @@ class Node:
         self._trouble = self._cards.pop()
         if self._trouble == FILL:
             _fill(self.root / "fill")
+        elif self._trouble == NO_INODES:
+            _use_up_inodes(self.root / "fill")
         if self._trouble:
             self.happened[self._trouble] += 1
         keep = chance.choice(["always", "while-space", "until-uploaded"])
@@ -83,8 +104,10 @@ class Node:
             log=self.log,
             lasts_s=_LONGEST_LIFE_S,
             end_signal=chance.choice([signal.SIGKILL] * 3 + [signal.SIGTERM]),
-            kill_at=chance.choice([0, int(10 ** chance.uniform(1, 4))]),
-            clock_jump_s={AHEAD: 1e6, BACK: -1e6}.get(self._trouble, 0.0),
+            kill_at=0 if self._trouble == STILL else chance.choice([0, int(10 ** chance.uniform(1, 4))]),
+            clock_jump_s={AHEAD: _TEN_YEARS_S, BACK: -_TEN_YEARS_S}.get(self._trouble, 0.0),
+            stands_still_s=1.5 if self._trouble == STILL else 0.0,
+            descriptors=64 if self._trouble == FEW else 0,
         )
         self.zygote.begin(life)
 
@@ -93,9 +116,14 @@ class Node:
         for _ in range(self._chance.randrange(1, 4)):
             usage = shutil.disk_usage(self.root)
             # A disk that is full all the time would let nothing but empty dumps be tortured.
-            if self._trouble == FILL or usage.free > usage.total // 2:
+            if self._trouble != NO_INODES and (self._trouble == FILL or usage.free > usage.total // 2):
                 self.jvms.act()
             time.sleep(self._chance.uniform(0, 0.2))
+        if self._trouble in (AWAY, EXCHANGED):
+            self._volume.take_away(other=self._trouble == EXCHANGED)
+            time.sleep(self._chance.uniform(0, 1.5))
+            if self._chance.random() < 0.7:
+                self._volume.bring_back()  # else when the life has ended
         if self._trouble == VANISH:
             shutil.rmtree(self.root / ".dumpagent", ignore_errors=True)
 
@@ -121,7 +149,21 @@ class Node:
         else:
             end = STOPPED if code in (0, -signal.SIGTERM) else f"exit {code}"
         self.happened[end] += 1
+        self._volume.bring_back()
+        if (self.root / "fill").is_dir():
+            shutil.rmtree(self.root / "fill")
         (self.root / "fill").unlink(missing_ok=True)
+
+    def end_tenant(self) -> None:
+        """End the hostile user, if there is one."""
+        if self._tenant:
+            self._tenant.end()
+
+    def close(self) -> None:
+        """End everything."""
+        self.end_tenant()
+        self.zygote.close()
+        self._volume.close()
 
     def settle(self) -> int:
         """Bring what there is, with nothing in the way; give the exit code of the pass."""
@@ -144,6 +186,13 @@ class Node:
             self.zygote.live(life)
             if done() or time.monotonic() > until:
                 return
+
+
+def _use_up_inodes(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.mkdir()
+        for number in range(100_000):
+            (path / str(number)).touch()
 
 
 def _fill(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ from tests.torture.ptrace import kill_at_system_call, let_parent_trace
 
 KILLED_AT_A_SYSTEM_CALL = -1000
 _JUMP_AFTER_S = 0.5
+_STILL_AFTER_S = 0.7
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Life:
 
     Otherwise, and where it does not come to that, `end_signal` comes after `lasts_s`, or when `end_now` says so; 0
     waits for the end by itself (`--once`). `clock_jump_s`: a moment after the start the time of day is wrong by that, from then on.
+    `stands_still_s`: so long it is stopped, a moment after the start. `descriptors`: as many it may have open.
     """
 
     words: list[str]
@@ -35,6 +38,8 @@ class Life:
     end_signal: int = signal.SIGKILL
     kill_at: int = 0
     clock_jump_s: float = 0.0
+    stands_still_s: float = 0.0
+    descriptors: int = 0
     sweep_quiet_s: float = 0.0
     longest_s: float = 300.0
 
@@ -122,6 +127,11 @@ def _wait(child: int, life: Life) -> int:
     if life.kill_at:
         code, reached = kill_at_system_call(child, life.kill_at, within_s=life.lasts_s)
         return KILLED_AT_A_SYSTEM_CALL if reached else code
+    if life.stands_still_s:
+        time.sleep(_STILL_AFTER_S)
+        os.kill(child, signal.SIGSTOP)
+        time.sleep(life.stands_still_s)
+        os.kill(child, signal.SIGCONT)
     began = time.monotonic()
     signalled = False
     while True:
@@ -142,6 +152,8 @@ def _live(life: Life) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ.update(life.variables)
+    if life.descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (life.descriptors, life.descriptors))
     if life.clock_jump_s:
         _let_clock_jump(life.clock_jump_s, after_s=_JUMP_AFTER_S)
     if life.kill_at:

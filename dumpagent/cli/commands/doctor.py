@@ -15,7 +15,7 @@ import click
 from dumpagent.cli.node_pods import pods_of
 from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
-from dumpagent.doctor.examination import Doctor
+from dumpagent.doctor.examination import Doctor, is_missing
 from dumpagent.doctor.finding import Patient, Result
 from dumpagent.doctor.table import collect, show
 from dumpagent.dumps.globs import Globs
@@ -57,7 +57,7 @@ def command(
         folder = tempfile.TemporaryDirectory(prefix="dumpagent-doctor-")
         state_dir = folder.name
     else:
-        if not os.path.lexists(root):  # what stands there in its place is a finding: nothing is mounted
+        if is_missing(root):  # what stands there in its place is a finding: nothing is mounted
             require_directory(root, "DUMP_ROOT")
         state_dir = remembering.state_dir or f"{root}/.dumpagent"
     quiet = log_to(None, Logging(log_level="error"))

@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -37,6 +38,8 @@ from dumpagent.mount.rescue.move import (
 
 _DEEPEST = 32
 _MOST_NAMES = 20
+_MOST_OF_OWNER = 2000  # files and directories of one owner in one directory and pass
+_STEP_BYTES = 1 << 20  # what a dump counts beside its size: two syncs take as long as a megabyte
 
 
 class Outcome(enum.Enum):
@@ -82,6 +85,15 @@ def hidden_directory(target: str) -> int | None:
             return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A dump with its parts, or a directory. Each of the `steps` moves one dump, and gives its bytes."""
+
+    owner: int
+    size_bytes: int
+    steps: Iterator[int]
+
+
 @dataclass
 class RescuePass:
     """One look through the node's own directory, open on `hidden`; the volume's directory is open on `volume`.
@@ -102,40 +114,88 @@ class RescuePass:
     _drawer_fd: int | None = None
 
     def run(self) -> None:
-        """Rescue all that nobody writes any more. Raises OSError when nothing can be rescued at all."""
+        """Rescue all that nobody writes any more. Raises OSError when nothing can be rescued at all.
+
+        Users take turns: next is always the one of whom least was moved, so that nobody waits for another's million
+        files, or his largest.
+        """
         if os.path.samestat(os.fstat(self.hidden), os.fstat(self.volume)):
             return  # the target's own directory is the source
         with self._closing:
-            self._directory(self.hidden, self.volume, "", "")
+            queues: dict[int, list[_Unit]] = {}
+            for unit in self._units(self.hidden, self.volume, "", ""):
+                queues.setdefault(unit.owner, []).append(unit)
+            for queue in queues.values():
+                queue.reverse()
+            moved = Counter[int]()
+            while queues:
+                owner = min(queues, key=lambda each: moved[each] + queues[each][-1].size_bytes)
+                size_bytes = next(queues[owner][-1].steps, None)
+                if size_bytes is not None:
+                    moved[owner] += size_bytes + _STEP_BYTES
+                    continue
+                queues[owner].pop()
+                if not queues[owner]:
+                    del queues[owner]
             self._sweep()
 
-    def _directory(self, hidden: int, volume: int, above: str, into: str) -> None:
+    def _units(self, hidden: int, volume: int, above: str, into: str) -> Iterator[_Unit]:
+        """Give what lies in the directory: each dump with its parts, each directory; of each owner so many at most."""
         dumps: dict[str, list[str]] = {}
-        for name in sorted(os.listdir(hidden)):
-            with self._one_failing(above + name):
-                mode = os.stat(name, dir_fd=hidden, follow_symlinks=False).st_mode
-                if above + name == STATE:
-                    continue
-                if above + name == READY:
-                    os.unlink(name, dir_fd=hidden)
-                    self.tell(Rescue(Outcome.READY_REMOVED, name))
-                elif stat.S_ISDIR(mode):
-                    self._enter(hidden, volume, name, above, into)
-                elif stat.S_ISREG(mode):
-                    dumps.setdefault(base_of_segment(name) or name, []).append(name)
-                # Links, pipes and devices are nothing that a JVM writes: they stay.
+        seen: dict[str, os.stat_result] = {}
+        of_owner = Counter[int]()
+        with os.scandir(hidden) as entries:
+            for entry in entries:
+                with self._one_failing(above + entry.name):
+                    status = os.stat(entry.name, dir_fd=hidden, follow_symlinks=False)
+                    if self._is_of_interest(entry.name, status, hidden, above):
+                        of_owner[status.st_uid] += 1
+                        if of_owner[status.st_uid] <= _MOST_OF_OWNER:
+                            seen[entry.name] = status
+        for uid, count in of_owner.items():
+            if count > _MOST_OF_OWNER:  # for the next pass, which comes at once
+                self.tell(Rescue(Outcome.WAITING, above or ".", stamp=f"more-of-{uid}"))
+        for name in sorted(seen):
+            if stat.S_ISDIR(seen[name].st_mode):
+                yield _Unit(seen[name].st_uid, 0, self._inside(hidden, volume, name, above, into))
+            else:
+                dumps.setdefault(base_of_segment(name) or name, []).append(name)
         for base, names in dumps.items():
-            with self._one_failing(above + base):
-                self._dump(hidden, volume, above, into, base, names)
+            size_bytes = sum(seen[name].st_size for name in names)
+            steps = self._one_dump(hidden, volume, above, into, base, names)
+            yield _Unit(seen[names[0]].st_uid, size_bytes, steps)
 
-    def _enter(self, hidden: int, volume: int, name: str, above: str, into: str) -> None:
-        if above.count("/") >= _DEEPEST:
-            raise OSError(errno.ELOOP, f"more than {_DEEPEST} directories deep")
-        with opened(os.open(name, DIRECTORY, dir_fd=hidden)) as inside:
-            if os.listdir(inside):
-                fd, called = made_like(name, volume, os.fstat(inside))
-                with opened(fd) as there:
-                    self._directory(inside, there, f"{above}{name}/", f"{into}{called}/")
+    def _is_of_interest(self, name: str, status: os.stat_result, hidden: int, above: str) -> bool:
+        if above + name == STATE:
+            return False
+        if above + name == READY:
+            os.unlink(name, dir_fd=hidden)
+            self.tell(Rescue(Outcome.READY_REMOVED, name))
+            return False
+        # Links, pipes and devices are nothing that a JVM writes: they stay.
+        return stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)
+
+    def _inside(self, hidden: int, volume: int, name: str, above: str, into: str) -> Iterator[int]:
+        """Rescue what lies in a directory; give the bytes of each dump."""
+        path = above + name
+        with self._one_failing(path), ExitStack() as closing:
+            if above.count("/") >= _DEEPEST:
+                raise OSError(errno.ELOOP, f"more than {_DEEPEST} directories deep")
+            inside = closing.enter_context(opened(os.open(name, DIRECTORY, dir_fd=hidden)))
+            if _is_empty(inside):
+                return
+            fd, called = made_like(name, volume, os.fstat(inside))
+            there = closing.enter_context(opened(fd))
+            for unit in self._units(inside, there, f"{path}/", f"{into}{called}/"):
+                yield from unit.steps
+
+    def _one_dump(
+        self, hidden: int, volume: int, above: str, into: str, base: str, names: list[str]
+    ) -> Iterator[int]:
+        size_bytes = 0
+        with self._one_failing(above + base):
+            size_bytes = self._dump(hidden, volume, above, into, base, names)
+        yield size_bytes
 
     @contextmanager
     def _one_failing(self, path: str) -> Iterator[None]:
@@ -148,27 +208,31 @@ class RescuePass:
             # An error of ours has a text of its own and no path.
             self.tell(Rescue(Outcome.FAILED, path, error=error.strerror or str(error)))
 
-    def _dump(self, hidden: int, volume: int, above: str, into: str, base: str, names: list[str]) -> None:
-        """Move a dump and its parts, or wait for all of them: parts that go while the base is written break it."""
+    def _dump(self, hidden: int, volume: int, above: str, into: str, base: str, names: list[str]) -> int:
+        """Move a dump and its parts, or wait for all of them: parts that go while the base is written break it.
+
+        Gives the bytes that were moved.
+        """
         with ExitStack() as closing:
             originals = []
             for name in names:
                 fd = closing.enter_context(opened(os.open(name, FILE, dir_fd=hidden)))
                 original = Original(hidden, name, fd, os.fstat(fd))
                 if not stat.S_ISREG(original.seen.st_mode):
-                    return  # replaced since it was listed
+                    return 0  # replaced since it was listed
                 if not self._finished(original):
                     size_bytes = original.seen.st_size
                     self.tell(
                         Rescue(Outcome.WAITING, above + name, size_bytes=size_bytes, stamp=original.stamp)
                     )
-                    return
+                    return 0
                 originals.append(original)
             # A part under its plain name would make the next dump of a JVM fail, so parts never keep it.
             # The base goes last and gives the name: after a kill in between, the rest still gets the same one.
             originals.sort(key=lambda original: original.name == base)
             for original, to in _free_names(originals, volume, plain=names == [base]):
                 self._bring(original, volume, to, above, into)
+            return sum(original.seen.st_size for original in originals)
 
     def _finished(self, original: Original) -> bool:
         state = self.lease(original.fd)
@@ -212,6 +276,11 @@ class RescuePass:
                     unlink_if_there(name, self._drawer())
         except OSError:
             pass  # none was ever made; or it costs space, and the volume's own trouble is told by the write test
+
+
+def _is_empty(directory: int) -> bool:
+    with os.scandir(directory) as entries:
+        return next(entries, None) is None
 
 
 def _free_names(originals: list[Original], volume: int, *, plain: bool) -> list[tuple[Original, str]]:

@@ -32,6 +32,8 @@ from dumpagent.dumps.owner import Owner, owner_of, workload_of
         ("shop_db-0.dump", Owner()),
         ("java_pid1", Owner()),
         ("java_pid1.hprof", Owner()),
+        ("java_pid1.100.hprof", Owner()),
+        ("java_pid1.20261128T120301Z-x.hprof", Owner()),
         ("heap", Owner()),
         ("Shop/Cart/java_pid1.hprof", Owner()),
         ("shop_bare/java_pid1.hprof", Owner("shop", "bare", None)),

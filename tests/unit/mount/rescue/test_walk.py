@@ -293,3 +293,42 @@ def _rescue_and_die_at(disk: Disk, call: int) -> None:
         disk.rescue()
     finally:
         os._exit(0)
+
+
+def test_a_users_dump_does_not_wait_for_another_users_thousands(disk: Disk) -> None:
+    """20,000 small files of one tenant kept the others' dumps in the node's own directory for as long as they were moved."""
+    for number in range(300):
+        os.chown(disk.put(f"a{number}.hprof", b"x"), 12345, 12345)
+    for number in range(300):
+        os.chown(disk.put(f"aa/{number}.hprof", b"x"), 12345, 12345)
+    os.chown(disk.node / "aa", 12345, 12345)
+    os.chown(disk.put("shop.hprof", b"shop"), 10001, 10001)
+    os.chown(disk.put("shop/java_pid1.hprof", b"shop"), 10001, 10001)
+    os.chown(disk.node / "shop", 10001, 10001)
+    order = [rescue.path for rescue in disk.rescue()]
+    assert len(order) == 602
+    assert order.index("shop.hprof") < 5
+    assert order.index("shop/java_pid1.hprof") < 5
+
+
+def test_a_users_dump_does_not_wait_for_another_users_largest(disk: Disk) -> None:
+    os.chown(disk.put("a.hprof", bytes(50 << 20)), 12345, 12345)
+    os.chown(disk.put("b.hprof", bytes(50 << 20)), 12345, 12345)
+    for number in range(5):
+        os.chown(disk.put(f"shop{number}.hprof", b"shop"), 10001, 10001)
+    assert [rescue.path for rescue in disk.rescue()] == [
+        *(f"shop{n}.hprof" for n in range(5)),
+        "a.hprof",
+        "b.hprof",
+    ]
+
+
+def test_more_files_of_one_user_than_a_pass_takes_come_with_the_next_passes(disk: Disk) -> None:
+    for number in range(2100):
+        os.chown(disk.put(f"{number}.hprof", b"x"), 12345, 12345)
+    told = disk.rescue()
+    assert [rescue.outcome for rescue in told].count(Outcome.RESCUED) == 2000
+    assert Outcome.WAITING in [rescue.outcome for rescue in told]
+    disk.rescue()
+    assert len(disk.stored()) == 2100
+    assert not disk.left()
