@@ -53,6 +53,7 @@ class Setting:
     required: bool = False
     secret: bool = False  # its value is never shown
     may_be_empty: bool = False  # of a directory
+    may_be_off: bool = False  # of a duration: "off" is 0
 
     @property
     def accepted(self) -> str:
@@ -74,7 +75,8 @@ class Setting:
             Kind.PERCENT: " %",
             Kind.DAYS: " days",
         }.get(self.kind, "")
-        return f"{self.low:g} to {self.high:g}{unit}"
+        off = "off, or " if self.may_be_off else ""
+        return f"{off}{self.low:g} to {self.high:g}{unit}"
 
     def parse(self, text: str) -> Any:
         """Give the value that `text` stands for. Raises BadSettings naming the variable, the text and the range."""
@@ -97,7 +99,7 @@ class Setting:
 
     def _read(self, text: str) -> Any:
         if self.kind is Kind.DURATION:
-            found = _DURATION.fullmatch(text)
+            found = _DURATION.fullmatch("0" if self.may_be_off and text.lower() in ("off", "none") else text)
             if not found:
                 raise ValueError(text)
             return float(found[1]) * _SECONDS[found[2]]

@@ -356,6 +356,12 @@ class Notifying:
         300.0, "NOTIFY_STORE_AFTER", Kind.DURATION, "how long the store must have been away before that is told",
         low=0, high=86400,
     )  # fmt: skip
+    presign_for_s: float = setting(
+        0.0, "PRESIGN_FOR", Kind.DURATION,
+        "how long a link in a message fetches its dump without credentials, at most 7 days, and no longer than the agent's own credentials "
+        "hold; whoever has the link can read the dump; 0 or off: no link",
+        low=0, high=604800, may_be_off=True,
+    )  # fmt: skip
     pod_events: bool = setting(
         False, "POD_EVENTS", Kind.SWITCH,
         "put a Kubernetes Event on the pod that wrote a stored dump, where the dump's path names it; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dumpagent.kernel.cgroup import memory_limit_bytes
@@ -16,7 +17,7 @@ from dumpagent.observe.events.dumps import SummarySkipped
 from dumpagent.observe.log import tell_all
 from dumpagent.probes.heartbeat import Pulse
 from dumpagent.settings import Keeping, Metrics, Notifying, Place, Summarising
-from dumpagent.store.protocol import Store
+from dumpagent.store.protocol import Link, Store
 from dumpagent.upload.backlog import Counts
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import UploadLoop
@@ -98,11 +99,18 @@ def notify(
     outbox: str,
     owned: threading.Event,
     barrier: Barrier,
+    link: Callable[..., Link] | None = None,
 ) -> None:
-    """Send what is told from now on to NOTIFY_URL; what could not be sent waits in `outbox` over restarts."""
+    """Send what is told from now on to NOTIFY_URL; what could not be sent waits in `outbox` over restarts.
+
+    `link` makes the link to an object that holds for so long, where PRESIGN_FOR asks for it.
+    """
     from dumpagent.notify.formats import content_type_of
     from dumpagent.notify.webhook import Notifier, webhook
 
+    make_link = None
+    if link and settings.presign_for_s and sender.address.leads_there_from_anywhere:
+        make_link = functools.partial(link, for_s=settings.presign_for_s)
     notifier = Notifier(
         settings,
         outbox=outbox,
@@ -110,6 +118,7 @@ def notify(
         tell=audience,
         post=webhook(settings.notify_url, content_type_of(settings.notify_format)),
         save=functools.partial(replace_file, mode=0o600),
+        link=make_link,
     )
     audience.join(notifier)
     notifier.start(shutdown.stop.is_set, owned=owned, barrier=barrier)

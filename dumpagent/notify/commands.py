@@ -26,10 +26,15 @@ class StoreAddress:
         found = ["--s3-bucket", self.bucket]
         if self.prefix:
             found += ["--s3-prefix", self.prefix]
-        host = urlsplit(self.endpoint_url).hostname or ""
-        if host and ("." in host or ":" in host) and not host.endswith(_CLUSTER_ENDINGS):
+        if self.endpoint_url and self.leads_there_from_anywhere:
             found += ["--s3-endpoint-url", self.endpoint_url]
         return found
+
+    @property
+    def leads_there_from_anywhere(self) -> bool:
+        """Whether a machine outside the cluster may reach the store."""
+        host = urlsplit(self.endpoint_url).hostname or ""
+        return not self.endpoint_url or (("." in host or ":" in host) and not host.endswith(_CLUSTER_ENDINGS))
 
     def __str__(self) -> str:
         return self.bucket + (f" at {self.endpoint_url}" if self.endpoint_url else "")

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from dumpagent.dumps.text import iso_time
 from dumpagent.observe.log import printable
+from dumpagent.store.protocol import Link
 
 # Source: CloudEvents 1.0, HTTP Protocol Binding, "Structured Content Mode".
 _CLOUD_EVENT = "application/cloudevents+json"
@@ -17,11 +18,15 @@ _CLOUD_EVENT = "application/cloudevents+json"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One thing that a person is told; `name` is the same for the same thing, `facts` are for programs."""
+    """One thing that a person is told; `name` is the same for the same thing, `facts` are for programs.
+
+    `link` is a secret, made when the message is sent: nothing keeps it, and only the body of the request shows it.
+    """
 
     name: str
     text: str
     facts: dict[str, Any]
+    link: Link | None = None
 
 
 def content_type_of(notify_format: str) -> str:
@@ -33,7 +38,7 @@ def body_of(notify_format: str, batch: Sequence[Message], *, source: Sequence[st
     """Give the body that tells all of `batch` (at least one); `source` names the agent: cluster, if it has a name, and node."""
     if notify_format == "json":
         whole = {"text": _text(batch), "events": [_event(message) for message in batch]}
-        return json.dumps(printable(whole, lines=True)).encode()
+        return json.dumps(whole).encode()
     if notify_format == "cloudevents":
         return _cloud_event(batch, source, now)
     if notify_format == "teams":
@@ -46,11 +51,26 @@ def body_of(notify_format: str, batch: Sequence[Message], *, source: Sequence[st
 
 
 def _text(batch: Sequence[Message]) -> str:
-    return str(printable("\n\n".join(message.text for message in batch), lines=True))
+    return "\n\n".join(_with_link(message) for message in batch)
+
+
+def _with_link(message: Message) -> str:
+    """Give the text with the link below it: the one thing in it that the net of secrets must not touch."""
+    text = str(printable(message.text, lines=True))
+    return f"{text}\n{_offer(message.link)}: {message.link.url}" if message.link else text
+
+
+def _offer(link: Link) -> str:
+    return f"download without credentials until {iso_time(link.until)}" + (
+        " at most, as the agent's session ends before that or then" if link.at_most else ""
+    )
 
 
 def _event(message: Message) -> dict[str, Any]:
-    return {"id": message.name, "text": message.text, **message.facts}
+    event = printable({"id": message.name, **message.facts}, lines=True)
+    assert isinstance(event, dict)  # noqa: S101 - what `printable` makes of one
+    linked = {"link": message.link.url, "link_until": iso_time(message.link.until)} if message.link else {}
+    return {**event, "text": _with_link(message), **linked}
 
 
 def _cloud_event(batch: Sequence[Message], source: Sequence[str], now: float) -> bytes:
@@ -72,8 +92,8 @@ def _cloud_event(batch: Sequence[Message], source: Sequence[str], now: float) ->
         else _event(first),
     }
     if not several and first.facts.get("key"):
-        event["subject"] = str(first.facts["key"])
-    return json.dumps(printable(event, lines=True)).encode()
+        event["subject"] = str(printable(str(first.facts["key"])))
+    return json.dumps(event).encode()
 
 
 def _card(batch: Sequence[Message]) -> bytes:
@@ -93,6 +113,10 @@ def _card(batch: Sequence[Message]) -> bytes:
                 {"type": "RichTextBlock", "inlines": [run], "spacing": "Medium" if begins else "Small"}
             )
             begins = False
+        if message.link:
+            opens = {"type": "Action.OpenUrl", "url": message.link.url}
+            inlines = [{"type": "TextRun", "text": _offer(message.link), "selectAction": opens}]
+            lines.append({"type": "RichTextBlock", "inlines": inlines, "spacing": "Small"})
     card = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",

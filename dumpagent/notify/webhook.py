@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
@@ -28,6 +28,7 @@ from dumpagent.observe.events.store import StoreAnswered, StoreFailed, StoreReco
 from dumpagent.observe.incident import Incident
 from dumpagent.observe.log import printable
 from dumpagent.settings import Notifying
+from dumpagent.store.protocol import Link
 
 if TYPE_CHECKING:
     import ssl
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
 _VERSION = 1
 _MOST_WAITING = 500  # then the oldest go: a webhook that is away for weeks must not fill the volume
 _BURST, _EVERY_S = 10, 30.0  # messages at once, then one per so long; what waits longer goes as one
+_MOST_LINKS = 10  # in one message: a link of a session has 2,000 characters, and webhooks take some 30,000
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0
 _TIMEOUT_S = 10.0
 
 Save = Callable[
     [str, bytes], None
 ]  # makes the file of this path hold that, whole or not at all; raises OSError
+MakeLink = Callable[[str], Link]  # to the object of this key; raises DumpagentError
 Post = Callable[[bytes], None]  # raises Refused (the message is dropped) or Unreachable (it is tried again)
 
 
@@ -104,10 +107,12 @@ class Notifier:
         tell: Tell,
         post: Post,
         save: Save,
+        link: MakeLink | None = None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._outbox, self._post, self._save = settings, outbox, post, save
+        self._link = link
         self._sender, self._node, self._root = sender, sender.node, sender.root
         self._bucket = sender.address.bucket
         self._now, self._monotonic = now, monotonic
@@ -324,7 +329,18 @@ class Notifier:
 
     def _body(self, batch: list[Message]) -> bytes:
         source = [part for part in (self._sender.cluster, self._sender.node) if part]
-        return body_of(self._settings.notify_format, batch, source=source, now=self._now())
+        linked = batch[:-_MOST_LINKS] + [self._with_link(message) for message in batch[-_MOST_LINKS:]]
+        return body_of(self._settings.notify_format, linked, source=source, now=self._now())
+
+    def _with_link(self, message: Message) -> Message:
+        """Give the message with a link to its dump, made now: the outbox on the volume never holds one."""
+        key = message.facts.get("key")
+        if self._link is None or message.facts.get("event") != "dump_stored" or not key:
+            return message
+        try:
+            return replace(message, link=self._link(str(key)))
+        except DumpagentError as error:
+            return replace(message, text=f"{message.text}\nno link could be made: {error}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ answer may have been carried out all the same, so callers look before they try a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from dumpagent.errors import Refused
@@ -103,6 +103,18 @@ class OpenUpload:
     key: str
     upload_id: str
     started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A URL that fetches one object without credentials: a secret, which no log shows.
+
+    `until`: seconds since the epoch. `at_most`: it ends before that if the session that signed it does.
+    """
+
+    url: str = field(repr=False)
+    until: float
+    at_most: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from dumpagent.settings import (
 )
 from dumpagent.store.pace import Pace
 from dumpagent.store.protocol import LookRefused, Store
+from dumpagent.store.s3.store import S3Store
 from dumpagent.terminal import progress
 from dumpagent.upload.build import UploadPlan, build_ledger, build_loop, owned_state_dir
 from dumpagent.upload.daemon import GRACE_S, Daemon
@@ -146,7 +147,7 @@ def command(
         else:
             heartbeat = Heartbeat(runtime.runtime_dir, "upload", _as_mounted(root))
             pulse = Pulse(heartbeat, audience, good_for_s=_BEAT_BELIEVED_S)
-            _start_listeners(plan, metrics, notifying, s3, loop, ledger, pulse, audience, shutdown)
+            _start_listeners(plan, metrics, notifying, s3, store, loop, ledger, pulse, audience, shutdown)
             summarise(summarising, keeping, audience, shutdown, store=store, loop=loop, ledger=ledger)
             pulse.begin()
             audience(_started(plan, s3))
@@ -180,6 +181,7 @@ def _start_listeners(
     metrics: Metrics,
     notifying: Notifying,
     s3: S3,
+    store: S3Store,
     loop: UploadLoop,
     ledger: Ledger,
     pulse: Pulse,
@@ -204,6 +206,7 @@ def _start_listeners(
             outbox=f"{ledger.directory}/outbox",
             owned=ledger.is_owned,
             barrier=loop.barrier,
+            link=store.link,
         )
     if notifying.pod_events:
         tell_pods(audience, shutdown, root=plan.root, place=plan.place, barrier=loop.barrier)

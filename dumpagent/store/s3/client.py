@@ -19,7 +19,7 @@ from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.gc_pause import uncollected
 from dumpagent.secrets import NET, hide
 from dumpagent.settings import S3
-from dumpagent.store.protocol import Expired
+from dumpagent.store.protocol import Expired, Link
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials
@@ -106,6 +106,32 @@ class SdkClient:
         if any(field not in answer for field in _ALWAYS_ANSWERED.get(operation, ())):
             raise Unreachable(f"{doing} in {self.name}: the answer was cut off")
         return answer
+
+    def link(self, key: str, for_s: float) -> Link:
+        """Give a link to the object `key`, which ends with the credentials that sign it. Raises Refused, Unreachable.
+
+        Source: S3 User Guide, "Download and upload objects with presigned URLs": at most 7 days.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        from dumpagent.store.s3.credentials import expiry_of
+        from dumpagent.store.s3.errors import translate
+
+        try:
+            connected = self._current().result()
+            if connected.credentials is not None:
+                connected.credentials.get_frozen_credentials()  # renews them if they end soon
+            now, ends = time.time(), expiry_of(connected.credentials)
+            until = now + for_s if ends is None else min(now + for_s, ends)
+            url = connected.client.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": self._settings.bucket, "Key": key},
+                ExpiresIn=max(1, int(until - now)),
+            )
+        except (BotoCoreError, ClientError, OSError, _BadEndpoint) as error:
+            raise translate(error, doing=f"making a link to {key}", where=self.name) from error
+        token = connected.credentials and connected.credentials.token
+        return Link(url, until, at_most=bool(token) and ends is None)
 
     # -- the client ---------------------------------------------------------------------------------------------
 
@@ -205,6 +231,8 @@ class SdkClient:
             raise _BadEndpoint(str(error)) from error
         # The SDK would ask before each body whether it may send it: a round trip more for each part.
         client.meta.events.register_last("before-call.s3", _send_at_once)
+        signer: Callable[..., Any] = _keep_version_4
+        client.meta.events.register_first("choose-signer.s3", signer)
         if ":" in self._settings.bucket:  # Ceph RGW's tenant:bucket, which the SDK's own check refuses
             client.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
         return _Connected(client, credentials)
@@ -243,6 +271,14 @@ def _learn_secrets(found: Any) -> None:
 
 def _send_at_once(params: dict[str, Any], **_more: object) -> None:
     params["headers"].pop("Expect", None)
+
+
+def _keep_version_4(signature_version: str, **_more: object) -> str | None:
+    """Links of version 2, which the SDK would make, show the key and are refused by newer regions and stores."""
+    is_link = signature_version.endswith("-query") and not signature_version.startswith(
+        ("v4a", "v4-s3express")
+    )
+    return "s3v4-query" if is_link else None
 
 
 def code_of(error: DumpagentError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from dumpagent.errors import Refused
@@ -24,8 +25,6 @@ def find_credentials() -> Credentials:
 
     Source: boto3 guide, "Credentials": variables, web identity, profiles, instance metadata.
     """
-    import datetime as dt
-
     from botocore.exceptions import BotoCoreError, ClientError
 
     from dumpagent.store.s3.session import new_session
@@ -49,6 +48,14 @@ def find_credentials() -> Credentials:
         raise Refused(
             f"no credentials can be had: {error}", hint="check AWS_ROLE_ARN and its token file"
         ) from error
-    expiry = getattr(found, "_expiry_time", None)
-    left_s = (expiry - dt.datetime.now(dt.UTC)).total_seconds() if isinstance(expiry, dt.datetime) else None
+    expiry = expiry_of(found)
+    left_s = None if expiry is None else expiry - time.time()
     return Credentials(str(found.method), left_s, temporary=bool(token))
+
+
+def expiry_of(found: object) -> float | None:
+    """Give when the SDK's credentials end, in seconds since the epoch; None where that is not known."""
+    import datetime as dt
+
+    expiry = getattr(found, "_expiry_time", None)
+    return expiry.timestamp() if isinstance(expiry, dt.datetime) else None

@@ -19,6 +19,7 @@ from dumpagent.store.protocol import (
     TLS_BLOCK_BYTES,
     Body,
     Limits,
+    Link,
     LookRefused,
     Occupied,
     Replaced,
@@ -215,6 +216,10 @@ class S3Reader:
             raise Unreachable(f"reading {key} in {self.name}: {type(error).__name__}: {error}") from error
         finally:
             answer["Body"].close()
+
+    def link(self, key: str, for_s: float) -> Link:
+        """Give a link to the object `key` that holds for so long. Asks the store nothing. Raises Refused, Unreachable."""
+        return self._client.link(key, for_s)
 
     # -- one request --------------------------------------------------------------------------------------------
 

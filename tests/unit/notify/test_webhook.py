@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import threading
 from collections.abc import Iterator
@@ -15,13 +16,15 @@ from dumpagent.errors import BadSettings, DumpagentError, Refused, Unreachable
 from dumpagent.kernel.files import replace_file
 from dumpagent.notify.commands import StoreAddress
 from dumpagent.notify.message import Sender
-from dumpagent.notify.webhook import Notifier, Post, webhook
+from dumpagent.notify.webhook import MakeLink, Notifier, Post, webhook
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Event
 from dumpagent.observe.events.dumps import DumpAlreadyStored, DumpUploaded
 from dumpagent.observe.events.store import StoreAnswered, StoreFailed, StoreRecovered
+from dumpagent.secrets import NET
 from dumpagent.setting import declared
 from dumpagent.settings import Notifying
+from dumpagent.store.protocol import Link
 from tests.harness.events import an_event
 from tests.unit.upload.conftest import Told
 
@@ -46,6 +49,7 @@ class World:
         self.time = 1000.0
         self.told = Told()
         self.post: Post = self._post
+        self.link: MakeLink | None = None
         self.notifier = self.start()
 
     def start(self) -> Notifier:
@@ -56,7 +60,7 @@ class World:
     def new_notifier(self) -> Notifier:
         return Notifier(
             self.settings, outbox=str(self.outbox), sender=SENDER,
-            tell=self.told, post=self.post, save=replace_file, now=lambda: self.time, monotonic=lambda: self.time,
+            tell=self.told, post=self.post, save=replace_file, link=self.link, now=lambda: self.time, monotonic=lambda: self.time,
         )  # fmt: skip
 
     def _post(self, body: bytes) -> None:
@@ -309,3 +313,67 @@ def test_a_waiting_agent_leaves_the_outbox_to_the_one_that_owns_it(world: World)
     assert told.wait(10)
     thread.join(10)
     assert len(world.got) == 1
+
+
+LINK = "https://s3.example.com/dumps/k?X-Amz-Credential=AKIA%2F1&X-Amz-Security-Token=unlikely-session-token&X-Amz-Signature=0123456789abcdef"
+
+
+def a_link(key: str) -> Link:
+    return Link(f"{LINK}&key={key}", until=5000.0)
+
+
+@pytest.mark.parametrize("form", ["slack", "json", "teams", "cloudevents"])
+def test_a_link_arrives_whole_in_every_format_and_is_nowhere_else(tmp_path: Path, form: str) -> None:
+    NET.learn("unlikely-session-token")  # as the agent's own session token is
+    world = World(tmp_path, notify_format=form)
+    world.link = a_link
+    world.start()
+    world.refusal = Unreachable("away")
+    world.hear(an_event(DumpUploaded, **DUMP))
+    kept = [path.read_text() for path in tmp_path.iterdir()]
+    assert kept, "the message waits on the volume"
+    assert not any("X-Amz" in text or "Signature" in text for text in kept)
+    world.refusal = None
+    world.time += 1000
+    world.notifier.turn()
+    sent = json.dumps(world.got)
+    assert f"{LINK}&key={DUMP['key']}" in html.unescape(sent)
+    assert "1970-01-01T01:23:20Z" in sent, "until when it holds"
+    assert "Signature" not in repr(world.told.__dict__)
+
+
+def test_a_link_that_cannot_be_made_holds_up_no_message(tmp_path: Path) -> None:
+    def fail(_key: str) -> Link:
+        raise Refused("no credentials were found")
+
+    world = World(tmp_path)
+    world.link = fail
+    world.start()
+    world.hear(an_event(DumpUploaded, **DUMP))
+    assert "no link could be made: no credentials were found" in world.got[0]["text"]
+
+
+def test_a_message_of_many_dumps_has_ten_links(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.link = a_link
+    world.start()
+    world.refusal = Unreachable("away")
+    for number in range(40):
+        world.hear(an_event(DumpUploaded, **{**DUMP, "key": f"k{number}"}))
+    world.refusal = None
+    for _ in range(20):
+        world.time += 5
+        world.notifier.turn()
+    assert max(told["text"].count("X-Amz-Signature") for told in world.got) == 10
+
+
+def test_without_presign_for_there_is_no_link(tmp_path: Path) -> None:
+    assert Notifying().presign_for_s == 0
+    presign = declared(Notifying)["presign_for_s"][0]
+    assert presign.parse("off") == 0
+    assert presign.parse("7d") == 604800
+    with pytest.raises(BadSettings, match="PRESIGN_FOR is '8d'; accepted: off, or 0 to 604800"):
+        presign.parse("8d")
+    world = World(tmp_path)
+    world.hear(an_event(DumpUploaded, **DUMP))
+    assert "download" not in world.got[0]["text"]
