@@ -84,7 +84,8 @@ class S3:
         "",
         "S3_TAGS",
         Kind.TEXT,
-        "tags of every object, as team=shop&kind=heapdump; left out where the store does not know tags",
+        "tags of every object, as team=shop&verdict={verdict}; {verdict}, {cause}, {workload}, {namespace}, {node} and {cluster} stand for "
+        "what is known of the dump, and a tag of which something is unknown is left out, as all are where the store does not know tags",
     )
     part_size_bytes: int = setting(
         0, "S3_PART_SIZE", Kind.COUNT, "upper bound of a request in bytes, from 5242880 on; 0: up to 64 MiB, less where the store or a proxy refuses that",

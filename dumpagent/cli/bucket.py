@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from dumpagent.errors import BadSettings
 from dumpagent.settings import S3
+from dumpagent.store.tags import faults_of
 
 # Source: botocore.handlers, VALID_BUCKET and the ARNs of access points; Ceph RGW's tenant:bucket.
 _BUCKET = re.compile(r"(?:[a-zA-Z0-9_-]+:)?[a-zA-Z0-9._-]{1,255}|arn:[a-z0-9-]+:s3[a-z-]*:\S+")
@@ -77,10 +78,10 @@ def _contradictions(s3: S3, environ: Mapping[str, str]) -> Iterator[BadSettings]
             f"S3_PART_SIZE is {s3.part_size_bytes}; accepted: 0, or {_LEAST_PART_BYTES} (5 MiB) to {5 << 30}",
             hint="no store takes smaller parts",
         )
-    if s3.tags and not re.fullmatch(r"[^=&\s]+=[^=&\s]*(&[^=&\s]+=[^=&\s]*)*", s3.tags):
+    for fault in faults_of(s3.tags):
         yield BadSettings(
-            f"S3_TAGS is {s3.tags!r}; accepted: name=value, several with & between, no blanks",
-            hint="write S3_TAGS as team=shop&kind=heapdump; a blank in a value as %20",
+            f"S3_TAGS {fault}",
+            hint="write S3_TAGS as team=shop&verdict={verdict}; a blank in a value as %20, another & as %26",
         )
     if s3.addressing_style != "virtual":
         return

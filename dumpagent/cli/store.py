@@ -12,6 +12,7 @@ from dumpagent.observe.events.store import (
     StoreLearnt,
     StoreUnconditional,
     StoreUnverifying,
+    TagsLeftOut,
 )
 from dumpagent.secrets import hide
 from dumpagent.setting import refuse_placeholder
@@ -19,6 +20,11 @@ from dumpagent.settings import S3
 from dumpagent.store.pace import Pace
 from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store.s3.store import S3Store
+
+_TAGS = (
+    "give these credentials s3:PutObjectTagging, where the store knows tags, and change or set S3_TAGS anew so that they are tried "
+    "again; else unset S3_TAGS"
+)
 
 
 def open_store(
@@ -38,7 +44,7 @@ def open_store(
     for name, value in os.environ.items():
         if name.startswith("AWS_"):
             refuse_placeholder(name, value)
-    which = f"{hide(settings.endpoint_url) or 'AWS'} {settings.bucket} {settings.storage_class}"
+    which = f"{hide(settings.endpoint_url) or 'AWS'} {settings.bucket} {settings.storage_class} {settings.tags}".rstrip()
 
     def learnt(before: Profile, now: Profile) -> None:
         _tell_news(tell, settings, before, now)
@@ -72,6 +78,8 @@ def _tell_news(tell: Tell, settings: S3, before: Profile, now: Profile) -> None:
                 hint="set S3_STORAGE_CLASS to a class of this store, or to STANDARD to end this warning",
             )
         )
+    if now.tags is False and before.tags is not False:
+        tell(TagsLeftOut(hint=_TAGS))
     if now.digest is not None and now.digest is not before.digest:
         tell(StoreLearnt(verified_digest=now.digest.value))
     if now.digest is Digest.NONE and before.digest is not Digest.NONE:

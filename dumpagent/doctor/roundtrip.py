@@ -113,7 +113,10 @@ def ways(patient: Patient, learnt: Profile) -> Iterator[Finding]:
     yield _conditions(learnt)
     if learnt.tags is False:
         yield Finding(
-            "tags", Result.WARNING, "the store does not know tags: S3_TAGS is left out", "unset S3_TAGS"
+            "tags",
+            Result.WARNING,
+            "the store takes no tags of these credentials: S3_TAGS is left out",
+            "give them s3:PutObjectTagging, where the store knows tags; else unset S3_TAGS",
         )
     else:
         yield Finding("tags", Result.OK, "kept" if learnt.tags else "not asked for")

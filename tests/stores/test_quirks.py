@@ -244,6 +244,35 @@ def test_a_store_that_takes_the_bucket_in_the_host_name_only(tmp_path: Path, sty
         assert whole(store) == [digest(LARGE)]
 
 
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_lifecycle_rule_can_tell_dumps_by_their_verdict_and_workload(tmp_path: Path, size: str) -> None:
+    content = SMALL if size == "small" else LARGE
+    with fake_store(Ways(ignores_conditions="complete")) as store:
+        node = Node(tmp_path, store)
+        (tmp_path / "dump").mkdir()
+        (tmp_path / "dump" / "shop_checkout-7d4f9c8b6-x2k9q").mkdir()
+        node.dump(content, "shop_checkout-7d4f9c8b6-x2k9q/java_pid1.hprof")
+        node.upload(S3_TAGS="team=platform&verdict={verdict}&app={namespace}/{workload}&cluster={cluster}")
+        tags = {key: found.headers.get("x-amz-tagging") for key, found in store.objects.items()}
+        dumps = {key: tag for key, tag in tags.items() if key in store.dumps}
+        assert list(dumps.values()) == ["team=platform&verdict=complete&app=shop%2Fcheckout"]
+        assert {tag for key, tag in tags.items() if key not in dumps} == {"team=platform"}
+
+
+def test_tags_that_these_credentials_may_not_set_are_left_out_and_told_once(tmp_path: Path) -> None:
+    with fake_store(Ways(refuses={"tags": 403})) as store:
+        node = Node(tmp_path, store, {"S3_TAGS": "team=shop"})
+        node.dump(SMALL)
+        assert [line["event"] for line in node.upload()].count("tags_left_out") == 1
+        node.dump(a_dump(SMALL_BYTES, seed=5), "b.hprof")
+        assert "tags_left_out" not in [line["event"] for line in node.upload()]
+        assert len(store.dumps) == 2
+        store.ways.refuses.clear()  # the right is given, and the tags are changed
+        node.dump(a_dump(SMALL_BYTES, seed=6), "c.hprof")
+        node.upload(S3_TAGS="team=shop&cause={cause}")
+        assert store.objects["c.hprof"].headers["x-amz-tagging"] == "team=shop&cause=oom"
+
+
 def test_part_size_is_an_upper_bound(tmp_path: Path) -> None:
     with fake_store() as store:
         node = Node(tmp_path, store)

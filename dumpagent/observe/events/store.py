@@ -44,6 +44,12 @@ class StorageClassUnknown(Event, level="warning"):
     hint: str
 
 
+class TagsLeftOut(Event, level="warning"):
+    """The store does not know object tags, or these credentials may not set them: objects go without S3_TAGS."""
+
+    hint: str
+
+
 class StoreUnverifying(Event, level="warning"):
     """The store takes bodies with a wrong digest: damage on the way goes unnoticed there."""
 

@@ -24,6 +24,7 @@ from dumpagent.store.s3.options import Feature, Option, may_be_unknown, negotiat
 from dumpagent.store.s3.profile import Digest
 from dumpagent.store.s3.reader import S3Reader
 from dumpagent.store.s3.versions import erase
+from dumpagent.store.tags import tags_of
 from dumpagent.units import KIB
 
 # Infrequent access bills an object for 128 KiB and 30 days. Source: Amazon S3 pricing, "S3 Standard-IA".
@@ -85,7 +86,7 @@ class S3Store(S3Reader):
                 **options,
             )
 
-        self._negotiate(send, [*self._wished(body.size_bytes), _UNLESS_THERE])
+        self._negotiate(send, [*self._wished(body.size_bytes, metadata), _UNLESS_THERE])
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> str:
         self._digest()
@@ -102,7 +103,7 @@ class S3Store(S3Reader):
                 **options,
             )
 
-        answer, sent = self._negotiate(send, [*self._wished(None), _WHOLE_CHECKSUM])
+        answer, sent = self._negotiate(send, [*self._wished(None, metadata), _WHOLE_CHECKSUM])
         if Feature.WHOLE_CHECKSUM in sent:
             # A store that does not know checksums leaves them out of its answer.
             self._learn(whole_checksum=answer.get("ChecksumType") == "FULL_OBJECT")
@@ -280,11 +281,11 @@ class S3Store(S3Reader):
         }
         return {name: value for name, value in asked.items() if value}
 
-    def _wished(self, size_bytes: int | None) -> list[Option]:
-        """Give what the settings wish for an object of that size; None: a large one."""
+    def _wished(self, size_bytes: int | None, metadata: Mapping[str, str]) -> list[Option]:
+        """Give what the settings wish for an object of that size with these metadata; None: a large one."""
         wished = []
-        if self._settings.tags:
-            wished.append(Option(Feature.TAGS, {"Tagging": self._settings.tags}))
+        if tags := tags_of(self._settings.tags, metadata):
+            wished.append(Option(Feature.TAGS, {"Tagging": tags}))
         storage_class = self._settings.storage_class
         is_small = size_bytes is not None and size_bytes < _SMALL_BYTES and storage_class in _INFREQUENT
         if storage_class and not is_small:
