@@ -220,8 +220,8 @@ class Demo:
         self._begin("A developer finds the dump, fetches it and looks into it")
         self._run_agent("ls")
         key = next(key for key, content in self._stored().items() if content == first)
-        self._run_agent("get", key)
-        fetched = self._folder / Path(key).name
+        said = self._run_agent("get", key)
+        fetched = self._folder / said.split()[-1]  # its last line is the path
         if not fetched.exists() or fetched.read_bytes() != first:
             raise DemoFailed(
                 f"`dumpagent get {key}` did not fetch what is in the bucket. Please report this."
