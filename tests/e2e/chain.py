@@ -116,6 +116,12 @@ class Chain:
 
         return self.cluster.ask_store(look)
 
+    def has_object(self, key: str) -> bool:
+        """Say whether the store has an object of exactly this key."""
+        return self.cluster.ask_store(
+            lambda s3: s3.list_objects_v2(Bucket=self.cluster.bucket, Prefix=key).get("KeyCount", 0) > 0
+        )
+
     def open_uploads(self) -> list[str]:
         """Give the keys that have an unfinished upload."""
         return self.cluster.ask_store(

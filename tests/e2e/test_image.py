@@ -122,7 +122,7 @@ def test_upload_once_reaches_for_the_store(container: str) -> None:
     """The SDK is there, and what is wrong is said: nothing listens on that port."""
     code, said = _in(
         container, "dumpagent", "upload", "--once", S3_BUCKET="b", S3_ENDPOINT_URL="http://127.0.0.1:9",
-        AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s",
+        AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", DUMP_ROOT="/tmp",
     )  # fmt: skip
     assert code == 1
     assert "127.0.0.1:9" in said
