@@ -291,6 +291,18 @@ class Mounting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Draining:
+    """What SIGTERM still waits for."""
+
+    shutdown_wait_s: float = setting(
+        0.0, "SHUTDOWN_WAIT", Kind.DURATION,
+        "how long SIGTERM waits at most until the dumps on the volume are stored; 0: not at all. "
+        "The pod's terminationGracePeriodSeconds must be longer",
+        low=0, high=86400,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class WaitLimit:
     """How long `wait` waits."""
 

@@ -16,10 +16,11 @@ from dumpagent.kernel.beneath import DIRECTORY
 from dumpagent.kernel.rename import rename_in
 
 STATE = ".dumpagent"  # what we keep on the volume
+BUSY = "busy"  # in there: locked by the uploader while a finished dump is not stored
 _OTHERS_WRITE = 0o022
 _TRIES = 4  # somebody may make the name again and again
 _FOLDERS = ("receipts", "uploads", "deleting", "outbox", "rescue")
-_FILES = ("lock", "store.json")
+_FILES = ("lock", "store.json", BUSY)
 
 
 @dataclass(frozen=True, slots=True)

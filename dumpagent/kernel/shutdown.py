@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as an event that ends every wait at once."""
+"""SIGTERM and SIGINT as events: one that asks for what is under way to be finished, one that ends every wait at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from types import FrameType, TracebackType
 class Shutdown:
     """While entered: the first SIGTERM or SIGINT sets `stop` and ends `wait`; a second one ends the process.
 
+    With `drains` the first SIGTERM sets `draining` alone, and whoever drains sets `stop` when that is done.
     Only the main thread may enter and wait.
     """
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
+        self.stop, self.draining = threading.Event(), threading.Event()
+        self.drains = False
         self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._before: dict[int, object] = {}
 
@@ -32,6 +34,10 @@ class Shutdown:
             signal.signal(number, before)  # type: ignore[arg-type]  # what signal() gave, it takes
 
     def _came(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGTERM and self.drains and not self.draining.is_set():
+            self.draining.set()
+            self.wake()
+            return
         if self.stop.is_set():
             os._exit(128 + number)
         self.stop.set()

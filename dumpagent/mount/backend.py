@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from dumpagent.kernel.beneath import open_root
-from dumpagent.kernel.owned import is_ours, move_aside, own_directory
+from dumpagent.kernel.flock import is_locked
+from dumpagent.kernel.owned import BUSY, STATE, is_ours, move_aside, own_directory
 
 READY = ".ready"
 _TEST_BYTES = 4096  # on a full disk an empty file can still be made
@@ -266,3 +267,8 @@ def _of_write(error: OSError) -> Backend:
     if error.errno in _DEAD:
         return Backend.DEAD
     return Backend.UNKNOWN
+
+
+def is_busy(volume: str) -> bool:
+    """Say whether an uploader on this volume has dumps that are not stored yet. Raises OSError where that is not known."""
+    return is_locked(f"{volume}/{STATE}/{BUSY}")

@@ -16,7 +16,7 @@ from dumpagent.kernel.forked import Descriptors, ForkedCall, Say
 from dumpagent.kernel.mount import make_private
 from dumpagent.kernel.mountinfo import open_mountinfo
 from dumpagent.mount import hints
-from dumpagent.mount.backend import Backend, withdraw_ready
+from dumpagent.mount.backend import Backend, is_busy, withdraw_ready
 from dumpagent.mount.bind import clear, settle
 from dumpagent.mount.decide import decide, wake_at
 from dumpagent.mount.prober import Prober
@@ -51,7 +51,15 @@ from dumpagent.mount.state import (
 )
 from dumpagent.mount.table import Table, Wakeups
 from dumpagent.observe.events import Tell
-from dumpagent.observe.events.daemon import ChildRefused, ChildStarted, HeartbeatFailed, HeartbeatRecovered
+from dumpagent.observe.events.daemon import (
+    ChildRefused,
+    ChildStarted,
+    DrainBegan,
+    DrainCut,
+    DrainEnded,
+    HeartbeatFailed,
+    HeartbeatRecovered,
+)
 from dumpagent.observe.events.mount import (
     BackendDead,
     BackendFailure,
@@ -90,6 +98,8 @@ _SLACK_S = 10.0  # how late a loaded node may let us be before we count as dead
 _LOOKS_SHARE = 40
 _LOOP_COST_S = 0.0001
 _WITHDRAW_S = 1.0
+_BUSY, _BUSY_EVERY_S = "busy", 0.3
+_DRAIN_HINT = "see the uploader's log on this node; give SHUTDOWN_WAIT and terminationGracePeriodSeconds more"
 
 
 class Keeper:
@@ -107,9 +117,10 @@ class Keeper:
         heartbeat: Heartbeat,
         tell: Tell,
         status: StatusServer | None = None,
+        shutdown_wait_s: float = 0.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.settings, self.status = settings, status
+        self.settings, self.status, self.shutdown_wait_s = settings, status, shutdown_wait_s
         self.source, self.target = settings.source, settings.target
         self.table = Table(self.target, self.source)
         self.heartbeat, self.tell, self.monotonic = heartbeat, tell, monotonic
@@ -150,6 +161,8 @@ class Keeper:
             while not self.wakeups.stopping:
                 self.turn()
                 self.wait()
+            if self.settings.unmount_on_exit:
+                self._wait_for_uploads()
         finally:
             self.stop()
 
@@ -292,15 +305,40 @@ class Keeper:
             if self.status:
                 self.status.close()
 
+    def _wait_for_uploads(self) -> None:
+        """Keep the mount while the uploader has dumps that are not stored, for `shutdown_wait_s` at most."""
+        most_s, since, told = self.shutdown_wait_s, self.monotonic(), False
+        while (waited_s := self.monotonic() - since) < most_s and not self.wakeups.impatient:
+            if not self._ask(lambda say: say({_BUSY: is_busy(self.source)}), most_s - waited_s).get(_BUSY):
+                if told:
+                    self.tell(DrainEnded(mode="mount", seconds=waited_s))
+                return
+            if not told:
+                self.tell(DrainBegan(mode="mount", most_seconds=most_s))
+                told = True
+            self.turn()
+            time.sleep(_BUSY_EVERY_S)
+        if told:
+            self.tell(DrainCut(mode="mount", seconds=waited_s, hint=_DRAIN_HINT))
+
+    def _ask(self, work: Callable[[Say], None], most_s: float) -> dict[str, object]:
+        """Give what a forked child says of the volume within `most_s`; nothing where it hangs or fails."""
+        try:
+            call = ForkedCall.start(work, now=self.monotonic(), close=self.prober.close)
+        except OSError:
+            return {}
+        poll = select.poll()
+        poll.register(call.fd, select.POLLIN)
+        poll.poll(most_s * 1000)
+        said = call.read()
+        call.abandon()
+        return said[-1] if said else {}
+
     def _withdraw_ready(self) -> None:
         def withdraw(_: Say) -> None:
             withdraw_ready(self.source)
 
-        call = ForkedCall.start(withdraw, now=self.monotonic(), close=self.prober.close)
-        poll = select.poll()
-        poll.register(call.fd, select.POLLIN)
-        poll.poll(_WITHDRAW_S * 1000)
-        call.abandon()
+        self._ask(withdraw, _WITHDRAW_S)
 
     def _leave_peer_group(self) -> None:
         """Keep what is mounted at the target from appearing at the source too, where both share a peer group (crun).

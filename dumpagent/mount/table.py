@@ -194,7 +194,7 @@ class Wakeups:
 
     def __init__(self, mountinfo_fd: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.mountinfo_fd = mountinfo_fd
-        self.stopping = False
+        self.stopping = self.impatient = False  # after one signal, after two
         self._monotonic = monotonic
         self._deaf_until = 0.0
         self._changed = False
@@ -245,4 +245,4 @@ class Wakeups:
         return changed
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.stopping = True
+        self.impatient, self.stopping = self.stopping, True

@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Unreachable
+from dumpagent.kernel.flock import FileLock
+from dumpagent.kernel.owned import BUSY
 from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.kernel.space import space_of
 from dumpagent.observe.events import Tell
-from dumpagent.observe.events.daemon import ChildRefused, ChildStarted
+from dumpagent.observe.events.daemon import ChildRefused, ChildStarted, DrainBegan, DrainCut, DrainEnded
 from dumpagent.observe.events.volume import OtherAgentFound, OtherAgentGone, SpaceMeasured
 from dumpagent.observe.incident import Incident
 from dumpagent.probes.heartbeat import Health, Pulse
@@ -32,6 +34,8 @@ _UNANSWERED_S = 120.0  # the SDK's own tries end before, where anything answers 
 _BEAT_EVERY_S = 10.0
 _OTHERS_EVERY_S = 1.0
 _SCAN_AGAIN_S = 5.0  # where more happened than was told: any tenant can make that so
+_DRAIN_STEP_S = 0.2
+_DRAIN_HINT = "see why they are not stored, in the lines above; give SHUTDOWN_WAIT and terminationGracePeriodSeconds more"
 _FORK_HINT = "raise the pod's pids limit (podPidsLimit of the kubelet) or its memory limit"
 
 
@@ -53,7 +57,10 @@ class Daemon:
         pulse: Pulse,
         tell: Tell,
         shutdown: Shutdown,
+        shutdown_wait_s: float = 0.0,
     ) -> None:
+        shutdown.drains = shutdown_wait_s > 0
+        self._drain = Drain(loop, f"{ledger.directory}/{BUSY}", shutdown, tell, most_s=shutdown_wait_s)
         self._loop, self._ledger, self._pulse, self._tell, self._shutdown = (
             loop,
             ledger,
@@ -74,9 +81,10 @@ class Daemon:
             self._own_the_volume(stack)
             self._probing.begin()
             worker = WorkerThread(self._loop, self._shutdown)
-            if not self._shutdown.stop.is_set():
+            if not self._shutdown.stop.is_set() and self._ledger.is_owned.is_set():
                 worker.start()
                 self._scan_until_the_end(worker)
+            self._shutdown.stop.set()
             self._loop.backlog.wake()
             self._probing.close()
             if worker.is_alive():
@@ -86,7 +94,7 @@ class Daemon:
     def _own_the_volume(self, stack: contextlib.ExitStack) -> None:
         """Wait until no other agent works on this volume, then read its state, for as long as `stack` is open."""
         other = Incident(self._tell, OtherAgentFound, OtherAgentGone)
-        while not self._shutdown.stop.is_set():
+        while not self._shutdown.stop.is_set() and not self._shutdown.draining.is_set():
             try:
                 stack.enter_context(self._ledger.owned())
                 restore_hidden(self._loop.root, self._ledger.directory, barrier=self._loop.barrier)
@@ -109,6 +117,8 @@ class Daemon:
                 self._warming.begin()
             worker.raise_if_dead()
             self._beat()
+            if self._drain.step(scanning=self._recheck_s <= _LEAST_RECHECK_S):
+                self._next_scan = 0.0
             fds = [self._probing.fd, watch.fileno() if watch else None]
             ready = self._shutdown.wait(self._wait_s(), also=[fd for fd in fds if fd is not None])
             woken = Woken()
@@ -161,13 +171,49 @@ class Daemon:
         now = time.monotonic()
         others_s = max(_LEAST_RECHECK_S, self._others_at - now) if self._others else _BEAT_EVERY_S
         again_s = max(_LEAST_RECHECK_S, self._scan_again_at - now) if self._overlooked else _BEAT_EVERY_S
-        return min(self._next_scan - now, _BEAT_EVERY_S, self._recheck_s, others_s, again_s)
+        at_most_s = _DRAIN_STEP_S if self._shutdown.draining.is_set() else _BEAT_EVERY_S
+        return min(self._next_scan - now, at_most_s, self._recheck_s, others_s, again_s)
 
     def _beat(self) -> None:
         if trouble := self._loop.root_incident:
             self._pulse.beat(Health.NOT_READY, f"{self._loop.root} cannot be looked at: {trouble}")
         else:
             self._pulse.beat(Health.READY, "finished dumps are uploaded")
+
+
+class Drain:
+    """Lets the dumps on the volume be stored after SIGTERM, for `most_s` at most, then stops the daemon.
+
+    While a finished dump is not stored, the file `busy` is locked: a volume manager that is to unmount waits for that.
+    """
+
+    def __init__(self, loop: UploadLoop, busy: str, shutdown: Shutdown, tell: Tell, *, most_s: float) -> None:
+        self._loop, self._shutdown, self._tell, self._most_s = loop, shutdown, tell, most_s
+        self._busy = FileLock(busy)
+        self._since: float | None = None
+
+    def step(self, *, scanning: bool) -> bool:
+        """Stop the daemon if it is time to. Says whether a last scan is to begin."""
+        counts = self._loop.counts
+        pending = counts.pending
+        with contextlib.suppress(OSError):  # no file system for locks, or a manager looks at it just now
+            self._busy.set(pending > counts.writing)
+        if not self._shutdown.draining.is_set() or self._shutdown.stop.is_set():
+            return False
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            self._tell(DrainBegan(mode="upload", most_seconds=self._most_s, pending=pending))
+            return True
+        seconds = now - self._since
+        if (pending or scanning) and seconds < self._most_s:
+            return False
+        if pending:
+            self._tell(DrainCut(mode="upload", seconds=seconds, pending=pending, hint=_DRAIN_HINT))
+        else:
+            self._tell(DrainEnded(mode="upload", seconds=seconds))
+        self._shutdown.stop.set()
+        return False
 
 
 class Warming:

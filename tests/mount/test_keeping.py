@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from dumpagent.kernel.flock import FileLock
+from dumpagent.kernel.owned import BUSY, STATE
 from tests.mount.container import MS_BIND, MS_PRIVATE, MS_RDONLY, MS_REMOUNT, MS_UNBINDABLE, Container
 from tests.mount.node import Node, eventually
 
@@ -241,6 +243,31 @@ def test_a_clean_end_keeps_the_mount_and_ready_by_default(node: Node) -> None:
     assert node.in_volume(".ready").exists()
     assert [e["event"] for e in manager.events()][-1] == "agent_stopped"
     assert os.listdir(node.base / "run") == []
+
+
+def test_the_mount_stays_while_the_uploader_has_dumps_to_store(node: Node) -> None:
+    """A drained node: the volume is detached behind the manager, so the uploader comes first."""
+    manager = node.manager("--unmount-on-exit", "true", "--shutdown-wait", "30s").ready()
+    busy = FileLock(str(node.in_volume(f"{STATE}/{BUSY}")))
+    busy.set(True)
+    manager.process.send_signal(signal.SIGTERM)
+    manager.told("drain_began")
+    time.sleep(1)
+    assert node.host.mounts(f"{node.mnt}/dump") != []
+    busy.set(False)
+    assert manager.process.wait(10) == 0
+    assert node.host.mounts(f"{node.mnt}/dump") == []
+    assert "drain_ended" in [event["event"] for event in manager.events()]
+
+
+def test_the_mount_does_not_stay_for_longer_than_it_may(node: Node) -> None:
+    manager = node.manager("--unmount-on-exit", "true", "--shutdown-wait", "1s").ready()
+    busy = FileLock(str(node.in_volume(f"{STATE}/{BUSY}")))
+    busy.set(True)
+    assert manager.end(signal.SIGTERM) == 0
+    assert node.host.mounts(f"{node.mnt}/dump") == []
+    assert "drain_cut" in [event["event"] for event in manager.events()]
+    busy.set(False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

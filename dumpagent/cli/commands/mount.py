@@ -17,12 +17,14 @@ from dumpagent.observe.events.daemon import AgentStarted, AgentStopped
 from dumpagent.observe.log import log_to, tell_all
 from dumpagent.probes.heartbeat import Heartbeat, tell_of_one_that_was_killed
 from dumpagent.probes.status_server import StatusServer
-from dumpagent.settings import Logging, Metrics, Mounting, Place, Runtime
+from dumpagent.settings import Draining, Logging, Metrics, Mounting, Place, Runtime
 
 
 @click.command("mount", short_help="Keep the volume bound to the node's dump directory (daemon).")
-@takes(Mounting, Runtime, Metrics, Place, Logging, without=("cluster_name",))
-def command(mounting: Mounting, runtime: Runtime, metrics: Metrics, place: Place, logging: Logging) -> None:
+@takes(Mounting, Draining, Runtime, Metrics, Place, Logging, without=("cluster_name",))
+def command(
+    mounting: Mounting, draining: Draining, runtime: Runtime, metrics: Metrics, place: Place, logging: Logging
+) -> None:
     """Keep the volume at MOUNT_SOURCE bound to the node's dump directory at MOUNT_TARGET.
 
     Binds at once when the mount is lost, proves that writes arrive, keeps .ready on the volume while they do, and
@@ -62,7 +64,15 @@ def command(mounting: Mounting, runtime: Runtime, metrics: Metrics, place: Place
         )
     node = place.node_name or socket.gethostname()
     tell(AgentStarted(mode="mount", version=__version__, node=node, settings=dataclasses.asdict(mounting)))
-    keeper = Keeper(mounting, node=node, lock_fd=lock_fd, heartbeat=heartbeat, tell=tell, status=status)
+    keeper = Keeper(
+        mounting,
+        node=node,
+        lock_fd=lock_fd,
+        heartbeat=heartbeat,
+        tell=tell,
+        status=status,
+        shutdown_wait_s=draining.shutdown_wait_s,
+    )
     keeper.run()
     tell(AgentStopped(mode="mount", unmounted=mounting.unmount_on_exit))
     os.close(lock_fd)

@@ -31,6 +31,7 @@ from dumpagent.settings import (
     S3,
     BesideDumps,
     Compressing,
+    Draining,
     Keeping,
     Logging,
     Metrics,
@@ -66,6 +67,7 @@ _BEAT_BELIEVED_S = 120.0
 @takes(
     Volume,
     Watching,
+    Draining,
     S3,
     StoreChecking,
     Compressing,
@@ -89,6 +91,7 @@ _BEAT_BELIEVED_S = 120.0
 def command(
     volume: Volume,
     watching: Watching,
+    draining: Draining,
     s3: S3,
     store_checking: StoreChecking,
     compressing: Compressing,
@@ -121,8 +124,7 @@ def command(
     audience = Audience(log_to(None, logging))
     hear_libraries(audience)
     shutdown = Shutdown()
-    if not dry_run:
-        state_dir = owned_state_dir(state_dir, audience)
+    state_dir = state_dir if dry_run else owned_state_dir(state_dir, audience)
     remembered_in = None if dry_run else f"{state_dir}/store.json"
     pace = Pace(sending.bandwidth_limit)
     store = open_store(s3, tell=audience, stop=shutdown.stop, remembered_in=remembered_in, pace=pace)
@@ -161,6 +163,7 @@ def command(
                 pulse=pulse,
                 tell=audience,
                 shutdown=shutdown,
+                shutdown_wait_s=draining.shutdown_wait_s,
             ).run()
             audience(AgentStopped(mode="upload", pending=loop.counts.pending, uploaded=loop.counts.uploaded))
             code = 0

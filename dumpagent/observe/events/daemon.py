@@ -30,6 +30,30 @@ class AgentStopped(Event, level="info"):
     uploaded: int | None = None
 
 
+class DrainBegan(Event, level="info"):
+    """SIGTERM came: the daemon goes on until the dumps on the volume are stored, for SHUTDOWN_WAIT at most."""
+
+    mode: str
+    most_seconds: float
+    pending: int | None = None  # `dumpagent mount` knows only that there are some
+
+
+class DrainEnded(Event, level="info"):
+    """Every dump is stored; the daemon stops now."""
+
+    mode: str
+    seconds: float
+
+
+class DrainCut(Event, level="warning"):
+    """SHUTDOWN_WAIT is over and dumps are not stored yet; they stay on the volume and are uploaded at the next start."""
+
+    mode: str
+    seconds: float
+    hint: str
+    pending: int | None = None
+
+
 class AgentKilled(Event, level="warning"):
     """The daemon that ran in this pod before did not end in good order; this one goes on where it was cut."""
 

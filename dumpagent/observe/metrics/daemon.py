@@ -11,8 +11,10 @@ from prometheus_client.registry import CollectorRegistry
 
 from dumpagent import __version__
 from dumpagent.observe.events import Event
+from dumpagent.observe.events.daemon import DrainBegan, DrainCut, DrainEnded
 
 # Failures that last: what begins each, and what ends it. `dumpagent_trouble` is 1 in between.
+_DRAINED = (DrainEnded, DrainCut)
 Lasting = dict[str, tuple[tuple[type[Event], ...], tuple[type[Event], ...]]]
 
 
@@ -35,6 +37,11 @@ class DaemonMetrics:
         self._trouble = self._gauge(
             "dumpagent_trouble", "1 while this lasting trouble goes on, which the log explains", ["trouble"]
         )
+        self._draining: Gauge | None = None
+        if mode != "memory-watch":  # it has nothing to wait for
+            self._draining = self._gauge(
+                "dumpagent_draining", "1 after SIGTERM, while the daemon waits until dumps are stored"
+            )
         self._began: dict[type[Event], str] = {}
         self._ended: dict[type[Event], str] = {}
         for name, (began, ended) in lasting.items():
@@ -61,6 +68,8 @@ class DaemonMetrics:
         """Count an event. Never waits for longer than a scrape takes to be written into memory."""
         with self._lock:
             kind = type(event)
+            if self._draining and (kind is DrainBegan or kind in _DRAINED):
+                self._draining.set(kind is DrainBegan)
             if kind in self._began:
                 self._trouble.labels(self._began[kind]).set(1)
             elif kind in self._ended:
