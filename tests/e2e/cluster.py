@@ -173,7 +173,8 @@ class LocalCluster(Cluster):
     bucket = "heap-dumps"
     _address, _port = "10.99.0.1", 5000
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, images: Sequence[str]) -> None:
+        self.images = images  # the agent's, and the demo application's
         self._scripts = kubelet.SCRIPTS
         self._folder = folder
         self._hold_file = folder / "hold"
@@ -281,6 +282,12 @@ class LocalCluster(Cluster):
         self.kubectl("delete", "node", "node2", "--wait=false")
         self._script("down.sh", "node2")
 
+    def renew_volume(self) -> None:
+        """Give a volume like the first one, empty and bound to no claim."""
+        self.kubectl("delete", "pv", "dump-storage-0", "--ignore-not-found")
+        self.on_node("rm -rf /var/lib/dump-storage-0")
+        self._make_volume()
+
     def _make_volume(self) -> None:
         """Make what a storage class would: the cluster here has none."""
         volume = {
@@ -298,7 +305,9 @@ class LocalCluster(Cluster):
 
 
 @contextmanager
-def running(folder: Path, build_images: Callable[[], Sequence[Path]]) -> Iterator[Cluster]:
+def running(
+    folder: Path, build_images: Callable[[], Sequence[Path]], images: Sequence[str]
+) -> Iterator[Cluster]:
     """Give the cluster to test on; one that was started here is ended, whatever happens."""
     if os.environ.get("KUBECONFIG"):
         missing = [name for name in _OF_ANY_CLUSTER if name not in os.environ]
@@ -315,7 +324,7 @@ def running(folder: Path, build_images: Callable[[], Sequence[Path]]) -> Iterato
         return
     with open(Path(os.environ.get("TMPDIR", "/tmp")) / "dumpagent-e2e.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one cluster directory, one run
-        local = LocalCluster(folder)
+        local = LocalCluster(folder, images)
         try:
             local.build()
             local.up(build_images())

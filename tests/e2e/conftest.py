@@ -16,12 +16,8 @@ from tests.e2e.cluster import Cluster, Failed, running
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Give the cluster that KUBECONFIG names, else one that is started here from nothing."""
     folder = tmp_path_factory.mktemp("cluster")
-    with running(
-        folder,
-        lambda: images.build(
-            folder, f"{REGISTRY}/dumpagent:{__version__}", f"{REGISTRY}/memory-leak-app:{__version__}"
-        ),
-    ) as cluster:
+    names = f"{REGISTRY}/dumpagent:{__version__}", f"{REGISTRY}/memory-leak-app:{__version__}"
+    with running(folder, lambda: images.build(folder, *names), names) as cluster:
         yield cluster
 
 

@@ -23,7 +23,7 @@ from tests.e2e.kubelet import SCRIPTS
 from tests.harness.cache import cache_root, cached_folder
 from tests.harness.manifests import PROJECT
 
-_STORE = cache_root() / "images"
+STORE = cache_root() / "images"
 _MOST_IMAGES = 25
 _VERSION = "1"  # raise it when a base must be made anew
 # The machine's Python makes the wheels, so it must be of the version that Debian's images have.
@@ -57,9 +57,9 @@ def buildah(*words: str | Path) -> str:
         [
             "buildah",
             "--root",
-            _STORE / "root",
+            STORE / "root",
             "--runroot",
-            _STORE / "run",
+            STORE / "run",
             "--storage-driver",
             "overlay",
             *words,
@@ -163,8 +163,8 @@ def run_read_only(image: str, user: str, words: Sequence[str], environ: dict[str
 @contextmanager
 def locked() -> Iterator[None]:
     """Keep others from building meanwhile."""
-    _STORE.mkdir(parents=True, exist_ok=True)
-    with open(_STORE / "lock", "w") as lock:
+    STORE.mkdir(parents=True, exist_ok=True)
+    with open(STORE / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -183,7 +183,7 @@ def _base(name: str, packages: Sequence[str]) -> None:
     )
     if name in have:
         return
-    with tempfile.TemporaryDirectory(dir=_STORE) as temporary:
+    with tempfile.TemporaryDirectory(dir=STORE) as temporary:
         root = Path(temporary) / "root"
         run([SCRIPTS / "rootfs.sh", root])
         _python_as_in_ubi(root)

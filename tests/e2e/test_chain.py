@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from dumpagent.setting import PLACEHOLDER
+from tests.e2e import hostile
 from tests.e2e.chain import (
     AGENT,
     MANAGER,
@@ -254,7 +255,38 @@ def test_applications_of_two_namespaces_share_a_node(chain: Chain) -> None:
         leak.join(150)
     _assert_whole(chain.wait_stored(ours), ours)
     _assert_whole(chain.wait_stored(theirs), theirs, namespace="team-b")
-    chain.cluster.kubectl("delete", "namespace", "team-b", "--wait=false")
+
+
+def test_a_hostile_namespace_on_the_node_takes_nothing_from_its_neighbour(chain: Chain) -> None:
+    """It squats names, swaps links, deletes what it can, before and while the victim dies: the dump is stored as always."""
+    cluster, victim = chain.cluster, _fresh_app(chain)
+    before = restarts(chain.pod(UPLOADER)), restarts(chain.pod(MANAGER))
+    foreseen = f"{NAMESPACE}_foreseen-0"
+    with hostile.attacking(
+        chain, victim=f"{NAMESPACE}_{victim}", foreseen=foreseen, node=chain.pod(victim)["spec"]["nodeName"]
+    ):
+        chain.leak()
+        _assert_whole(chain.wait_stored(victim), victim)
+        template = cluster.get("-n", NAMESPACE, "deployment", "memory-leak-app")["spec"]["template"]
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "foreseen-0", "namespace": NAMESPACE}}
+        cluster.kubectl("create", "-f", "-", stdin=json.dumps(pod | {"spec": template["spec"]}))
+        wait_for(
+            "refused: a directory that another user made",
+            lambda: f"is a directory of the user {hostile.UID}" in str(chain.pod("foreseen-0")["status"]),
+        )
+        said = hostile.said(chain)
+        cluster.kubectl("delete", "pod", "-n", NAMESPACE, "foreseen-0", "--wait=false")
+    print(said[-2000:])
+    assert "refused victim-deleted" in said
+    assert "took" not in said
+    assert not [
+        stored for stored in chain.stored("team-b_evil") if stored.metadata.get("uid") != str(hostile.UID)
+    ]
+    assert (restarts(chain.pod(UPLOADER)), restarts(chain.pod(MANAGER))) == before
+    assert is_ready(chain.pod(UPLOADER))
+    assert is_ready(chain.pod(MANAGER))
+    cluster.on_node(f"rm -rf /mnt/dump/{foreseen} /mnt/dump/team-b_evil /mnt/dump/java_pid1*.hprof")
+    cluster.kubectl("delete", "namespace", "team-b", "--wait=false")
 
 
 def test_both_daemons_are_monitored(chain: Chain) -> None:
@@ -287,15 +319,25 @@ def test_the_doctor_finds_nothing_wrong(chain: Chain) -> None:
     assert len(chain.stored("")) == before
 
 
-def test_a_drained_node_has_no_mount_and_comes_back(chain: Chain) -> None:
-    """Drained: the volume can be detached. Uncordoned: everything is there again, and nothing was sent twice."""
-    cluster = chain.cluster
+def test_a_drained_node_has_stored_what_was_pending_has_no_mount_and_comes_back(chain: Chain) -> None:
+    """Drained in mid upload: the dump is stored and the volume can be detached. Uncordoned: everything is there again."""
+    cluster, app = chain.cluster, chain.app_pod()
     node = chain.pod(MANAGER)["spec"]["nodeName"]
-    before = len(chain.stored(NAMESPACE))
-    cluster.kubectl(
-        "drain", node, "--delete-emptydir-data", "--pod-selector=app", "--timeout=120s", timeout_s=150
-    )
+    words = ("drain", node, "--delete-emptydir-data", "--pod-selector=app", "--timeout=200s")
+    drain = threading.Thread(target=lambda: cluster.kubectl(*words, timeout_s=240))
+    before, of_app = len(chain.stored(NAMESPACE)), len(chain.stored(app))
+    with cluster.held_uploads():
+        chain.leak()
+        wait_for("begun: the upload", lambda: any(app in key for key in chain.open_uploads()), timeout_s=120)
+        drain.start()
+        for pod, container in ((UPLOADER, "s3-uploader"), (MANAGER, "dump-volume-manager")):
+            logs = ("logs", "-n", AGENT, pod, "-c", container)
+            wait_for("told: the drain", lambda logs=logs: "drain_began" in cluster.kubectl(*logs))  # type: ignore[misc]
+        assert chain.is_mounted()
+    drain.join(250)
     try:
+        assert len(chain.stored(app)) == of_app + 1
+        before += 1
         assert not chain.is_mounted()
     finally:
         cluster.kubectl("uncordon", node)
