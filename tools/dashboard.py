@@ -1,4 +1,4 @@
-"""Writes the Grafana dashboard in manifests/monitoring/dashboard.yaml from the panels below.
+"""Writes the dashboard for Grafana and for OpenShift's console from the panels below.
 
 python -m tools.dashboard           write it
 python -m tools.dashboard --check   say whether it is out of date, and exit 1
@@ -6,6 +6,7 @@ python -m tools.dashboard --check   say whether it is out of date, and exit 1
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 MANIFEST = Path(__file__).parent.parent / "manifests" / "monitoring" / "dashboard.yaml"
+CONSOLE_MANIFEST = MANIFEST.parent.parent / "overlays" / "console" / "dashboard.yaml"
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 _N = 'node=~"$node"'  # every panel follows the node that is chosen at the top
 
@@ -259,6 +261,56 @@ def manifest() -> str:
     )
 
 
+def console_manifest() -> str:
+    """Give the ConfigMap that OpenShift's console shows under Observe > Dashboards.
+
+    The console reads the form of Grafana's first years: rows of panels of the types graph, singlestat and table, the
+    widths in twelfths. Source: OpenShift documentation, "Reviewing monitoring dashboards as a developer"; the
+    dashboards that the cluster monitoring operator installs in openshift-config-managed.
+    """
+    rows = (
+        ("The fleet at a glance", "singlestat", FLEET),
+        ("Dumps", "graph", DUMPS),
+        ("Nodes and volumes", "graph", NODES),
+        ("Agents", "table", [VERSIONS]),
+    )
+    node = {
+        "name": "node", "label": "Node", "type": "query", "query": "label_values(dumpagent_build_info, node)",
+        "datasource": "$datasource", "multi": True, "includeAll": True, "allValue": ".*", "hide": 0,
+    }  # fmt: skip
+    board = {
+        "title": "Java heap dumps",
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "templating": {"list": [node]},
+        "rows": [
+            {"title": title, "panels": [_of_console(panel, kind) for panel in panels]}
+            for title, kind, panels in rows
+        ],
+    }
+    lines = "".join(f"    {line}\n" for line in json.dumps(board, indent=1, sort_keys=True).splitlines())
+    return (
+        "# Written by tools/dashboard.py (`make docs`); do not edit. OpenShift's console finds it by its label.\n"
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: dumpagent-dashboard\n"
+        "  namespace: openshift-config-managed\n"
+        '  labels: {console.openshift.io/dashboard: "true", app.kubernetes.io/part-of: dumpagent}\n'
+        f"data:\n  dumpagent.json: |\n{lines}"
+    )
+
+
+def _of_console(panel: Panel, kind: str) -> dict[str, object]:
+    units: dict[str, dict[str, object]] = {
+        "singlestat": {"format": panel.unit},
+        "graph": {"yaxes": [{"format": panel.unit, "min": 0}]},
+    }
+    targets = [
+        {"expr": query, "legendFormat": legend, "refId": chr(65 + number)}
+        for number, (legend, query) in enumerate(panel.queries.items())
+    ]
+    described: dict[str, object] = {"title": panel.title, "description": panel.why, "type": kind}
+    return described | {"span": panel.width // 2, "targets": targets} | units.get(kind, {})
+
+
 def _targets(panel: Panel, *, instant: bool = False) -> list[prometheus.Dataquery]:
     made = []
     for number, (legend, query) in enumerate(panel.queries.items()):
@@ -297,15 +349,14 @@ def _table(panel: Panel) -> table.Panel:
 
 
 def main() -> None:
-    made = manifest()
-    there = MANIFEST.read_text() if MANIFEST.exists() else ""
-    if made == there:
-        return
-    if sys.argv[1:] == ["--check"]:
-        print(f"{MANIFEST.name} is out of date: run `make docs`", file=sys.stderr)
-        sys.exit(1)
-    MANIFEST.write_text(made)
-    print(f"wrote {MANIFEST}")
+    for path, made in ((MANIFEST, manifest()), (CONSOLE_MANIFEST, console_manifest())):
+        if path.exists() and path.read_text() == made:
+            continue
+        if sys.argv[1:] == ["--check"]:
+            print(f"{path.name} is out of date: run `make docs`", file=sys.stderr)
+            sys.exit(1)
+        path.write_text(made)
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ class Daemon:
                 self._warming.begin()
             worker.raise_if_dead()
             self._beat()
-            if self._drain.step(scanning=self._recheck_s <= _LEAST_RECHECK_S):
+            if self._drain.step(scanning=self._loop.is_scanning):
                 self._next_scan = 0.0
             fds = [self._probing.fd, watch.fileno() if watch else None]
             ready = self._shutdown.wait(self._wait_s(), also=[fd for fd in fds if fd is not None])

@@ -42,6 +42,8 @@ def test_the_quick_start_ends_with_a_dump_in_the_bucket_and_ls_shows_it(
             "KUBECONFIG: the quick start makes objects of the cluster, so it is run on one of our own alone"
         )
     cluster.renew_volume()
+    bucket = "quick-start"  # empty, so that what `ls` shows is of this test
+    cluster.ask_store(lambda s3: s3.create_bucket(Bucket=bucket))
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     for name in ("manifests", "scripts"):
@@ -67,7 +69,7 @@ def test_the_quick_start_ends_with_a_dump_in_the_bucket_and_ls_shows_it(
         "PATH": f"{bin_folder}:{os.environ['PATH']}",
         "IMAGE_BUILDER": "builder",
         "IMAGE_LOAD": str(kubelet.SCRIPTS / "load"),
-        "S3_BUCKET": cluster.bucket,
+        "S3_BUCKET": bucket,
         "S3_ENDPOINT_URL": store.endpoint_url,
         "AWS_DEFAULT_REGION": store.region,
         "AWS_ACCESS_KEY_ID": store.access_key,

@@ -24,7 +24,10 @@ Schema = dict[str, Any]
 
 _PIN = Path(__file__).parents[2] / "requirements" / "schemas.txt"
 _MEMBER = "class_generator/schema/__resources-mappings.json.gz"
-KINDS = ("PodMonitor", "PrometheusRule", "Route", "SecurityContextConstraints", "ServiceMonitor")
+KINDS = (
+    *("ConsoleCLIDownload", "ConsoleLink", "ConsoleQuickStart"),
+    *("PodMonitor", "PrometheusRule", "Route", "SecurityContextConstraints", "ServiceMonitor"),
+)
 _STRING: Schema = {"type": "string"}
 
 
@@ -108,6 +111,22 @@ def definition(of: Kind) -> Schema:
             ],
         },
     }  # fmt: skip
+
+
+def strict(schema: Any) -> Any:
+    """Give the schema refusing unknown fields, as `oc apply` warns of them; nullable as JSON Schema says it."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: strict(part) for key, part in schema.items() if part is not None}
+    if isinstance(schema.get("properties"), dict):
+        found.setdefault("additionalProperties", False)
+    if schema.get("nullable") is True and isinstance(schema.get("type"), str):
+        found["type"] = [schema["type"], "null"]
+    if isinstance(schema.get("pattern"), str) and "(?i)" in schema["pattern"]:  # Go takes it anywhere
+        found["pattern"] = "(?i)" + schema["pattern"].replace("(?i)", "")
+    return found
 
 
 def _folder() -> Path:

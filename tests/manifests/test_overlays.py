@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import os
 import re
 import subprocess
@@ -11,20 +12,21 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
-from tests.harness import manifests
+from tests.harness import manifests, schemas
 from tests.harness.manifests import Object
+from tools import dashboard, project
 from tools import manifests as written
-from tools import project
 from tools.kubectl import kustomize, program
 from tools.manifests import rendered
 
 OVERLAYS = sorted(path.parent.name for path in (manifests.FOLDER / "overlays").glob("*/kustomization.yaml"))
 VERSIONS = ("1.30", kubernetes_validate.latest_version())  # 1.30 is the oldest with admission policies
-_EXTENSIONS = {"SecurityContextConstraints", "Route", "PodMonitor", "PrometheusRule"}
+_EXTENSIONS = set(schemas.KINDS)
 
 
 def _by_name(objects: list[Object]) -> dict[tuple[str, str, str], Object]:
@@ -39,6 +41,23 @@ def test_each_overlay_makes_objects_that_kubernetes_accepts(overlay: str) -> Non
         for document in made:
             if document["kind"] not in _EXTENSIONS:
                 kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_openshifts_console_gets_a_link_a_download_a_quick_start_and_the_dashboard() -> None:
+    """Each by OpenShift's own schema; the dashboard has Grafana's queries, in panels that the console draws."""
+    made = _by_name(rendered("console"))
+    for kind, name in (("ConsoleLink", "dumpagent"), ("ConsoleCLIDownload", "dumpagent"), ("ConsoleQuickStart", "dumpagent-opt-in")):  # fmt: skip
+        document, known = made[kind, "", name], schemas.kind(kind)
+        assert document["apiVersion"] == f"{known.group}/v1"
+        jsonschema.validate(document, schemas.strict(known.schema))
+    board = made["ConfigMap", "openshift-config-managed", "dumpagent-dashboard"]
+    assert board["metadata"]["labels"]["console.openshift.io/dashboard"] == "true"
+    (shown,) = (json.loads(text) for text in board["data"].values())
+    panels = [panel for row in shown["rows"] for panel in row["panels"]]
+    assert {panel["type"] for panel in panels} == {"graph", "singlestat", "table"}
+    assert [
+        (panel["title"], target["expr"]) for panel in panels for target in panel["targets"]
+    ] == dashboard.queries()
 
 
 def test_what_is_written_from_the_sources_is_up_to_date() -> None:

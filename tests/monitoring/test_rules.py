@@ -19,6 +19,9 @@ pytestmark = pytest.mark.needs("promtool")
 WHO = 'job="dumpagent",node="worker-1",'
 MOUNT, UPLOAD = WHO + 'pod="dump-volume-manager-0"', WHO + 'pod="heap-dump-s3-uploader-0"'
 WATCH = WHO + 'pod="heap-dump-memory-watch-x"'
+_KUBE = 'job="kube-state-metrics",'
+_KUBE_MANAGER = _KUBE + 'namespace="heap-dumps",pod="dump-volume-manager-0",node="worker-1"'
+_KUBE_APP = _KUBE + 'namespace="shop",pod="cart-0",node="worker-1"'
 _DAY = 1440  # one sample a minute
 # Of a node where all is well: a dump every six hours, a restart of the uploader at noon, the volume in use.
 HEALTHY: dict[str, str] = {
@@ -58,6 +61,15 @@ HEALTHY: dict[str, str] = {
     f"dumpagent_volume_size_bytes{{{UPLOAD}}}": f"100000000000x{_DAY}",
     f'dumpagent_containers_killed_total{{{WATCH},cause="native_memory"}}': f"0x{_DAY}",
     f"dumpagent_largest_dump_bytes{{{UPLOAD}}}": f"0x300 4000000000x{_DAY - 301}",
+    # As kube-state-metrics tells of them: a manager, an application that opted in, and one that did not on another node.
+    f"kube_pod_info{{{_KUBE_MANAGER}}}": f"1x{_DAY}",
+    f'kube_pod_status_ready{{{_KUBE}namespace="heap-dumps",pod="dump-volume-manager-0",condition="true"}}': f"1x{_DAY}",
+    f"kube_pod_info{{{_KUBE_APP}}}": f"1x{_DAY}",
+    f'kube_pod_init_container_info{{{_KUBE}namespace="shop",pod="cart-0",container="wait-for-volume-manager"}}': f"1x{_DAY}",
+    f'kube_pod_status_phase{{{_KUBE}namespace="shop",pod="cart-0",phase="Running"}}': f"1x{_DAY}",
+    f'kube_pod_status_phase{{{_KUBE}namespace="shop",pod="cart-0",phase="Succeeded"}}': f"0x{_DAY}",
+    f'kube_pod_info{{{_KUBE}namespace="shop",pod="web-0",node="worker-2"}}': f"1x{_DAY}",
+    f'kube_pod_status_phase{{{_KUBE}namespace="shop",pod="web-0",phase="Running"}}': f"1x{_DAY}",
 }
 
 
@@ -121,6 +133,14 @@ FAULTS = [
     Fault("a heap that does not fit below the limit",
           {f'dumpagent_memory_missing_bytes{{{WATCH},app_namespace="shop",app_pod="a",app_container="app"}}': "_x59 1e8x60"},
           frozenset({"DumpMemoryTight"})),
+    Fault("the manager of a node with applications is not ready",
+          {f'kube_pod_status_ready{{{_KUBE}namespace="heap-dumps",pod="dump-volume-manager-0",condition="true"}}': "1x59 0x60"},
+          frozenset({"DumpNodeUncovered"})),
+    Fault("an application starts on a node that nobody covers",
+          {f'kube_pod_info{{{_KUBE}namespace="shop",pod="cart-1",node="worker-3"}}': "_x59 1x60",
+           f'kube_pod_init_container_info{{{_KUBE}namespace="shop",pod="cart-1",container="wait-for-volume-manager"}}': "_x59 1x60",
+           f'kube_pod_status_phase{{{_KUBE}namespace="shop",pod="cart-1",phase="Pending"}}': "_x59 1x60"},
+          frozenset({"DumpNodeUncovered"})),
     Fault("agent killed again and again",
           {f"process_start_time_seconds{{{UPLOAD}}}": "1x59 10+60x60"}, frozenset({"DumpAgentRestarting"})),
     Fault("agent silent", {f"up{{{UPLOAD}}}": "1x59 0x60"}, frozenset({"DumpAgentDown"})),
