@@ -296,9 +296,7 @@ class Draining:
 
     shutdown_wait_s: float = setting(
         0.0, "SHUTDOWN_WAIT", Kind.DURATION,
-        "how long SIGTERM waits at most until the dumps on the volume are stored; 0: not at all. "
-        "The pod's terminationGracePeriodSeconds must be longer",
-        low=0, high=86400,
+        "how long SIGTERM waits at most until dumps are stored; less than the pod's grace period", low=0, high=86400,
     )  # fmt: skip
 
 
