@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: check format test-stores soak-applications arm64 release soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: soak-stores check format test-stores soak-applications arm64 release soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -73,7 +73,7 @@ release: $(RELEASE_STAMP)  ## wheel, sdist, SBOM and provenance statement of thi
 	rm -rf build/release
 	$(RELEASE_VENV)/bin/python -m tools.release build/release
 
-soak: test-vm arm64 release soak-applications  ## what takes longer than CI may, or asks the world outside
+soak: test-vm arm64 release soak-applications soak-stores  ## what takes longer than CI may, or asks the world outside
 
 lint: $(STAMP)  ## ruff, mypy, import contracts, the layout's limits
 	$(BIN)/ruff check .
@@ -156,6 +156,9 @@ torture: $(STAMP)  ## kill the agent and break the store again and again: make t
 
 soak-applications: $(STAMP)  ## 200 applications die within a minute, each leaves a dump, an error file, a GC log and a recording (root)
 	$(BIN)/python -m tests.soak
+
+soak-stores: $(STAMP)  ## pairs of the ways in which stores are unlike S3, played by the fake (SAMPLE=40: so many of them by chance)
+	$(BIN)/python -m tests.soak_stores --sample $(or $(SAMPLE),0)
 
 fuzz: $(STAMP)  ## 100,000 mutated heap dumps for everything that reads dumps
 	$(BIN)/python -m tests.fuzz --dumps 100000

@@ -20,4 +20,9 @@ class Refused(DumpagentError):
 
 
 class Unreachable(DumpagentError):
-    """The other side gave no usable answer: try again later, nothing is decided by it."""
+    """The other side gave no usable answer: try again later, nothing is decided by it.
+
+    `retry_after_s`: how long it asked to be left alone, 0 if it did not say.
+    """
+
+    retry_after_s = 0.0

@@ -17,7 +17,18 @@ from dumpagent.errors import Unreachable
 from dumpagent.store.protocol import Corrupted, Expired
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0
+_LONGEST_ASKED_S = 30.0
 _WORTH_ANOTHER = (Unreachable, Corrupted)
+
+
+_growing = tenacity.wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)
+
+
+def _wait_s(state: tenacity.RetryCallState) -> float:
+    """Give the growing wait, or the one that the store asked for: a store that is busy counts who comes too early."""
+    raised = state.outcome.exception() if state.outcome else None
+    asked_s = raised.retry_after_s if isinstance(raised, Unreachable) else 0.0
+    return max(_growing(state), min(asked_s, _LONGEST_ASKED_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,7 @@ class Attempts:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_WORTH_ANOTHER),
             stop=tenacity.stop_after_attempt(self.most) | tenacity.stop_when_event_set(self.stop),
-            wait=tenacity.wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+            wait=_wait_s,
             sleep=tenacity.sleep_using_event(self.stop),
             reraise=True,
         )

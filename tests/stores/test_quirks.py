@@ -53,17 +53,20 @@ class Node:
         path.write_bytes(content)
         os.utime(path, (NOON_MS / 1000, NOON_MS / 1000))
 
-    def run(self, *words: str, **more: str) -> tuple[int, list[dict[str, object]]]:
-        """Run a command of the agent's; give its exit code and the lines of its log."""
-        environment = {
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
             **os.environ,
             **self.store.server.environment(BUCKET),
             "DUMP_ROOT": str(self.root / "dump"),
             "LOG_FORMAT": "json",
             "NODE_NAME": "node-1",
             **self.more,
-            **more,
         }
+
+    def run(self, *words: str, **more: str) -> tuple[int, list[dict[str, object]]]:
+        """Run a command of the agent's; give its exit code and the lines of its log."""
+        environment = {**self.environment, **more}
         done = subprocess.run(
             [sys.executable, "-m", "dumpagent", *words],
             env=environment, capture_output=True, text=True, timeout=150, check=False,

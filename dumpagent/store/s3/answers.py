@@ -31,15 +31,15 @@ def object_of(key: str, answer: Mapping[str, Any]) -> StoredObject:
     checksum = None
     if answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
         checksum = crc32_of(answer.get("ChecksumCRC32"))
-    size_bytes = answer["ContentLength"]
+    size_bytes = answer.get("ContentLength", 0)
     _, slash, whole = str(answer.get("ContentRange") or "").partition("/")
     if slash and whole.isdigit():
         size_bytes = int(whole)
     return StoredObject(
         key=key,
         size_bytes=size_bytes,
-        etag=answer["ETag"].strip('"'),
-        modified=answer["LastModified"].timestamp(),
+        etag=etag_of(answer),
+        modified=modified_of(answer),
         metadata=metadata,
         crc32=checksum,
         storage_class=answer.get("StorageClass", "STANDARD"),
@@ -52,11 +52,20 @@ def _name_of(name: str) -> str:
     return _NAMES.get("".join(letter for letter in lower if letter.isalnum()), lower)
 
 
+def etag_of(entry: Mapping[str, Any]) -> str:
+    """Give the ETag without its quotes; a proxy that compresses makes it weak, which the store itself does not know."""
+    return str(entry.get("ETag") or "").removeprefix("W/").strip('"')
+
+
+def modified_of(entry: Mapping[str, Any]) -> float:
+    """Give when the object was made, 0 where the store does not tell."""
+    modified = entry.get("LastModified")
+    return modified.timestamp() if modified else 0.0
+
+
 def part_of(entry: Mapping[str, Any]) -> Part:
     """Give one part of a listing."""
-    return Part(
-        entry["PartNumber"], entry["Size"], entry["ETag"].strip('"'), crc32_of(entry.get("ChecksumCRC32"))
-    )
+    return Part(entry["PartNumber"], entry["Size"], etag_of(entry), crc32_of(entry.get("ChecksumCRC32")))
 
 
 def open_upload_of(entry: Mapping[str, Any]) -> OpenUpload:

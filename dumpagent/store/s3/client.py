@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
+# A store, or a proxy before it, may leave a header out for ever; a connection that breaks leaves out another each time.
+_LACKING_TIMES = 3
 # The SDK's chain is asked for other credentials at most once in this time.
 _RENEW_AFTER_S = 60.0
 _CONNECTIONS = 16  # kept open for the threads that ask at once
@@ -65,6 +67,7 @@ class SdkClient:
         self._lock = threading.Lock()  # never held during a request
         self._connected: Future[_Connected] | None = None
         self._renew_at = 0.0
+        self._lacked: dict[str, tuple[tuple[str, ...], int]] = {}
         self._virtual_hosts = False
 
     @property
@@ -83,6 +86,7 @@ class SdkClient:
         same request can help.
         """
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
         from urllib3.exceptions import HTTPError
 
         from dumpagent.store.s3.errors import speaks_of_credentials, translate
@@ -91,7 +95,7 @@ class SdkClient:
         try:
             connected = self._current()
             answer = getattr(connected.result().client, operation)(Bucket=self._settings.bucket, **parameters)
-        except (BotoCoreError, ClientError, HTTPError, OSError, _BadEndpoint) as error:
+        except (BotoCoreError, ClientError, ResponseParserError, HTTPError, OSError, _BadEndpoint) as error:
             if (failure := getattr(parameters.get("Body"), "failure", None)) is not None:
                 raise failure from error  # the dump could not be read: the store has nothing to do with it
             told = translate(error, doing=doing, where=self.name, reads_only=self._reads_only)
@@ -103,9 +107,21 @@ class SdkClient:
                 self._forget(connected)  # the file with the CAs may have been replaced
             raise told from error
         # The standard library takes headers that the connection's end cut off for all of them.
-        if any(field not in answer for field in _ALWAYS_ANSWERED.get(operation, ())):
+        lacking = tuple(field for field in _ALWAYS_ANSWERED.get(operation, ()) if field not in answer)
+        if not self._lacks_as_ever(operation, lacking):
             raise Unreachable(f"{doing} in {self.name}: the answer was cut off")
         return answer
+
+    def _lacks_as_ever(self, operation: str, lacking: tuple[str, ...]) -> bool:
+        """Say whether an answer can be taken: it is whole, or the store has left out the same three times in a row."""
+        if not lacking:
+            self._lacked.pop(operation, None)
+            return True
+        with self._lock:
+            before, times = self._lacked.get(operation, (lacking, 0))
+            times = times + 1 if before == lacking else 1
+            self._lacked[operation] = (lacking, times)
+        return times >= _LACKING_TIMES and len(lacking) == 1 and "UploadId" not in lacking
 
     def link(self, key: str, for_s: float) -> Link:
         """Give a link to the object `key`, which ends with the credentials that sign it. Raises Refused, Unreachable.
@@ -233,6 +249,8 @@ class SdkClient:
         client.meta.events.register_last("before-call.s3", _send_at_once)
         signer: Callable[..., Any] = _keep_version_4
         client.meta.events.register_first("choose-signer.s3", signer)
+        if own_endpoint:
+            client.meta.events.register_last("before-call.s3.HeadBucket", _know_no_region)
         if ":" in self._settings.bucket:  # Ceph RGW's tenant:bucket, which the SDK's own check refuses
             client.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
         return _Connected(client, credentials)
@@ -271,6 +289,18 @@ def _learn_secrets(found: Any) -> None:
 
 def _send_at_once(params: dict[str, Any], **_more: object) -> None:
     params["headers"].pop("Expect", None)
+
+
+@dataclass(frozen=True, slots=True)
+class _NotAsked:
+    """The answer to a request that was not made."""
+
+    status_code: int = 200
+
+
+def _know_no_region(**_more: object) -> Any:
+    """After a redirection the SDK would ask for the bucket's region by a HEAD, be redirected, and ask again without end."""
+    return _NotAsked(), {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}}}
 
 
 def _keep_version_4(signature_version: str, **_more: object) -> str | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from botocore import exceptions as sdk
+from botocore.parsers import ResponseParserError
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.secrets import hide
 from dumpagent.store.protocol import Corrupted, NoSuchUpload, Occupied, TooLarge
 
 # Error codes by what they ask of a person. Source: S3 API Reference, "Error responses"; Ceph RGW and Swift s3api use the same
@@ -50,6 +53,10 @@ _NO_NAME = "the host of S3_ENDPOINT_URL has no address: correct it, or look at t
 _NO_LISTENER = "nobody listens there: correct the port of S3_ENDPOINT_URL, or look whether the store runs; dumps wait meanwhile"
 _NO_ANSWER = "no answer in time: a network policy or firewall drops the packets, or the store hangs; dumps wait meanwhile"
 _TLS = "for a private CA set AWS_CA_BUNDLE to a readable file with its certificate; else check S3_ENDPOINT_URL's host name and http/https"
+_NO_STORE = (
+    "a portal, a console or a proxy answers in the store's place: check S3_ENDPOINT_URL (host, port of the S3 API and not of the "
+    "console, path) and HTTPS_PROXY; dumps wait meanwhile"
+)
 _PROXY = "correct HTTPS_PROXY, or name the store's host in NO_PROXY (host, .domain or CIDR)"
 _LOOK_AT_STORE = "look at the store's own health and log; dumps wait on the volume and are tried again"
 # What a person at the other end of the road does instead.
@@ -87,6 +94,7 @@ _SAME_HINT = {
     "KMS.InvalidStateException": "KMS",
     "SecondLevelDomainForbidden": "VirtualHosts",
     "PathStyleDomainForbidden": "VirtualHosts",
+    "404": "NoSuchBucket",
     "413": "TooLarge",
     "EntityTooLarge": "TooLarge",
     "NotImplemented": "Unknown",
@@ -194,6 +202,8 @@ def _from_answer(error: sdk.ClientError, what: str) -> DumpagentError:
         return Refused(said, hint=special)
     if code in _CORRUPTED:
         return Corrupted(said, hint="the bytes were damaged between here and the store; they are sent again")
+    if moved := _moved_to(error, status):
+        return Refused(said, hint=moved)
     if code in _WRONG_REGION or (status in (301, 307, 400) and "region" in text.lower()):
         region = (
             error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "")
@@ -204,13 +214,35 @@ def _from_answer(error: sdk.ClientError, what: str) -> DumpagentError:
         )
     is_for_ever = code in _NEVER or status in (501, 505) or code in _FULL or status == 507
     if not is_for_ever and (code in _PASSING or status >= 500 or status in (408, 429)):
-        return Unreachable(said, hint=_LOOK_AT_STORE)
+        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        if code == "500" and str(headers.get("content-type", "")).startswith("text/html"):
+            # So the SDK tells a page that came with 200, too.
+            return Unreachable(f"{what}: a web page answers, which is no S3 store", hint=_NO_STORE)
+        busy = Unreachable(said, hint=_LOOK_AT_STORE)
+        busy.retry_after_s = _retry_after_s(error)
+        return busy
     hint = (
         _HINTS.get(code)
         or _HINTS.get(_SAME_HINT.get(code, ""), "")
         or _HINTS.get(_SAME_HINT.get(str(status), ""), "")
     )
     return Refused(said, hint=hint or _DEFAULT)
+
+
+def _retry_after_s(error: sdk.ClientError) -> float:
+    """Source: RFC 9110, 10.2.3: seconds, or a date, which no store was seen to use."""
+    asked = str(error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", ""))
+    return float(asked) if asked.isdecimal() else 0.0
+
+
+def _moved_to(error: sdk.ClientError, status: int) -> str:
+    """Give the hint of a redirection to another address: S3 requests are signed for one, so nobody follows it."""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    to = urlsplit(str(headers.get("location", "")))
+    if status not in (301, 302, 303, 307, 308) or not to.netloc or "x-amz-bucket-region" in headers:
+        return ""
+    where = hide(f"{to.scheme}://{to.netloc}")
+    return f"the address redirects to {where}: set S3_ENDPOINT_URL to the store's own address, {where} if that is it"
 
 
 _DEFAULT = (
@@ -257,6 +289,8 @@ def _from_connection(error: Exception, what: str) -> DumpagentError:
         )
     if isinstance(error, sdk.NoRegionError):
         return Refused(f"{what}: no region is known", hint="set AWS_DEFAULT_REGION to the bucket's region")
+    if isinstance(error, ResponseParserError):
+        return Unreachable(f"{what}: what answers there is no S3 store: {_cut(text)}", hint=_NO_STORE)
     if isinstance(error, sdk.ProxyConnectionError):
         return Unreachable(f"{what}: the proxy cannot be used: {text}", hint=_PROXY)
     if isinstance(error, sdk.SSLError):
@@ -284,6 +318,11 @@ def _from_connection(error: Exception, what: str) -> DumpagentError:
         f"{what}: {type(error).__name__}: {text}",
         hint="look at the store's health and the network between; dumps wait on the volume and are tried again",
     )
+
+
+def _cut(text: str) -> str:
+    """Give the begin of what a parser says, which shows the whole answer."""
+    return text if len(text) <= 160 else f"{text[:160]}..."
 
 
 def _connection_fault(error: Exception) -> tuple[str, str]:

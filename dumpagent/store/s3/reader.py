@@ -27,7 +27,7 @@ from dumpagent.store.protocol import (
     TooLarge,
     trial_key,
 )
-from dumpagent.store.s3.answers import digest_of, object_of
+from dumpagent.store.s3.answers import digest_of, etag_of, modified_of, object_of
 from dumpagent.store.s3.client import SdkClient, code_of, status_of
 from dumpagent.store.s3.options import may_be_unknown
 from dumpagent.store.s3.profile import Digest, Profile
@@ -116,7 +116,9 @@ class S3Reader:
         if self.profile.head is not False:
             try:
                 answer = self._call(f"looking at {key}", "head_object", Key=key, ChecksumMode="ENABLED")
-                return object_of(key, answer)
+                if "ContentLength" in answer:
+                    return object_of(key, answer)
+                return self._look_by_get(key)
             except Refused as error:
                 if code_of(error) in _GONE:
                     return None
@@ -163,16 +165,26 @@ class S3Reader:
                 yield StoredObject(
                     key=entry["Key"],
                     size_bytes=entry["Size"],
-                    etag=entry["ETag"].strip('"'),
-                    modified=entry["LastModified"].timestamp(),
+                    etag=etag_of(entry),
+                    modified=modified_of(entry),
                     storage_class=entry.get("StorageClass", "STANDARD"),
                 )
             if not answer.get("IsTruncated"):
                 return
-            if self.profile.lists_v2 is False:
-                more = {"Marker": answer.get("NextMarker") or entries[-1]["Key"]}
+            token = answer.get("NextContinuationToken")
+            if token and self.profile.lists_v2 is not False:
+                after = {"ContinuationToken": token}
+            elif entries:
+                self._learn(lists_v2=False)  # some take the request for version 2, and answer as to version 1
+                after = {"Marker": answer.get("NextMarker") or entries[-1]["Key"]}
             else:
-                more = {"ContinuationToken": answer["NextContinuationToken"]}
+                return
+            if after == more:
+                raise Unreachable(
+                    f"listing{below} in {self.name}: the store gives the same page again and again",
+                    hint="the listing is not whole: look at the store's own health and log",
+                )
+            more = after
 
     def _listing(self, doing: str, **parameters: Any) -> Any:
         """List with version 2 of the request, with version 1 where the store does not know that."""
@@ -200,7 +212,7 @@ class S3Reader:
             raise Replaced(str(error)) from error
         try:
             # Neither condition nor range is honoured by every store; gluing other bytes on would go unnoticed.
-            if etag is not None and answer["ETag"].strip('"') != etag:
+            if etag is not None and etag_of(answer) != etag:
                 raise Replaced(f"reading {key} in {self.name}: it is another object now")
             if "Range" in asked and not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
                 raise Refused(

@@ -17,7 +17,7 @@ from dumpagent.store.protocol import (
     Part,
     trial_key,
 )
-from dumpagent.store.s3.answers import base64_of, open_upload_of, part_of
+from dumpagent.store.s3.answers import base64_of, etag_of, open_upload_of, part_of
 from dumpagent.store.s3.client import code_of
 from dumpagent.store.s3.learn import try_condition, try_conditions, try_deletion, try_digests
 from dumpagent.store.s3.options import Feature, Option, may_be_unknown, negotiate
@@ -132,7 +132,8 @@ class S3Store(S3Reader):
             UploadId=upload_id,
             PartNumber=number,
         )
-        return Part(number, body.size_bytes, answer["ETag"].strip('"'), body.crc32)
+        etag = etag_of(answer) or (body.anew().md5() or b"").hex()  # most stores' ETag of a part is its MD5
+        return Part(number, body.size_bytes, etag, body.crc32)
 
     def parts(self, key: str, upload_id: str) -> list[Part]:
         found: list[Part] = []
@@ -149,7 +150,10 @@ class S3Store(S3Reader):
             found += [part_of(entry) for entry in answer.get("Parts", [])]
             if not answer.get("IsTruncated"):
                 return found
-            more = {"PartNumberMarker": answer["NextPartNumberMarker"]}
+            marker = answer.get("NextPartNumberMarker") or (found[-1].number if found else 0)
+            if marker == more.get("PartNumberMarker", 0):
+                return found  # it goes on nowhere
+            more = {"PartNumberMarker": marker}
 
     def complete(
         self, key: str, upload_id: str, parts: list[Part], *, crc32: int, replace: bool = False
@@ -225,7 +229,10 @@ class S3Store(S3Reader):
             found += [open_upload_of(entry) for entry in answer.get("Uploads", [])]
             if not answer.get("IsTruncated"):
                 return found
-            more = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+            markers = answer.get("NextKeyMarker"), answer.get("NextUploadIdMarker")
+            if not markers[0] or markers == tuple(more.values()):
+                return found  # cut, and no word of how it goes on
+            more = {"KeyMarker": markers[0], "UploadIdMarker": markers[1] or ""}
 
     def delete(self, key: str) -> None:
         try:
@@ -248,10 +255,13 @@ class S3Store(S3Reader):
     def send_trial_part(self, key: str, upload_id: str, data: bytes, **header: Any) -> None:
         """Send a part once, with a digest that may be wrong."""
         asked = {"Key": key, "UploadId": upload_id, "PartNumber": 1, "Body": data}
-        try:
-            self._client.request("trying digests", "upload_part", **asked, **header)
-        except (Unreachable, Expired):
-            self._client.request("trying digests", "upload_part", **asked, **header)
+        for _ in range(2):
+            try:
+                self._client.request("trying digests", "upload_part", **asked, **header)
+            except (Unreachable, Expired):
+                continue
+            return
+        self._client.request("trying digests", "upload_part", **asked, **header)
 
     def _digest(self) -> Digest:
         """Give the digest that goes with every body: the cheapest that this store refuses when it is wrong."""

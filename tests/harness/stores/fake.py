@@ -72,6 +72,20 @@ class Ways:
     keeps_everything: bool = False  # Object Lock, credentials without s3:DeleteObject
     part_min_bytes: int = 0  # 5 MiB on S3
     part_count: int = 10_000  # 1,000 on Swift
+    weak_etags: bool = False  # nginx that compresses on the way
+    lacks_headers: tuple[str, ...] = ()  # answers come without these
+    chunked: bool = False  # answers have no Content-Length
+    lower_case: bool = False  # names of headers, as HTTP/2 gateways give them
+    http_1_0: bool = False  # and a connection for each request
+    hurries_413: bool = False  # a proxy that refuses a large body before it has come, and closes
+    slow_down: int = 0  # so many requests are answered 503 SlowDown first, with Retry-After
+    retry_after_s: int = 0
+    slow_down_status: int = 503
+    complete_says: str = ""  # 200 with "error", "nothing", "blanks" before the XML, or "html"; the object is made but for "error"
+    pages: int = 0  # entries per page of a listing
+    ignores_list_v2: bool = False  # answers as to version 1
+    moved_to: tuple[int, str] | None = None  # status and Location of every answer
+    html: tuple[int, str] | None = None  # status and page of every answer: a portal, a wrong port
     refuses: dict[str, int] = field(default_factory=dict)  # what of OPTIONAL -> status
     wrong_key: tuple[int, str] = (
         403,
@@ -114,6 +128,8 @@ class FakeStore:
     requests: list[str] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
     began: int = 0
+    refused_busy: int = 0
+    completed: int = 0
     longest_pause_s: float = 0  # between two reads of one body
 
     @property
@@ -175,17 +191,34 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def answer(self, status: int, body: bytes | str = b"", headers: dict[str, str] | None = None) -> None:
+        ways = self.store.ways
         data = body.encode() if isinstance(body, str) else body
+        self.protocol_version = "HTTP/1.0" if ways.http_1_0 else "HTTP/1.1"
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-            self.send_header(name, value)
+        sent = {"Content-Length": str(len(data)), **(headers or {})}
+        if ways.chunked and self.command != "HEAD" and status not in (204, 304):
+            del sent["Content-Length"]
+            sent["Transfer-Encoding"] = "chunked"
+        for name, value in sent.items():
+            if name in ways.lacks_headers:
+                continue
+            if name == "ETag" and ways.weak_etags:
+                value = f"W/{value}"
+            self.send_header(name.lower() if ways.lower_case else name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+        if ways.http_1_0:
+            self.close_connection = True
+        if self.command == "HEAD":
+            return
+        if "Transfer-Encoding" in sent:
+            data = (b"%x\r\n%s\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n"
+        self.wfile.write(data)
 
     def handle_any(self) -> None:
         url = urlsplit(self.path)
         self.query = parse_qs(url.query, keep_blank_values=True)
+        if self.hurries():
+            return
         self.data = self.read_body(int(self.headers.get("Content-Length") or 0))
         host = self.headers.get("Host", "").split(":")[0]
         path = unquote(url.path)[1:]
@@ -203,6 +236,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(refused.status, text)
         except ConnectionAbortedError:
             self.close_connection = True
+
+    def hurries(self) -> bool:
+        """Refuse a large body before it has come, if that is this store's way; say whether it was."""
+        ways = self.store.ways
+        too_large = int(self.headers.get("Content-Length") or 0) > ways.max_body_bytes
+        if not ways.hurries_413 or self.command not in ("PUT", "POST") or not too_large:
+            return False
+        self.answer(413, _NGINX_413, {"Content-Type": "text/html", "Connection": "close"})
+        self.wfile.flush()
+        self.close_connection = True
+        return True
 
     def read_body(self, left: int) -> bytes:
         """Give the body, and note the longest pause in which nothing of it came."""
@@ -230,6 +274,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def dispatch(self) -> None:
         ways, what = self.store.ways, self.what()
+        if ways.html:
+            self.answer(*ways.html, {"Content-Type": "text/html"})
+            return
+        if ways.moved_to:
+            self.answer(ways.moved_to[0], "", {"Location": ways.moved_to[1]} if ways.moved_to[1] else {})
+            return
+        with self.store.lock:
+            is_busy = self.store.refused_busy < ways.slow_down
+            self.store.refused_busy += is_busy
+        if is_busy:
+            text = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+            self.answer(
+                ways.slow_down_status,
+                text,
+                {"Retry-After": str(ways.retry_after_s)} if ways.retry_after_s else {},
+            )
+            return
         authorization = self.headers.get("Authorization", "")
         if ways.virtual_only and not self.in_host:
             raise _Refused(403, "SecondLevelDomainForbidden", "Please use virtual hosted style to access.")
@@ -365,14 +426,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_list(self) -> None:
         prefix = self.query.get("prefix", [""])[0]
+        is_v2 = "list-type" in self.query and not self.store.ways.ignores_list_v2
+        after = self.query.get("continuation-token" if is_v2 else "marker", [""])[0]
         with self.store.lock:
+            below = [
+                (k, v) for k, v in sorted(self.store.objects.items()) if k.startswith(prefix) and k > after
+            ]
+            page = below[: self.store.ways.pages or 1000]
+            truncated = "<IsTruncated>false</IsTruncated>"
+            if len(page) < len(below):
+                truncated = "<IsTruncated>true</IsTruncated>"
+                if is_v2:
+                    truncated += f"<NextContinuationToken>{escape(page[-1][0])}</NextContinuationToken>"
             entries = "".join(
                 f"<Contents><Key>{escape(key)}</Key><Size>{len(found.data)}</Size><ETag>{escape(_etag(found.data))}</ETag>"
                 f"<LastModified>{_iso(found.at)}</LastModified><StorageClass>{found.storage_class}</StorageClass></Contents>"
-                for key, found in sorted(self.store.objects.items())
-                if key.startswith(prefix)
+                for key, found in page
             )
-        self.answer(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>")
+        self.answer(200, f"<ListBucketResult>{truncated}{entries}</ListBucketResult>")
 
     do_list_v1 = do_list
 
@@ -435,10 +506,26 @@ class _Handler(BaseHTTPRequestHandler):
         if self.store.ways.late_complete_s:
             threading.Timer(self.store.ways.late_complete_s, self.put, made).start()
             raise ConnectionAbortedError
+        said = self.store.ways.complete_says
+        with self.store.lock:
+            self.store.completed += 1
+            first = self.store.completed == 1
+            if said == "error" and first:
+                self.store.uploads[self.query["uploadId"][0]] = upload
+        if said == "error" and first:
+            self.answer(
+                200,
+                "<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>",
+            )
+            return
         self.put(*made)
+        if said in ("nothing", "html"):
+            self.answer(200, "" if said == "nothing" else "<html><body>ok<br></body></html>")
+            return
+        blanks = " " * 64 if said == "blanks" else ""
         self.answer(
             200,
-            f'<CompleteMultipartUploadResult><Key>{escape(self.key)}</Key><ETag>"x-{len(parts)}"</ETag></CompleteMultipartUploadResult>',
+            f'{blanks}<?xml version="1.0" encoding="UTF-8"?><CompleteMultipartUploadResult><Key>{escape(self.key)}</Key><ETag>"x-{len(parts)}"</ETag></CompleteMultipartUploadResult>',
         )
 
     def do_abort(self) -> None:
