@@ -193,16 +193,21 @@ class LocalCluster(Cluster):
         """Build what the node runs, once per machine; the images are made with it too."""
         self._script("build.sh", timeout_s=1500)
 
-    def up(self, archives: Sequence[Path]) -> None:
-        """Start the node from nothing, with these images and an S3 server in its network. It must have been built."""
+    def up(self, build_images: Callable[[], Sequence[Path]]) -> None:
+        """Start the node from nothing, with images and an S3 server in its network. It must have been built.
+
+        The images are built meanwhile: neither waits for the other's disk and network.
+        """
         self._script("down.sh")
-        self._script("up.sh", timeout_s=300)
-        self._define_kinds()
-        self._archives = archives
-        self._script("load", *map(str, archives), timeout_s=300)
-        self._serve_s3()
-        self._make_volume()
-        self.start_node_shell()
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            archives = beside.submit(build_images)
+            self._script("up.sh", timeout_s=600)
+            self._define_kinds()
+            self._serve_s3()
+            self._make_volume()
+            self.start_node_shell()
+            self._archives = archives.result()
+        self._script("load", *map(str, self._archives), timeout_s=300)
 
     def down(self) -> None:
         """End every process, mount and cgroup of it."""
@@ -327,7 +332,7 @@ def running(
         local = LocalCluster(folder, images)
         try:
             local.build()
-            local.up(build_images())
+            local.up(build_images)
             yield local
         finally:
             local.down()

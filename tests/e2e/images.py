@@ -15,7 +15,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,8 @@ def build(folder: Path, dumpagent: str, app: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with locked():
         if len(buildah("images", "--quiet", "--all").split()) > _MOST_IMAGES:
-            buildah("rmi", "--prune")  # what earlier states of the code left
+            with suppress(CommandFailed):  # a build that was killed left a container, whose image cannot go
+                buildah("rmi", "--prune")  # what earlier states of the code left
         build_dumpagent(dumpagent)
         build_app(app)
         archives = []

@@ -445,8 +445,9 @@ def test_uninstalling_leaves_nothing_on_the_node(chain: Chain) -> None:
 def _fresh_app(chain: Chain) -> str:
     """Replace the application's pod by one that has no dumps yet; give its name."""
     old = chain.app_pod()
-    chain.cluster.kubectl("delete", "pod", "-n", NAMESPACE, old, "--wait=true")
+    chain.cluster.kubectl("delete", "pod", "-n", NAMESPACE, old, "--wait=false")
     wait_for("replaced: the application", lambda: chain.app_pod() != old)
+    chain.cluster.kubectl("wait", "-n", NAMESPACE, "--for=delete", f"pod/{old}", "--timeout=60s")
     new = chain.app_pod()
     assert is_ready(chain.pod(new))
     return new
