@@ -36,6 +36,8 @@ _OTHERS_EVERY_S = 1.0
 _SCAN_AGAIN_S = 5.0  # where more happened than was told: any tenant can make that so
 _DRAIN_STEP_S = 0.2
 _DRAIN_HINT = "see why they are not stored, in the lines above; give SHUTDOWN_WAIT and terminationGracePeriodSeconds more"
+# Going over what is stored takes as long as there are stored dumps, and changes nothing most times.
+_PAUSE_TIMES, _LONGEST_PAUSE_S = 4.0, 10.0
 _FORK_HINT = "raise the pod's pids limit (podPidsLimit of the kubelet) or its memory limit"
 
 
@@ -298,6 +300,7 @@ class WorkerThread(threading.Thread):
         self._loop, self._shutdown = loop, shutdown
         self._died_of: BaseException | None = None
         self._has_companions = False
+        self._reclaim_at = 0.0
 
     def run(self) -> None:
         """Upload until a stop. A fault of ours is told and the next dump goes on."""
@@ -313,8 +316,11 @@ class WorkerThread(threading.Thread):
         outcome = self._loop.upload_next(timeout_s=0.0 if self._has_companions else 1.0)
         wanted = outcome is None or self._loop.companions_are_overdue()
         self._has_companions = wanted and self._loop.upload_companion()
-        if outcome is None or isinstance(outcome, Receipt):
+        if (outcome is None or isinstance(outcome, Receipt)) and time.monotonic() >= self._reclaim_at:
+            began = time.monotonic()
             self._loop.reclaim()
+            ended = time.monotonic()
+            self._reclaim_at = ended + min(_LONGEST_PAUSE_S, (ended - began) * _PAUSE_TIMES)
 
     def raise_if_dead(self) -> None:
         """Raise what ended the thread, if anything did."""

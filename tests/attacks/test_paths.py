@@ -24,18 +24,22 @@ while True:
     if order.index(mine) > order.index("shop") or count > 200:
         break
 os.mkdir(f"{root}/hold")
-for number in range(400):
+for number in range(4000):
     os.mkdir(f"{root}/{mine}/a{number:04d}")
     os.symlink(f"{root}/shop", f"{root}/hold/a{number:04d}")
-listed = os.listdir(f"{root}/{mine}")
-for name in listed[-20:]:
+# In the order in which they are walked: version 0.1.0 takes the last one first.
+walked = os.listdir(f"{root}/{mine}")
+if last_first:
+    walked.reverse()
+for name in walked[:20]:
     for number in range(50):
         open(f"{root}/{mine}/{name}/f{number}", "w").close()
-swaps = [(f"{root}/{mine}/{name}", f"{root}/hold/{name}") for name in listed]
+swaps = [(f"{root}/{mine}/{name}", f"{root}/hold/{name}") for name in reversed(walked)]
 notes.watch(f"{root}/{mine}", CLOSE_NOWRITE)
 print("ready", flush=True)
 for _ in range(closes):
     notes.wait_for_itself(60)
+# From the end: the agent comes there last, however busy the machine is.
 for mine, link in swaps:
     exchange(mine, link)
 time.sleep(60)
@@ -47,7 +51,9 @@ def test_a_directory_that_is_swapped_while_it_is_scanned_shows_no_file_of_anothe
         stage.victim.run("os.mkdir(f'{root}/shop', 0o700)")
         content = heap_dump(1)
         stage.victim_writes(content, "shop/java_pid1.hprof")
-        swapping = stage.attacker.start(SWAP_WHILE_SCANNED, closes=1 if stage.version.is_ours else 2)
+        swapping = stage.attacker.start(
+            SWAP_WHILE_SCANNED, closes=1 if stage.version.is_ours else 2, last_first=not stage.version.is_ours
+        )
         assert stage.attacker.told(swapping) == "ready"
         stage.start_uploader()
         stage.written_at = time.monotonic()

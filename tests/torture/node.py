@@ -178,14 +178,16 @@ class Node:
         """Let the agent live on after one more dump, until `done()`: long enough to end what it left open."""
         variables = self._variables | {"LOCAL_KEEP": "always", "FILE_STABLE_TIME": "0"}
         until = time.monotonic() + within_s
+        lasts_s = 5.0
         while True:
             self.jvms.last_words()  # each time before a life, or nobody would bring it
             life = Life(
-                words=[], variables=variables, log=self.log, lasts_s=5, end_signal=signal.SIGTERM, sweep_quiet_s=0.5
+                words=[], variables=variables, log=self.log, lasts_s=lasts_s, end_signal=signal.SIGTERM, sweep_quiet_s=0.5
             )  # fmt: skip
             self.zygote.live(life)
             if done() or time.monotonic() > until:
                 return
+            lasts_s *= 2  # on a busy machine a question for each upload, twice, takes its time
 
 
 def _use_up_inodes(path: Path) -> None:

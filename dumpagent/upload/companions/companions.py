@@ -20,6 +20,7 @@ from dumpagent.upload.companions.rest import Rest
 from dumpagent.upload.companions.worker import CompanionWorker, GivesWay
 from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.keeping.recheck import Recheck, Stored
+from dumpagent.upload.keeping.reclaim import Turn
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.uploader import Uploader
@@ -68,7 +69,7 @@ class Companions:
             tell=tell,
             monotonic=monotonic,
         )
-        self._ledger, self._stop, self._told = ledger, stop, _as_companions(tell)
+        self._dumps, self._ledger, self._stop, self._told = dumps, ledger, stop, _as_companions(tell)
         self._recheck = Recheck(store, ledger, self._told, monotonic=monotonic)
         self._deletion = travel.deletion(self._told) if travel.deletion else None
 
@@ -91,10 +92,12 @@ class Companions:
         """
         receipts = ((file, self._ledger.receipt(file.identity)) for file in self._queue.stored())
         stored = [Stored(file, receipt) for file, receipt in receipts if receipt is not None]
-        stored, missing = self._recheck.look(stored, stopped=self._stop.is_set)
+        confirming = Turn(self._stop, self._dumps)
+        stored, missing = self._recheck.look(stored, stopped=confirming.is_over)
         if self._deletion and self._deletion.wanted():
             closed = [each for each in stored if each.receipt.rechecked and _is_closed(each.dump)]
-            missing += self._deletion.reclaim(closed, stopped=self._stop.is_set)
+            deleting = Turn(self._stop, self._dumps)
+            missing += self._deletion.reclaim(closed, stopped=deleting.is_over)
         for identity in missing:
             self._queue.is_missing(identity)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 from dumpagent.errors import Unreachable
 from dumpagent.upload.backlog import Backlog
@@ -12,6 +14,28 @@ from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 
 _RETRY_S = 30.0
+_TURN_S = (
+    0.5  # a tenant can have any number of stored dumps: looking at them all must not hold up the next upload
+)
+
+
+class Turn:
+    """A turn of what may wait: over once the agent ends, or after a moment if a dump waits for its upload."""
+
+    def __init__(
+        self, stop: threading.Event, backlog: Backlog, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stop, self._backlog, self._monotonic = stop, backlog, monotonic
+        self._looked_at = monotonic()
+
+    def is_over(self) -> bool:
+        """Say whether to leave the rest for the next turn."""
+        now = self._monotonic()
+        if now - self._looked_at >= _TURN_S:
+            if self._backlog.has_work():
+                return True
+            self._looked_at = now
+        return self._stop.is_set()
 
 
 class Reclaimer:
@@ -37,8 +61,10 @@ class Reclaimer:
         receipts = ((dump, self._ledger.receipt(dump.identity)) for dump in self._backlog.stored())
         stored = [Stored(dump, receipt) for dump, receipt in receipts if receipt is not None]
         try:
-            stored, missing = self._recheck.look(stored, stopped=self._stop.is_set)
-            missing += self._deletion.reclaim(stored, stopped=self._stop.is_set)
+            confirming = Turn(self._stop, self._backlog)
+            stored, missing = self._recheck.look(stored, stopped=confirming.is_over)
+            deleting = Turn(self._stop, self._backlog)  # one of its own: room for the next dump comes first
+            missing += self._deletion.reclaim(stored, stopped=deleting.is_over)
         except Unreachable as error:
             self._store_health.leave_alone(_RETRY_S)
             self._store_health.note(error)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, Store, StoredObject
+from dumpagent.upload.backlog import Backlog
+from dumpagent.upload.keeping.reclaim import Turn
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import CompletenessJudge
+from dumpagent.upload.volume.scan import scan
 from tests.harness.stores.memory import MemoryStore
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
 
@@ -233,3 +237,18 @@ def test_a_dry_run_changes_nothing_and_says_what_would_happen(
     }
     assert set(contents(store)) == {"known.hprof"}
     assert sorted(path.name for path in volume.root.rglob("*")) == sorted([*before, "new.hprof"])
+
+
+def test_going_over_many_stored_dumps_gives_way_to_a_dump_that_waits(
+    volume: Volume, store: MemoryStore, told: Told
+) -> None:
+    """30,000 stored dumps of one user kept the next upload waiting for minutes, a question to the store for each."""
+    for number in range(20):
+        volume.dump(f"t/{number}.hprof", b"x")
+    stop, backlog = threading.Event(), Backlog(monotonic=time.monotonic)
+    clock = iter(range(1000))
+    turn = Turn(stop, backlog, monotonic=lambda: float(next(clock)))
+    assert not turn.is_over()
+    dumps = scan(str(volume.root)).dumps
+    backlog.update(dumps, stored=lambda _identity: False, everything=True)
+    assert turn.is_over()
