@@ -316,8 +316,8 @@ class Summarising:
     summary: str = setting(
         "auto", "SUMMARY", Kind.CHOICE,
         "auto: once a dump is stored, estimate what holds its memory, beside it as <key>.report.json, in the log and in messages; "
-        "not where the container has less than 192 MiB of memory",
-        choices=("auto", "off"),
+        "not where the container has less than 192 MiB of memory, and not with --once; always: with --once too, which then takes longer",
+        choices=("auto", "always", "off"),
     )  # fmt: skip
     summary_budget_s: float = setting(
         120.0, "SUMMARY_BUDGET", Kind.DURATION,

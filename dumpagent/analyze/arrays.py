@@ -31,7 +31,7 @@ class Arrays:
 
         Raises MemoryError; OSError where the spill directory cannot be written to.
         """
-        size_bytes = max(1, count * np.dtype(dtype).itemsize)
+        size_bytes = max(1, count) * np.dtype(dtype).itemsize
         if self._spill and may_spill:
             with tempfile.TemporaryFile(dir=self._spill) as file:
                 os.truncate(file.fileno(), size_bytes)

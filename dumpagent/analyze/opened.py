@@ -31,6 +31,9 @@ JNI_LOCAL, JAVA_FRAME, NATIVE_STACK, STICKY_CLASS, THREAD_BLOCK, THREAD_OBJECT =
     0x06,
     0x08,
 )
+# Not of the format: a field of java.lang.Class leads there, and a dump has no fields of those objects.
+OF_A_CLASS = 0x100
+_CLASS_VALUES = "java.lang.ClassValue$ClassValueMap"
 _OF_A_THREAD = (JNI_LOCAL, JAVA_FRAME, NATIVE_STACK, THREAD_BLOCK)
 # What a root record of Android says beside the object: not a root that keeps anything alive.
 _UNREACHABLE_ROOT = 0x90
@@ -195,12 +198,24 @@ def _add_roots(opened: Opened) -> None:
         else:
             strong.append(number)
             opened.root_kinds.setdefault(number, kind)
+    for number in _values_of_classes(opened):
+        strong.append(number)
+        opened.root_kinds.setdefault(number, OF_A_CLASS)
     for thread, held in of_threads.items():
         opened.own_starts[thread] = int(edges.starts[thread])
         edges.append(thread, list(dict.fromkeys(held)))
-    if not strong:
+    if not set(opened.root_kinds.values()) - {OF_A_CLASS}:
         # Cut before its roots, which JDK 11 and older write last: classes and threads stand for them.
         strong = [each for each in opened.class_numbers.tolist() if each >= 0]
         strong += np.flatnonzero(threads[edges.class_of]).tolist()
         opened.roots_made_up = True
     opened.roots = np.unique(np.array(strong, np.int64))
+
+
+def _values_of_classes(opened: Opened) -> list[int]:
+    """Give the maps in which classes keep what a ClassValue has computed for each: as good as statics.
+
+    Source: JDK, java.lang.Class.classValueMap; hprof_b_spec, CLASS DUMP, which lists static fields alone.
+    """
+    each = opened.classes.by_name.get(_CLASS_VALUES)
+    return [] if each is None else np.flatnonzero(opened.edges.class_of == each).tolist()

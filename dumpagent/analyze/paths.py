@@ -18,6 +18,7 @@ from dumpagent.hprof.records import OBJECT_ARRAY
 _LOWER_END, _UPPER_END = 48, 8  # what is noted of a way
 _JDK = re.compile(r"^(java|javax|jdk|sun|com\.sun)\.")
 _THREAD_LOCAL_ENTRY = "java.lang.ThreadLocal$ThreadLocalMap$Entry"
+CLASS_VALUE_ENTRY = "java.lang.ClassValue$Entry"
 UNKNOWN = "..."  # a field that is not known, or several references that are left out
 STATIC, FIELD, ELEMENT, LOCAL = "static", "field", "element", "local"
 
@@ -158,7 +159,8 @@ class Labels:
         if found is None and local is not None:
             return Hop(holder, name, LOCAL, self._frame(local.thread_serial, local.frame), target, name)
         label, declared_by = found or (UNKNOWN, name)
-        key = self._thread_local(holder) if name == _THREAD_LOCAL_ENTRY and label == "value" else ""
+        keyed = label == "value" and name in (_THREAD_LOCAL_ENTRY, CLASS_VALUE_ENTRY)
+        key = self._key_of(holder) if keyed else ""
         leads_on = opened.class_of(holder) == opened.class_of(target)
         return Hop(holder, name, FIELD, label, target, declared_by, key, leads_on)
 
@@ -204,11 +206,13 @@ class Labels:
         found = int(opened.index.numbers(_ids(int.from_bytes(record[start : start + size], "big")))[0])
         return found if found >= 0 else None
 
-    def _thread_local(self, entry: int) -> str:
-        """Name the ThreadLocal that is the key of an entry: the static that holds it."""
+    def _key_of(self, entry: int) -> str:
+        """Name the ThreadLocal or ClassValue that is the key of an entry: the static that holds it."""
         key = self.value(entry, "referent")
         if key is None:
-            return "a ThreadLocal that is gone"
+            return "that is gone"
+        if self._opened.class_name(entry) == CLASS_VALUE_ENTRY:
+            key = self._of_version(key)
         holder = int(self._came_from[key])
         if holder in (SOURCE, UNSEEN):
             return f"a {self._opened.class_name(key)}"
@@ -216,6 +220,11 @@ class Labels:
         if name is not None:
             return f"{name}.{self._static(self._class_of_object[holder], key)}"
         return f"a {self._opened.class_name(key)} held by {self._opened.class_name(holder)}"
+
+    def _of_version(self, version: int) -> int:
+        """Give the ClassValue whose version is the key of an entry; the version itself if that is not known."""
+        holder = int(self._came_from[version])
+        return version if holder in (SOURCE, UNSEEN) else holder
 
     def _frame(self, serial: int, frame: int) -> str:
         frames = self._opened.stacks.of_thread(serial, self._opened.classes.texts)

@@ -18,8 +18,8 @@ from dumpagent.analyze.graph.accumulation import (
 from dumpagent.analyze.heapgraph import HeapGraph
 from dumpagent.analyze.model import Content, HolderRow, PathStep, Suspect
 from dumpagent.analyze.native import Array
-from dumpagent.analyze.opened import Opened
-from dumpagent.analyze.paths import ELEMENT, LOCAL, STATIC, Hop, Labels, Ways, is_jdk
+from dumpagent.analyze.opened import OF_A_CLASS, Opened
+from dumpagent.analyze.paths import CLASS_VALUE_ENTRY, ELEMENT, LOCAL, STATIC, Hop, Labels, Ways, is_jdk
 
 _PLACES_MOST = 250
 _SAMPLED_MOST = 40
@@ -180,7 +180,7 @@ class SuspectSearch:
             applications = applications[: applications.index(several[0])]
         for step in steps:
             if step.thread_local:
-                parts.append(f"ThreadLocal {step.thread_local}" + (f" of thread {thread}" if thread else ""))
+                parts.append(_local_of(step, thread))
             elif step.kind == LOCAL:
                 where = f" in {step.label}" if step.label else ""
                 parts.append(f"local of thread {thread or '(unnamed)'}{where}")
@@ -257,7 +257,7 @@ class SuspectSearch:
         for step in steps:
             target = self._graph.opened.class_name(step.target)
             text = _short(step) if step.kind != LOCAL else f"local in {step.label or 'an unknown frame'}"
-            text += f" (of ThreadLocal {step.thread_local})" if step.thread_local else ""
+            text += f" (of {_kind_of_local(step)} {step.thread_local})" if step.thread_local else ""
             found.append(
                 PathStep(
                     step.name, step.kind, step.label, target, hex(self._graph.opened.index.id_of(step.target)),
@@ -295,9 +295,17 @@ class SuspectSearch:
         return tuple(Content(names[each], int(counts[each]), int(sizes[each])) for each in rows)
 
 
+def _kind_of_local(step: Hop) -> str:
+    return "ClassValue" if step.name == CLASS_VALUE_ENTRY else "ThreadLocal"
+
+
+def _local_of(step: Hop, thread: str | None) -> str:
+    return f"{_kind_of_local(step)} {step.thread_local}" + (f" of thread {thread}" if thread else "")
+
+
 _ROOTS = {
     0x01: "JNI global", 0x02: "JNI local", 0x03: "Java frame", 0x04: "native stack", 0x05: "system class",
-    0x06: "thread block", 0x07: "monitor in use", 0x08: "thread", 0xFF: "unknown root",
+    0x06: "thread block", 0x07: "monitor in use", 0x08: "thread", 0xFF: "unknown root", OF_A_CLASS: "values of a class",
 }  # fmt: skip
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dumpagent.kernel.cgroup import memory_limit_bytes
@@ -25,8 +27,10 @@ from dumpagent.upload.loop import UploadLoop
 if TYPE_CHECKING:
     from dumpagent.notify.message import Sender
     from dumpagent.observe.metrics.daemon import DaemonMetrics
+    from dumpagent.upload.summaries import Summaries
 
 _SUMMARY_LEAST_BYTES = 192 << 20
+_PASS_SUMMARIES = 5  # as many budgets of time the summaries of one pass may take
 _NO_MEMORY = "SUMMARY is off here: the container has {} MiB of memory, and summaries are made from 192 MiB on"
 
 
@@ -140,52 +144,78 @@ def tell_pods(audience: Audience, shutdown: Shutdown, *, root: str, place: Place
     events.start(shutdown.stop.is_set, barrier=barrier)
 
 
-def summarise(
-    settings: Summarising,
-    keeping: Keeping,
-    audience: Audience,
-    shutdown: Shutdown,
-    *,
-    store: Store,
-    loop: UploadLoop,
-    ledger: Ledger,
-) -> None:
-    """Have each dump that is stored from now on summarised, in a thread of its own, where there is memory for it."""
-    from dumpagent.summary.process import SummaryProcess
-    from dumpagent.upload.summaries import Summaries
+@dataclass(frozen=True, slots=True)
+class SummaryPlan:
+    """How stored dumps are summarised, and everybody who has to do with it. `prefix` is S3_PREFIX."""
 
-    if settings.summary == "off":
+    settings: Summarising
+    keeping: Keeping
+    audience: Audience
+    shutdown: Shutdown
+    store: Store
+    loop: UploadLoop
+    ledger: Ledger
+    prefix: str
+
+
+def summarise(plan: SummaryPlan) -> None:
+    """Have each dump that is stored from now on summarised, in a thread of its own, where there is memory for it."""
+    summaries = _summaries(plan)
+    if summaries is None:
         return
-    limit = memory_limit_bytes()
-    if limit is not None and limit < _SUMMARY_LEAST_BYTES:
-        audience(SummarySkipped(path=loop.root, reason=_NO_MEMORY.format(limit >> 20)))
-        return
-    summaries = Summaries(
-        store,
-        root=loop.root,
-        directory=f"{ledger.directory}/summaries",
-        begin=lambda opened, size_bytes: SummaryProcess(
-            opened.fd, size_bytes=size_bytes, budget_s=settings.summary_budget_s
-        ),
-        precedence=loop.precedence,
-        tell=audience,
-        stop=shutdown.stop,
-        least_free=keeping.local_min_free_percent / 100,
-    )
     loaded = False
 
     def step() -> None:
         nonlocal loaded
         if not loaded:
-            if not ledger.is_owned.wait(1.0):
+            if not plan.ledger.is_owned.wait(1.0):
                 return
             summaries.load()
             loaded = True
         summaries.step()
 
     try:
-        repeat("summary", step, stopped=shutdown.stop.is_set, barrier=loop.barrier)
+        repeat("summary", step, stopped=plan.shutdown.stop.is_set, barrier=plan.loop.barrier)
     except RuntimeError as error:  # the pod's pids limit: dumps go to the store without
-        audience(SummarySkipped(path=loop.root, reason=f"SUMMARY is off: {error}"))
+        plan.audience(SummarySkipped(path=plan.loop.root, reason=f"SUMMARY is off: {error}"))
         return
-    loop.summarise_by(summaries.add)
+    plan.loop.summarise_by(summaries.add)
+
+
+def summarise_pass(plan: SummaryPlan) -> Callable[[], None]:
+    """Have what one pass stores noted; give what makes the summaries after it, within as much time as 5 may take."""
+    summaries = _summaries(plan) if plan.settings.summary == "always" else None
+    if summaries is None:
+        return lambda: None
+    plan.loop.summarise_by(summaries.add)
+
+    def finish() -> None:
+        until = time.monotonic() + _PASS_SUMMARIES * plan.settings.summary_budget_s
+        summaries.finish(lambda: time.monotonic() >= until)
+
+    return finish
+
+
+def _summaries(plan: SummaryPlan) -> Summaries | None:
+    from dumpagent.summary.process import SummaryProcess
+    from dumpagent.upload.summaries import Summaries
+
+    if plan.settings.summary == "off":
+        return None
+    limit = memory_limit_bytes()
+    if limit is not None and limit < _SUMMARY_LEAST_BYTES:
+        plan.audience(SummarySkipped(path=plan.loop.root, reason=_NO_MEMORY.format(limit >> 20)))
+        return None
+    return Summaries(
+        plan.store,
+        root=plan.loop.root,
+        directory=f"{plan.ledger.directory}/summaries",
+        begin=lambda opened, size_bytes: SummaryProcess(
+            opened.fd, size_bytes=size_bytes, budget_s=plan.settings.summary_budget_s
+        ),
+        precedence=plan.loop.precedence,
+        tell=plan.audience,
+        stop=plan.shutdown.stop,
+        least_free=plan.keeping.local_min_free_percent / 100,
+        prefix=plan.prefix,
+    )

@@ -20,6 +20,7 @@ _WINDOW_BYTES = 1 << 20
 _DEEPEST_INHERITANCE = 100
 _STEPS_MOST = 24
 _ALIKE_MOST = 3  # so many steps from a class to itself by one field are a linked list
+_KIN_MOST = 6  # so many by any of its fields are a tree, a skip list
 _NEAR_PIECES, _LARGE_SEARCHED = 3, 24
 _HITS_MOST = 64
 # Ranks of holders; see _rank.
@@ -91,8 +92,9 @@ class Climber:
                 if step is None or step.kind not in (HeldBy.FIELD, HeldBy.ELEMENT):
                     continue
                 if self._is_linked(each):
-                    step = linked.get(step.class_id) or self._outside(step.class_id, step.piece)
-                    linked[step.class_id] = step
+                    alike = step.class_id
+                    step = linked.get(alike) or self._outside(alike, step.piece)
+                    linked[alike] = step
                     self.steps[each] = step
                     if step.kind not in (HeldBy.FIELD, HeldBy.ELEMENT) or (step.linked and not step.holder):
                         continue
@@ -195,12 +197,14 @@ class Climber:
         step = self.steps.get(object_id)
         if step is None or step.kind is not HeldBy.FIELD:
             return False
-        alike = 0
+        alike, kin, one_field = 0, 0, True
         for below in self._below(object_id):
-            if (below.class_id, below.name) != (step.class_id, step.name):
+            if below.class_id != step.class_id or kin >= _KIN_MOST:
                 break
-            alike += 1
-        return alike >= _ALIKE_MOST
+            kin += 1
+            one_field = one_field and below.name == step.name
+            alike += one_field
+        return alike >= _ALIKE_MOST or kin >= _KIN_MOST
 
     def _below(self, object_id: bytes) -> Iterator[HeapReference]:
         """Give the steps that lead up to an object, the nearest first."""

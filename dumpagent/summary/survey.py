@@ -198,6 +198,8 @@ def _declared(record: bytes, size: int, widths: dict[int, int], no_names: set[by
     fields, value_at = [], 0
     for each in range(at, at + count * (size + 1), size + 1):
         kind = record[each + size]
+        if kind not in widths:
+            break  # damaged: where the fields behind it stand is not known
         fields.append((record[each : each + size], kind, value_at))
         value_at += widths[kind]
     return Declared(parent, loader, tuple(fields), tuple(statics), data_bytes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
@@ -24,12 +25,15 @@ from dumpagent.dumps.names import dump_of_segment
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.dumps.text import iso_time_ms
 from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.index.previous import previous_entry
 from dumpagent.kernel.files import replace_file
 from dumpagent.kernel.reading import OpenFile
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import DumpSummarised, SummaryFailed, SummaryRecovered, SummarySkipped
 from dumpagent.observe.incident import Incident
+from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Body, Corrupted, Expired, LookRefused, Occupied, Store
+from dumpagent.summary.growth import growth, growth_line
 from dumpagent.upload.ledger import remove_cut_writes
 from dumpagent.upload.precedence import Pausable, Precedence
 from dumpagent.upload.volume.files import find, open_dump
@@ -40,6 +44,7 @@ _ATTEMPTS = 2
 _MOST_WAITING = 200
 _RETRY_S = 30.0
 _LOOK_S = 1.0
+_REPORT_BYTES = 1 << 20
 
 
 class Working(Pausable, Protocol):
@@ -95,9 +100,12 @@ class Summaries:
         tell: Tell,
         stop: threading.Event,
         least_free: float,
+        prefix: str = "",
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._root, self._directory, self._begin = store, root, directory, begin
         self._precedence, self._tell, self._stop, self._least_free = precedence, tell, stop, least_free
+        self._prefix, self._now = prefix, now
         self._incident = Incident(tell, SummaryFailed, SummaryRecovered)
         self._changed = threading.Condition()
         self._waiting: deque[DueSummary] = deque()
@@ -154,6 +162,21 @@ class Summaries:
                 if all(each.identity != due.identity for each in self._waiting):
                     self._waiting.append(due)
 
+    def finish(self, until: Callable[[], bool]) -> None:
+        """Make what waits, once each, until nothing does or `until` says so; the rest is told as skipped."""
+        while True:
+            with self._changed:
+                if not self._waiting or self._stop.is_set():
+                    return
+                due = self._waiting[0]
+                again = self._attempts.get(due.identity, 0) > 0
+                if again or until():
+                    self._waiting.popleft()
+            if again or until():
+                self._skip(due, "the pass has ended; `dumpagent analyze` with its key says more")
+            else:
+                self.step()
+
     def step(self) -> None:
         """Make the next summary, or wait a second for one to make. Tells what comes of it."""
         with self._changed:
@@ -198,7 +221,11 @@ class Summaries:
             return  # a stop; the next start makes it
         if answer["report"] is None:
             raise _Unsuited("the file holds no heap")
-        report, lines = dict(answer["report"]), tuple(str(each) for each in answer["lines"])
+        report = self._told_of(due, dict(answer["report"]))
+        lines = tuple(str(each) for each in answer["lines"])
+        if grown := self._growth(due, report):
+            report["growth"] = grown
+            lines += (growth_line(grown),)
         stored = self._stored(due, report)
         if self._stop.is_set() and stored is None:
             return
@@ -212,6 +239,7 @@ class Summaries:
                 crc32=f"{due.crc32:08x}",
                 verdict=due.verdict,
                 cpu_seconds=float(report["cpu_s"]),
+                budget_ended=bool(report.get("out_of_time")),
                 dump_time=due.dump_time,
             )
         )
@@ -263,24 +291,28 @@ class Summaries:
         space = os.fstatvfs(opened.fd)
         return space.f_bavail < self._least_free * space.f_blocks
 
+    def _told_of(self, due: DueSummary, report: dict[str, Any]) -> dict[str, Any]:
+        """Give the report with the dump that it is about."""
+        dump = {
+            "key": due.key, "size_bytes": due.identity.size_bytes, "crc32": f"{due.crc32:08x}", "verdict": due.verdict,
+            "dump_time": due.dump_time, "jvm": due.jvm, "cause": due.cause,
+        }  # fmt: skip
+        return {**report, "agent_version": __version__, "dump": dump}
+
+    def _growth(self, due: DueSummary, report: dict[str, Any]) -> dict[str, Any] | None:
+        """Give what grew since the dump before it of the same workload; None where no report of one can be had."""
+        try:
+            before = previous_entry(self._store, due.key, prefix=self._prefix, now=self._now())
+            if before is None:
+                return None
+            there = below(self._prefix) + before.path + ENDING
+            return growth(json.loads(b"".join(self._store.read(there, length=_REPORT_BYTES))), report)
+        except (DumpagentError, ValueError):
+            return None  # no report, or none that these credentials may read: the summary itself counts
+
     def _stored(self, due: DueSummary, report: dict[str, Any]) -> str | None:
         """Store the report and give its key, "" if it is not to be stored, None at a stop."""
-        key = due.key + ENDING
-        content = json.dumps(
-            {
-                **report,
-                "agent_version": __version__,
-                "dump": {
-                    "key": due.key,
-                    "size_bytes": due.identity.size_bytes,
-                    "crc32": f"{due.crc32:08x}",
-                    "verdict": due.verdict,
-                    "dump_time": due.dump_time,
-                    "jvm": due.jvm,
-                    "cause": due.cause,
-                },
-            }
-        ).encode()
+        key, content = due.key + ENDING, json.dumps(report).encode()
         while not self._stop.is_set():
             try:
                 self._store.put(key, Body(content, isal_zlib.crc32(content)), {})

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from dumpagent import __version__
-from dumpagent.cli.listeners import Audience, notify, serve_metrics, summarise, tell_pods, upload_metrics
+from dumpagent.cli.listeners import (
+    Audience,
+    SummaryPlan,
+    notify,
+    serve_metrics,
+    summarise,
+    summarise_pass,
+    tell_pods,
+    upload_metrics,
+)
 from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.dumps.model import DumpFile
@@ -130,27 +139,23 @@ def command(
     store = open_store(s3, tell=audience, stop=shutdown.stop, remembered_in=remembered_in, pace=pace)
     ledger = build_ledger(state_dir, store=store, read_only=dry_run, tell=audience)
     plan = UploadPlan(
-        root=root,
-        prefix=s3.prefix,
-        place=place,
-        watching=watching,
-        compressing=compressing,
-        remembering=remembering,
-        keeping=keeping,
-        beside=beside,
-        dry_run=dry_run,
-    )
+        root=root, prefix=s3.prefix, place=place, watching=watching, compressing=compressing, remembering=remembering,
+        keeping=keeping, beside=beside, dry_run=dry_run,
+    )  # fmt: skip
     loop = build_loop(
         plan, store=store, ledger=ledger, tell=audience, stop=shutdown.stop, progress=_progress_bar
     )
+    about = SummaryPlan(summarising, keeping, audience, shutdown, store, loop, ledger, s3.prefix)
     with shutdown:
         if once or dry_run:
+            then = summarise_pass(about)
             code = _run_once(loop, ledger, store, audience, shutdown, dry_run=dry_run)
+            then()
         else:
             heartbeat = Heartbeat(runtime.runtime_dir, "upload", _as_mounted(root))
             pulse = Pulse(heartbeat, audience, good_for_s=_BEAT_BELIEVED_S)
             _start_listeners(plan, metrics, notifying, s3, store, loop, ledger, pulse, audience, shutdown)
-            summarise(summarising, keeping, audience, shutdown, store=store, loop=loop, ledger=ledger)
+            summarise(about)
             pulse.begin()
             audience(_started(plan, s3))
             Daemon(

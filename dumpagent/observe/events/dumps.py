@@ -66,9 +66,11 @@ class DumpUploaded(DumpStored, level="info"):
 
 
 class DumpSummarised(Event, level="info"):
-    """What most likely holds the memory of a stored dump, its largest classes, and where it ran out, in three lines.
+    """What most likely holds the memory of a stored dump, its largest classes, and where it ran out, in three lines,
+    with a fourth where a dump of the same workload came before: what grew.
 
-    `report` is the key of the object that has all of it; unset where it could not be stored.
+    `report` is the key of the object that has all of it; unset where it could not be stored. `budget_ended`: the CPU
+    time was over before all was looked at.
     """
 
     path: str
@@ -80,6 +82,7 @@ class DumpSummarised(Event, level="info"):
     verdict: str
     cpu_seconds: float
     dump_time: str | None = None
+    budget_ended: bool = False
 
 
 class SummarySkipped(Event, level="info"):

@@ -29,8 +29,11 @@ from dumpagent.observe.events.dumps import (
     DumpAlreadyStored,
     DumpDeleted,
     DumpFound,
+    DumpSummarised,
     DumpUploaded,
     ObjectMissing,
+    SummaryFailed,
+    SummarySkipped,
 )  # fmt: skip
 from dumpagent.observe.events.store import StoreAnswered, StoreChecked, StoreFailed, StoreRecovered
 from dumpagent.observe.events.volume import (
@@ -183,6 +186,11 @@ class UploadMetrics(DaemonMetrics):
             "dumpagent_largest_dump_bytes", "size of the largest dump that was seen since the start"
         )
         self._largest_bytes = 0
+        self._summaries = self._counter(
+            "dumpagent_summaries_total", "summaries of stored dumps, by what came of them", ["outcome"]
+        )
+        for outcome in ("made", "budget_ended", "skipped", "failed"):
+            self._summaries.labels(outcome)
         self._counted: dict[type[Event], Counter] = {
             DumpDeleted: self._counter(
                 "dumpagent_dumps_deleted_total", "stored dumps deleted from the volume to make room"
@@ -221,6 +229,10 @@ class UploadMetrics(DaemonMetrics):
             self._size.set(event.size_bytes)
         elif isinstance(event, DumpFound):
             self._note_size(event.size_bytes)
+        elif isinstance(event, DumpSummarised):
+            self._summaries.labels("budget_ended" if event.budget_ended else "made").inc()
+        elif isinstance(event, (SummarySkipped, SummaryFailed)):
+            self._summaries.labels("skipped" if isinstance(event, SummarySkipped) else "failed").inc()
         elif type(event) in self._counted:
             self._counted[type(event)].inc()
 

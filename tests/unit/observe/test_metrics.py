@@ -10,7 +10,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dumpagent import __version__
-from dumpagent.observe.events.dumps import AttemptFailed, DumpAlreadyStored, DumpFound, DumpUploaded
+from dumpagent.observe.events.dumps import (
+    AttemptFailed,
+    DumpAlreadyStored,
+    DumpFound,
+    DumpSummarised,
+    DumpUploaded,
+    SummaryFailed,
+    SummarySkipped,
+)
 from dumpagent.observe.events.memory import (
     ContainerKilled,
     KillLeftDump,
@@ -89,6 +97,10 @@ def upload_metrics() -> UploadMetrics:
     metrics(an_event(WatchLimited, reason="no more watches"))
     metrics(an_event(StateUnwritable, error="full"))
     metrics(an_event(StateWritable))
+    metrics(an_event(DumpSummarised, budget_ended=False))
+    metrics(an_event(DumpSummarised, budget_ended=True))
+    metrics(an_event(SummarySkipped))
+    metrics(an_event(SummaryFailed, error="killed"))
     return metrics
 
 

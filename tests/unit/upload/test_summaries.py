@@ -6,18 +6,21 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dumpagent.dumps.metadata import DumpMetadata
 from dumpagent.dumps.model import State, Verdict
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.index.entry import entry_of
+from dumpagent.index.writer import write_entry
 from dumpagent.kernel.reading import OpenFile
 from dumpagent.observe.events import Event
-from dumpagent.store.protocol import Body
+from dumpagent.store.protocol import Body, StoredObject
 from dumpagent.upload.precedence import Precedence
 from dumpagent.upload.summaries import Summaries
 from dumpagent.upload.transfer.job import Job
@@ -62,8 +65,9 @@ class Agent:
     """An uploader's summaries on a volume, a fresh process each time."""
 
     def __init__(
-        self, volume: Volume, store: MemoryStore, *, answer: dict[str, Any] | DumpagentError = ANSWER
-    ) -> None:
+        self, volume: Volume, store: MemoryStore, *, answer: dict[str, Any] | DumpagentError = ANSWER,
+        prefix: str = "", now: float = 0.0,
+    ) -> None:  # fmt: skip
         self.volume, self.told, self.stop = volume, Told(), threading.Event()
         self.begun: list[bytes] = []
         self.process = Process(answer)
@@ -71,6 +75,7 @@ class Agent:
         self.summaries = Summaries(
             store, root=str(volume.root), directory=str(volume.root / ".dumpagent" / "summaries"), begin=self._begin,
             precedence=self.precedence, tell=self._tell, stop=self.stop, least_free=0.3,
+            prefix=prefix, now=lambda: now,
         )  # fmt: skip
         self.summaries.load()
         self.on_begin: Callable[[], object] = lambda: None
@@ -233,6 +238,9 @@ class RefusingReports:
     def look(self, key: str) -> object:
         return self._store.look(key)
 
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        return self._store.objects(prefix)
+
     def put(self, key: str, body: Body, metadata: dict[str, str]) -> None:
         raise Refused("403")
 
@@ -321,3 +329,54 @@ def test_a_store_that_is_away_is_waited_for(
     agent.summaries.step()
     assert agent.told.names() == []
     assert len(agent.notes()) == 1
+
+
+def test_what_grew_since_the_last_dump_of_the_workload_is_a_fourth_line(
+    volume: Volume, store: MemoryStore, job: Job
+) -> None:
+    facts = {
+        "surveyed_percent": 100, "damage": None, "layout": "x", "owner": None, "version": 1, "cpu_s": 1.5, "objects": 9,
+    }  # fmt: skip
+
+    def holding(size_bytes: int) -> dict[str, Any]:
+        return {
+            **facts,
+            "shallow_bytes": size_bytes,
+            "classes": [{"name": "byte[]", "shallow_bytes": size_bytes}],
+        }
+
+    before = {
+        **holding(3 << 20),
+        "dump": {
+            "jvm": job.verdict.facts and job.verdict.facts.jvm,
+            "key": "k",
+            "dump_time": "2026-11-28T00:00:00Z",
+        },
+    }
+    now = 1_796_000_000
+    for key, when in (("shop/old.hprof", now - 9000), ("shop/a.hprof", now - 60), ("bar/a.hprof", now - 500)):
+        entry = entry_of(key, 7, DumpMetadata(dumped=float(when), verdict="complete"), stored_at=when)
+        write_entry(store, entry, prefix="dumps")
+    content = json.dumps(before).encode()
+    store.put("dumps/shop/old.hprof.report.json", Body(content, zlib.crc32(content)), {})
+    agent = Agent(volume, store, answer={**ANSWER, "report": holding(8 << 20)}, prefix="dumps", now=now)
+    agent.add(job)
+    agent.summaries.step()
+    (told,) = agent.told.of("dump_summarised")
+    assert told["lines"] == (
+        *ANSWER["lines"],
+        "since the dump of 2026-11-28T00:00:00Z: heap +5.0 MiB, byte[] +5.0 MiB",
+    )
+    assert reports(store)["dumps/shop/a.hprof.report.json"]["growth"]["grown_bytes"] == 5 << 20
+
+
+def test_one_pass_makes_its_summaries_and_tells_which_it_leaves_out(
+    volume: Volume, store: MemoryStore
+) -> None:
+    agent = Agent(volume, store)
+    for name in ("a", "b", "c"):
+        volume.dump(f"shop/{name}.hprof", b"JAVA PROFILE 1.0.2\0 and more")
+        agent.add(volume.job(f"shop/{name}.hprof"))
+    agent.summaries.finish(lambda: len(agent.begun) >= 2)
+    assert len(agent.told.of("dump_summarised")) == 2
+    assert len(agent.told.of("summary_skipped")) == 1
