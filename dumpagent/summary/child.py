@@ -1,7 +1,7 @@
 """Summarises the dump that is its standard input: the program of a process of its own, `python -m dumpagent.summary.child`.
 
-Takes the CPU seconds that it may use, the bytes of the file, and its parent's number. Prints one line of JSON: `report` and `lines`, both null
-where the file holds no heap, or `error`.
+Takes the CPU seconds that it may use, the bytes of the file, and its parent's number. Prints an empty line when it is sure to
+die with its parent, then one line of JSON: `report` and `lines`, both null where the file holds no heap, or `error`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def main() -> None:
     budget_s, size_bytes, parent = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     if os.getppid() != parent:
         return  # it ended before we had the kernel tell us
+    os.write(1, b"\n")  # from now on it may be stopped
     try:
         _yield_to_everybody(budget_s)
         answer = summary_of(OpenFile(0, "the dump"), size_bytes=size_bytes, budget_s=budget_s)

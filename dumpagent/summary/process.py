@@ -14,10 +14,8 @@ from typing import Any
 from dumpagent.errors import DumpagentError
 
 _MOST_BYTES = 1 << 20
-_END_S, _LOOK_S = (
-    5.0,
-    0.02,
-)  # one that waits for a volume that hangs cannot be ended; it goes when the volume answers
+# One that waits for a volume that hangs cannot be ended; it goes when the volume answers.
+_END_S, _LOOK_S = 5.0, 0.02
 
 
 class NoSummary(DumpagentError):
@@ -56,15 +54,24 @@ class SummaryProcess:
         finally:
             os.close(write_fd)
         self._lock, self._reaped = threading.Lock(), False
+        self._is_bound = self._is_to_stand = False  # bound: it has said that it dies with its parent
         self._read_fd, self._said = read_fd, b""
 
     def pause(self) -> None:
-        """Make it stand still. Source: signal(7), SIGSTOP cannot be caught."""
-        self._send(signal.SIGSTOP)
+        """Make it stand still, once it is sure to die with its parent: one that stood before would outlive it.
+
+        Source: signal(7), SIGSTOP cannot be caught.
+        """
+        with self._lock:
+            self._is_to_stand = True
+            if self._is_bound:
+                self._kill(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
-        self._send(signal.SIGCONT)
+        with self._lock:
+            self._is_to_stand = False
+            self._kill(signal.SIGCONT)
 
     def wait(self, seconds: float) -> bool:
         """Wait up to `seconds` for its end; say whether it has ended."""
@@ -74,6 +81,11 @@ class SummaryProcess:
             return False
         piece = os.read(self._read_fd, 1 << 16)
         self._said += piece
+        if piece and not self._is_bound:
+            with self._lock:
+                self._is_bound = True
+                if self._is_to_stand:
+                    self._kill(signal.SIGSTOP)
         return not piece or len(self._said) > _MOST_BYTES
 
     def answer(self) -> dict[str, Any]:
@@ -93,7 +105,8 @@ class SummaryProcess:
             self._reap()
 
     def _reap(self) -> int:
-        self._send(signal.SIGKILL)  # has no effect on one that has ended
+        with self._lock:
+            self._kill(signal.SIGKILL)  # has no effect on one that has ended
         os.close(self._read_fd)
         self._read_fd = -1
         for _ in range(int(_END_S / _LOOK_S)):
@@ -107,10 +120,9 @@ class SummaryProcess:
             "its process waits for the volume and cannot be ended", hint="see whether the volume answers"
         )
 
-    def _send(self, number: int) -> None:
-        with self._lock:
-            if not self._reaped:
-                os.kill(self.pid, number)
+    def _kill(self, number: int) -> None:
+        if not self._reaped:
+            os.kill(self.pid, number)
 
 
 def _end_of(status: int) -> str:

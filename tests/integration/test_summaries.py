@@ -6,6 +6,8 @@ import gzip
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -206,3 +208,43 @@ def test_a_process_that_the_kernel_ends_is_told(leak: Path) -> None:
             pass
         with pytest.raises(NoSummary, match="SIGXCPU"):
             process.answer()
+
+
+PAUSES_AT_ONCE = """
+import os, sys
+from dumpagent.summary.process import SummaryProcess
+process = SummaryProcess(0, size_bytes=os.fstat(0).st_size, budget_s=60)
+process.pause()
+print(process.pid, flush=True)
+while not process.wait(0.02):
+    pass
+"""
+
+
+@pytest.mark.parametrize("stands_still", [True, False], ids=["when it stands still", "at once"])
+def test_a_process_that_is_paused_at_its_very_start_does_not_outlive_a_killed_agent(
+    leak: Path, stands_still: bool
+) -> None:
+    """It would keep the dump's descriptor open, and with it the space of a dump that is deleted."""
+    with leak.open("rb") as dump:
+        agent = subprocess.Popen(
+            [sys.executable, "-c", PAUSES_AT_ONCE], stdin=dump, stdout=subprocess.PIPE, text=True
+        )
+    assert agent.stdout
+    pid = int(agent.stdout.readline())
+    deadline = time.monotonic() + 60
+    while stands_still and state_of(pid) != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    agent.kill()
+    agent.wait()
+    while is_alive(pid):
+        assert time.monotonic() < deadline, state_of(pid)
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return state_of(pid) not in ("Z", "X")
+    except OSError:
+        return False
