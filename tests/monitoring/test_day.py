@@ -84,7 +84,7 @@ def test_a_day_of_the_real_daemons_fires_nothing_and_says_little(
 
     for mode, (_, lines) in day.items():
         said = Counter(line["event"] for line in lines)
-        for event in ("dump_found", "dump_claimed", "dump_uploaded"):
+        for event in ("dump_found", "dump_claimed", "dump_uploaded", "dump_summarised"):
             assert said.pop(event, 0) == (len(DUMPS_AT) if mode == "upload" else 0)
         assert said.total() <= 8, said
         assert not [line for line in lines if line["level"] == "error"]
