@@ -19,7 +19,7 @@ _WRITER = re.compile(rf"(?P<namespace>{_NAMESPACE})_(?P<pod>{_POD})")
 _NAMESPACE_FOLDER, _WORKLOAD_FOLDER = re.compile(_NAMESPACE), re.compile(_POD)
 # Source: JDK heapDumper.cpp, HeapDumper::dump_heap: the name of a dump in a directory. No pod "pid1" in "java".
 # A person may have put more behind it: "java_pid1.100".
-_JVMS_OWN = re.compile(r"java_pid\d+(?:\..*)?", re.DOTALL)
+_JVMS_OWN = re.compile(r"java_pid\d+(?=\.|$)")
 # Source: Kubernetes apimachinery, util/rand, SafeEncodeString: the letters of generated names; a ReplicaSet's hash has
 # up to ten of them, a pod's suffix five. CronJob controller: the minutes since 1970, eight digits.
 _SAFE = "[bcdfghjklmnpqrstvwxz2456789]"
@@ -55,7 +55,7 @@ def owner_of(relpath: str, pattern: re.Pattern[str] | None = None) -> Owner:
             return _of_pod(found["namespace"], found["pod"])
     dump = parts_of(name)
     stem = dump.bare_stem if is_dump_name(name) or not dump.suffix else ""
-    if not _JVMS_OWN.fullmatch(stem) and (found := _WRITER.fullmatch(stem)):
+    if not _JVMS_OWN.match(stem) and (found := _WRITER.fullmatch(stem)):
         return _of_pod(found["namespace"], found["pod"])
     if (
         len(folders) >= 2
