@@ -154,7 +154,8 @@ def flag(env: str) -> str:
 
 def setting(default: _T, env: str, kind: Kind, why: str, **more: Any) -> _T:
     """Declare a field of a settings class; `default` is in the unit of `kind`."""
-    return dataclasses.field(default=default, metadata={"setting": Setting(env, kind, why, **more)})
+    told = Setting(env, kind, why, **more)
+    return dataclasses.field(default=default, repr=not told.secret, metadata={"setting": told})
 
 
 def declared(settings_class: type) -> dict[str, tuple[Setting, Any]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from dumpagent import bandwidth
 from dumpagent.setting import Kind, setting
+from dumpagent.store_settings import S3 as S3
+from dumpagent.store_settings import Replica as Replica
 
 
 class Keep(enum.Enum):
@@ -51,46 +53,6 @@ class Place:
         Kind.TEXT,
         "the cluster, for buckets that several share: told in metadata, messages and `ls`",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class S3:
-    """Which store the dumps go to. Credentials, region, CA and proxies are the SDK's own variables (AWS_...)."""
-
-    bucket: str = setting("", "S3_BUCKET", Kind.TEXT, "the bucket, which must exist", required=True)
-    prefix: str = setting("", "S3_PREFIX", Kind.TEXT, "put before every key, with a slash between")
-    endpoint_url: str = setting("", "S3_ENDPOINT_URL", Kind.URL, "an S3-compatible store; empty: AWS")
-    storage_class: str = setting(
-        "STANDARD_IA", "S3_STORAGE_CLASS", Kind.TEXT,
-        "storage class of the objects; a store that does not know it gets its own default, which is told once",
-    )  # fmt: skip
-    addressing_style: str = setting(
-        "auto", "S3_ADDRESSING_STYLE", Kind.CHOICE,
-        "where the bucket stands: in the path or in the host name (virtual); auto: the SDK's own configuration, else path for "
-        "S3_ENDPOINT_URL, and virtual where a store takes nothing else",
-        choices=("auto", "path", "virtual"),
-    )  # fmt: skip
-    sse: str = setting(
-        "", "S3_SSE", Kind.CHOICE, "server-side encryption that a bucket's policy asks for, on every object",
-        choices=("", "AES256", "aws:kms", "aws:kms:dsse"),
-    )  # fmt: skip
-    sse_kms_key_id: str = setting(
-        "", "S3_SSE_KMS_KEY_ID", Kind.TEXT, "the KMS key for S3_SSE=aws:kms; empty: the bucket's own"
-    )
-    acl: str = setting(
-        "", "S3_ACL", Kind.TEXT, "canned ACL of every object, such as bucket-owner-full-control; empty: none"
-    )
-    tags: str = setting(
-        "",
-        "S3_TAGS",
-        Kind.TEXT,
-        "tags of every object, as team=shop&verdict={verdict}; {verdict}, {cause}, {workload}, {namespace}, {node} and {cluster} stand for "
-        "what is known of the dump, and a tag of which something is unknown is left out, as all are where the store does not know tags",
-    )
-    part_size_bytes: int = setting(
-        0, "S3_PART_SIZE", Kind.COUNT, "upper bound of a request in bytes, from 5242880 on; 0: up to 64 MiB, less where the store or a proxy refuses that",
-        low=0, high=5 << 30,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

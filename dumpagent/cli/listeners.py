@@ -23,6 +23,7 @@ from dumpagent.store.protocol import Link, Store
 from dumpagent.upload.backlog import Counts
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import UploadLoop
+from dumpagent.upload.replica.replica import ReplicaUploads
 
 if TYPE_CHECKING:
     from dumpagent.notify.message import Sender
@@ -73,8 +74,8 @@ def serve_metrics(
     repeat("status", lambda: server.serve(stopped), stopped=stopped, barrier=barrier)
 
 
-def upload_metrics(loop: UploadLoop) -> DaemonMetrics:
-    """Give the counts of upload mode."""
+def upload_metrics(loop: UploadLoop, audience: Audience) -> DaemonMetrics:
+    """Give the counts of upload mode, with those of the replica where there is one."""
     from dumpagent.observe.metrics.upload import DumpCounts, FileCounts, UploadMetrics
 
     def counts() -> DumpCounts:
@@ -91,7 +92,26 @@ def upload_metrics(loop: UploadLoop) -> DaemonMetrics:
             FileCounts(beside.seen, beside.uploaded, beside.failed, beside.pending),
         )  # fmt: skip
 
-    return UploadMetrics(counts)
+    counted = UploadMetrics(counts)
+    if loop.replica:
+        _count_replica(loop.replica, counted, audience)
+    return counted
+
+
+def _count_replica(replica: ReplicaUploads, counted: DaemonMetrics, audience: Audience) -> None:
+    from dumpagent.observe.metrics.replica import ReplicaCounts, ReplicaMetrics, TableCounts
+
+    def table(counts: Counts) -> TableCounts:
+        return TableCounts(
+            counts.seen, counts.uploaded, counts.failed, counts.pending, counts.oldest_pending_s
+        )
+
+    audience.join(
+        ReplicaMetrics(
+            counted.registry,
+            lambda: ReplicaCounts(table(replica.counts), table(replica.companion_counts)),
+        )
+    )
 
 
 def notify(

@@ -14,10 +14,11 @@ import click
 from dumpagent.cli import no_proxy
 from dumpagent.cli.bucket import settle
 from dumpagent.cli.environment import examine, tidy
+from dumpagent.cli.replica import settle_replica
 from dumpagent.errors import BadSettings
 from dumpagent.secrets import NET
 from dumpagent.setting import Kind, Setting, declared, flag
-from dumpagent.settings import S3, Notifying
+from dumpagent.settings import S3, Notifying, Replica
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 
@@ -54,7 +55,7 @@ def shown(setting: Setting, default: Any) -> str:
     return f"{default:g}{unit}" if isinstance(default, (int, float)) else str(default)
 
 
-def _option(parameter: str, setting: Setting, default: Any) -> Callable[[_C], _C]:
+def _option(parameter: str, setting: Setting, default: Any, *, hidden: bool) -> Callable[[_C], _C]:
     extent = f" ({setting.low:g} to {setting.high:g})" if setting.low is not None else ""
     return click.option(
         flag(setting.env),
@@ -62,17 +63,22 @@ def _option(parameter: str, setting: Setting, default: Any) -> Callable[[_C], _C
         type=_SettingType(setting),
         envvar=setting.env,
         default=None,
+        hidden=hidden,
         help=f"{setting.why}{extent}  [{setting.env}; default: {shown(setting, default)}]",
     )
 
 
 def takes(
-    *settings_classes: type, without: Collection[str] = (), when_asked: bool = False
+    *settings_classes: type,
+    without: Collection[str] = (),
+    when_asked: bool = False,
+    hidden: Collection[type] = (),
 ) -> Callable[[_C], _C]:
     """Give a command the options of these settings classes; it is called with one instance of each, in this order.
 
     Fields named in `without` keep their defaults: the command has no use for them. With `when_asked` the command gets,
-    in place of each instance, a function that gives it: what is required is required only then.
+    in place of each instance, a function that gives it: what is required is required only then. The options of `hidden`
+    classes are not in the command's help.
 
     Raises BadSettings at the command's start when a value is out of range or a required one is missing.
     """
@@ -99,7 +105,9 @@ def takes(
             assert dataclasses.is_dataclass(settings_class)  # noqa: S101 - a programming error, not a user's
             for field, (setting, default) in reversed(declared(settings_class).items()):
                 if field not in without:
-                    decorated = _option(_parameter(number, field), setting, default)(decorated)
+                    decorated = _option(
+                        _parameter(number, field), setting, default, hidden=settings_class in hidden
+                    )(decorated)
         result: _C = decorated
         return result
 
@@ -151,6 +159,11 @@ def _all_built(
             if isinstance(instance, S3):
                 built[number], more = settle(instance, os.environ)
                 wrong += more
+        first = next((each for each in built if isinstance(each, S3)), None)
+        for number, instance in enumerate(built):
+            if isinstance(instance, Replica):
+                built[number], more = settle_replica(instance, first, os.environ)
+                wrong += more
     if not wrong:
         no_proxy.translate(os.environ, _asked(built))
     return built, wrong
@@ -162,7 +175,7 @@ def _asked(built: Sequence[Any]) -> list[str]:
     api_server = os.environ.get("KUBERNETES_SERVICE_HOST", "")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     return [
-        *(each.endpoint_url for each in built if isinstance(each, S3)),
+        *(each.endpoint_url for each in built if isinstance(each, (S3, Replica))),
         *(each.notify_url for each in built if isinstance(each, Notifying)),
         *(os.environ.get(name, "") for name in sdk),
         *("https://sts.amazonaws.com", f"https://sts.{region}.amazonaws.com"),

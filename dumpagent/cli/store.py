@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+from dumpagent.errors import BadSettings
 from dumpagent.kernel.files import replace_file
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.store import (
@@ -16,10 +17,11 @@ from dumpagent.observe.events.store import (
 )
 from dumpagent.secrets import hide
 from dumpagent.setting import refuse_placeholder
-from dumpagent.settings import S3
+from dumpagent.settings import S3, Replica
 from dumpagent.store.pace import Pace
 from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store.s3.store import S3Store
+from dumpagent.store_settings import Access
 
 _TAGS = (
     "give these credentials s3:PutObjectTagging, where the store knows tags, and change or set S3_TAGS anew so that they are tried "
@@ -34,8 +36,9 @@ def open_store(
     stop: threading.Event,
     remembered_in: str | None = None,
     pace: Pace | None = None,
+    access: Access | None = None,
 ) -> S3Store:
-    """Give the store of these settings; no request is made yet.
+    """Give the store of these settings; no request is made yet. `access` is for the replica.
 
     `remembered_in` is the file that keeps the store's ways between runs; it may vanish at any time. `pace` limits what is
     sent, to all stores that share it.
@@ -54,12 +57,27 @@ def open_store(
             except OSError:
                 pass  # found out again at the next start
 
-    return S3Store(settings, stop=stop, profile=_remembered(remembered_in, which), learnt=learnt, pace=pace)
+    profile = _remembered(remembered_in, which)
+    return S3Store(settings, access=access, stop=stop, profile=profile, learnt=learnt, pace=pace)
 
 
-def open_store_to_read(settings: S3) -> S3Store:
+def open_store_to_read(settings: S3 | Replica) -> S3Store:
     """Give the store of these settings for somebody who fetches dumps; no request is made yet."""
+    if isinstance(settings, Replica):
+        return S3Store(settings.s3, access=settings.access, reads_only=True)
     return S3Store(settings, reads_only=True)
+
+
+def bucket_to_read(first: S3, replica: Replica | None) -> tuple[S3, S3Store]:
+    """Give the bucket that dumps are read from, the `replica`'s where that is asked for. Raises BadSettings."""
+    if replica is None:
+        return first, open_store_to_read(first)
+    if not replica.bucket:
+        raise BadSettings(
+            "--replica is given and S3_REPLICA_BUCKET is not set",
+            hint="set the S3_REPLICA_... variables as the uploader has them",
+        )
+    return replica.s3, open_store_to_read(replica)
 
 
 def _remembered(path: str | None, which: str) -> Profile:

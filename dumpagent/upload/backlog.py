@@ -100,6 +100,7 @@ class Backlog:
         self._seen = self._uploaded = self._failed = 0
         self._pending: Counter[int] = Counter()  # by owner
         self._scan = 0
+        self.changes = 0  # grows with each change of which dumps are there, or finished
         self.busy_at = -_NEVER  # when a dump was last found or stored, monotonic
         self._turns, self._judging = Fairness(), Fairness()
         self._gives_way = self._turn_over = False
@@ -128,6 +129,7 @@ class Backlog:
 
     def _drop(self, key: tuple[int, int], lost: list[DumpFile]) -> None:
         entry = self._entries.pop(key)
+        self.changes += 1
         if entry.stage is not Stage.STORED:
             self._failed += 1
             self._pending[entry.owner] -= 1
@@ -166,6 +168,7 @@ class Backlog:
             entry = None
         if entry is not None:
             entry.scan, entry.volume = self._scan, volume
+        self.changes += entry is None or entry.dump != dump
         if entry is not None and entry.stage is not Stage.STORED:
             if entry.dump != dump and entry.stage is not Stage.SENDING:
                 grown = entry.dump.identity != dump.identity
@@ -248,16 +251,21 @@ class Backlog:
             entry = self._entries.get((dump.device, dump.identity.inode))
             return entry.stage if entry else None
 
+    def entries(self) -> dict[tuple[int, int], Entry]:
+        """Give all dumps that are known, by device and inode."""
+        with self._lock:
+            return dict(self._entries)
+
     def waiting(self) -> list[Entry]:
         """Give the dumps that are still to be judged."""
-        with self._lock:
-            return [entry for entry in self._entries.values() if entry.stage is Stage.WAITING]
+        return [entry for entry in self.entries().values() if entry.stage is Stage.WAITING]
 
     def ready(self, entry: Entry, dump: DumpFile, verdict: Verdict) -> None:
         """Put a dump up for upload, `dump` being what it is called now."""
         with self._lock:
             if entry.stage is Stage.WAITING:
                 entry.dump, entry.verdict, entry.stage = dump, verdict, Stage.READY
+                self.changes += 1
                 self._lock.notify_all()
 
     def rank(self, entry: Entry) -> tuple[int, ...]:
@@ -333,13 +341,11 @@ class Backlog:
 
     def stored(self) -> list[DumpFile]:
         """Give the dumps on the volume that the store holds."""
-        with self._lock:
-            return [entry.dump for entry in self._entries.values() if entry.stage is Stage.STORED]
+        return [entry.dump for entry in self.entries().values() if entry.stage is Stage.STORED]
 
     def identities(self) -> frozenset[Identity]:
         """Give all dumps that are known to be on the volume, stored or not."""
-        with self._lock:
-            return frozenset(entry.dump.identity for entry in self._entries.values())
+        return frozenset(entry.dump.identity for entry in self.entries().values())
 
     def is_missing(self, identity: Identity) -> None:
         """Note that the store no longer holds this dump: it is seen anew."""
@@ -388,13 +394,7 @@ class Backlog:
             stages = [entry.stage for entry in pending]
             retrying = sum(1 for entry in pending if entry.stage is Stage.READY and entry.attempts)
             return Counts(
-                self._seen,
-                self._uploaded,
-                self._failed,
-                len(pending),
-                self._monotonic() - oldest,
-                writing=stages.count(Stage.WAITING),
-                queued=stages.count(Stage.READY) - retrying,
-                sending=stages.count(Stage.SENDING),
-                retrying=retrying,
-            )
+                self._seen, self._uploaded, self._failed, len(pending), self._monotonic() - oldest,
+                writing=stages.count(Stage.WAITING), queued=stages.count(Stage.READY) - retrying,
+                sending=stages.count(Stage.SENDING), retrying=retrying,
+            )  # fmt: skip

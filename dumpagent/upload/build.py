@@ -21,6 +21,7 @@ from dumpagent.upload.indexing import Indexer
 from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import UploadLoop
+from dumpagent.upload.replica.replica import ReplicaParts
 from dumpagent.upload.transfer.sweep import Sweep
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.claim import claim
@@ -29,6 +30,15 @@ from dumpagent.upload.volume.recognise import FileRules, Recogniser
 from dumpagent.upload.worker import ShowProgress
 
 _NAME_TAKEN = "find the application of this user on the node: it made a name that is the agent's"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Second:
+    """The store of the replica, its receipts, and the prefix of its keys."""
+
+    store: Store
+    ledger: Ledger
+    prefix: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +91,7 @@ def build_loop(
     tell: Tell,
     stop: threading.Event,
     progress: ShowProgress,
+    second: Second | None = None,
 ) -> UploadLoop:
     """Give the loop that scans, uploads and frees space, with all that it works with."""
     barrier = Barrier(tell)
@@ -108,6 +119,23 @@ def build_loop(
         recogniser=Recogniser(_rules(plan)),
         travel=None if plan.dry_run else _travel(plan, store=store, ledger=ledger, barrier=barrier),
         index=Indexer(store, plan.place, tell, prefix=plan.prefix).write,
+        replica=_replica(plan, second, tell, progress) if second else None,
+    )
+
+
+def _replica(plan: UploadPlan, second: Second, tell: Tell, progress: ShowProgress) -> ReplicaParts:
+    def uploader(stop: threading.Event) -> Uploader:
+        packed = plan.compressing.compression == "gzip"
+        return Uploader(second.store, plan.place, prefix=second.prefix, packed=packed, stop=stop)
+
+    return ReplicaParts(
+        store=second.store,
+        ledger=second.ledger,
+        uploader=uploader,
+        judge=CompletenessJudge(quiet_s=plan.watching.file_stable_time_s),
+        index=Indexer(second.store, plan.place, tell, prefix=second.prefix).write,
+        sweep=Sweep(second.store, second.ledger, tell, prefix=second.prefix, node=plan.place.node_name),
+        progress=progress,
     )
 
 

@@ -1,4 +1,7 @@
-"""Upload mode as a daemon: the main thread scans, a second thread uploads, a child process probes the store."""
+"""Upload mode as a daemon: the main thread scans, a second thread uploads, a child process probes the store.
+
+With a replica, a third thread uploads to it, and a fourth frees space, since both may have to wait for the replica.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ import functools
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-from dumpagent.dumps.receipt import Receipt
-from dumpagent.errors import Unreachable
+from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.kernel.flock import FileLock
 from dumpagent.kernel.owned import BUSY
 from dumpagent.kernel.shutdown import Shutdown
@@ -19,11 +22,12 @@ from dumpagent.observe.events.daemon import ChildRefused, ChildStarted, DrainBeg
 from dumpagent.observe.events.volume import OtherAgentFound, OtherAgentGone, SpaceMeasured
 from dumpagent.observe.incident import Incident
 from dumpagent.probes.heartbeat import Health, Pulse
-from dumpagent.settings import S3, StoreChecking, Watching
+from dumpagent.settings import S3, Replica, StoreChecking, Watching
 from dumpagent.store.s3.probe import StoreProbe, Unanswered
 from dumpagent.upload.keeping.deletion import restore_hidden
 from dumpagent.upload.ledger import AnotherAgent, Ledger
 from dumpagent.upload.loop import UploadLoop
+from dumpagent.upload.replica.threads import ReplicaThreads, WorkerThread
 from dumpagent.upload.volume.watch import Woken, open_watch
 
 GRACE_S = 3.0  # a pod is killed after its grace period; what is under way then goes on at the next start
@@ -36,8 +40,7 @@ _OTHERS_EVERY_S = 1.0
 _SCAN_AGAIN_S = 5.0  # where more happened than was told: any tenant can make that so
 _DRAIN_STEP_S = 0.2
 _DRAIN_HINT = "see why they are not stored, in the lines above; give SHUTDOWN_WAIT and terminationGracePeriodSeconds more"
-# Going over what is stored takes as long as there are stored dumps, and changes nothing most times.
-_PAUSE_TIMES, _LONGEST_PAUSE_S = 4.0, 10.0
+_REPLICA_PROBED_AFTER_S = 10.0  # a probe costs half a CPU second, which the first dump may want
 _FORK_HINT = "raise the pod's pids limit (podPidsLimit of the kubelet) or its memory limit"
 
 
@@ -60,6 +63,7 @@ class Daemon:
         tell: Tell,
         shutdown: Shutdown,
         shutdown_wait_s: float = 0.0,
+        replica: Replica | None = None,
     ) -> None:
         shutdown.drains = shutdown_wait_s > 0
         self._drain = Drain(loop, f"{ledger.directory}/{BUSY}", shutdown, tell, most_s=shutdown_wait_s)
@@ -75,22 +79,32 @@ class Daemon:
         self._overlooked = False  # a scan that is under way may have passed what nobody told us of
         self._others: set[str] = set()
         self._warming = Warming(warm_up)
-        self._probing = StoreProbing(s3, loop, tell, every_s=store_checking.store_check_interval_s)
+        every_s = store_checking.store_check_interval_s
+        self._probings = [StoreProbing(s3, loop, tell, every_s=every_s)]
+        self._replica_threads: ReplicaThreads | None = None
+        if loop.replica and replica:
+            self._probings.append(StoreProbing(replica, loop.replica, tell, every_s=every_s))
+            self._replica_threads = ReplicaThreads(loop.replica, loop.free_space, shutdown)
 
     def run(self) -> None:
         """Scan and upload until a stop. Raises what ended the thread that uploads, if anything did."""
         with contextlib.ExitStack() as stack:
             self._own_the_volume(stack)
-            self._probing.begin()
+            self._probings[0].begin()
+            for probing in self._probings[1:]:
+                probing.begin_in(_REPLICA_PROBED_AFTER_S)
             worker = WorkerThread(self._loop, self._shutdown)
             if not self._shutdown.stop.is_set() and self._ledger.is_owned.is_set():
                 worker.start()
                 self._scan_until_the_end(worker)
             self._shutdown.stop.set()
             self._loop.backlog.wake()
-            self._probing.close()
+            for probing in self._probings:
+                probing.close()
             if worker.is_alive():
                 worker.join(GRACE_S)
+            if self._replica_threads:
+                self._replica_threads.end(GRACE_S)
             self._pulse.stop()
 
     def _own_the_volume(self, stack: contextlib.ExitStack) -> None:
@@ -99,6 +113,8 @@ class Daemon:
         while not self._shutdown.stop.is_set() and not self._shutdown.draining.is_set():
             try:
                 stack.enter_context(self._ledger.owned())
+                if self._loop.replica:
+                    stack.enter_context(self._loop.replica.ledger.owned())
                 restore_hidden(self._loop.root, self._ledger.directory, barrier=self._loop.barrier)
                 break
             except AnotherAgent as error:
@@ -118,10 +134,12 @@ class Daemon:
             if woken.begun or self._loop.counts.pending:
                 self._warming.begin()
             worker.raise_if_dead()
+            if self._replica_threads:
+                self._replica_threads.begin()
             self._beat()
             if self._drain.step(scanning=self._loop.is_scanning):
                 self._next_scan = 0.0
-            fds = [self._probing.fd, watch.fileno() if watch else None]
+            fds = [*(probing.fd for probing in self._probings), watch.fileno() if watch else None]
             ready = self._shutdown.wait(self._wait_s(), also=[fd for fd in fds if fd is not None])
             woken = Woken()
             if watch and watch.fileno() in ready:
@@ -130,7 +148,8 @@ class Daemon:
                 except Exception as error:  # noqa: BLE001 - what it would have said, a scan finds
                     barrier.note("read wake-ups", error)
                     woken = Woken(everything=True)
-            barrier.run("probe the store", functools.partial(self._probing.step, ready))
+            for probing in self._probings:
+                barrier.run("probe the store", functools.partial(probing.step, ready))
         if watch:
             watch.close()
 
@@ -244,11 +263,17 @@ class Warming:
             pass
 
 
+class NotesStore(Protocol):
+    """Who takes note of how a store answered."""
+
+    def note_store(self, error: DumpagentError | None) -> None: ...
+
+
 class StoreProbing:
     """Probes the store every `every_s`: a store that fails while no dump is there is told before the next dump."""
 
-    def __init__(self, s3: S3, loop: UploadLoop, tell: Tell, *, every_s: float) -> None:
-        self._s3, self._loop, self._every_s = s3, loop, every_s
+    def __init__(self, s3: S3 | Replica, noted_by: NotesStore, tell: Tell, *, every_s: float) -> None:
+        self._s3, self._noted_by, self._every_s = s3, noted_by, every_s
         self._forking = Incident(tell, ChildRefused, ChildStarted)
         self._probe: StoreProbe | None = None
         self._asked_at = 0.0
@@ -271,11 +296,15 @@ class StoreProbing:
         else:
             self._forking.ended_for("probe", ChildStarted(path=self._s3.bucket))
 
+    def begin_in(self, seconds: float) -> None:
+        """Have the first probe started after so long."""
+        self._asked_at = time.monotonic() - self._every_s + seconds
+
     def step(self, ready: list[int]) -> None:
         """Take the answer if it is `ready`, probe again if it is time, give up on a probe that nobody answers."""
         if self._probe and self._probe.fd in ready:
             with contextlib.suppress(Unanswered):
-                self._loop.note_store(self._probe.hear())
+                self._noted_by.note_store(self._probe.hear())
         waited_s = time.monotonic() - self._asked_at
         if self.fd is None:
             if waited_s >= self._every_s:
@@ -284,48 +313,12 @@ class StoreProbing:
             self.close()
             hint = "check S3_ENDPOINT_URL and network policies; see whether the store itself answers"
             error = f"no answer from {self._s3.bucket} for {_UNANSWERED_S:g} s"
-            self._loop.note_store(Unreachable(error, hint=hint))
+            self._noted_by.note_store(Unreachable(error, hint=hint))
 
     def close(self) -> None:
         """End the probe that is under way."""
         if self._probe:
             self._probe.close()
-
-
-class WorkerThread(threading.Thread):
-    """Uploads dumps, one after the other, until the end. However long one takes, the main loop goes on."""
-
-    def __init__(self, loop: UploadLoop, shutdown: Shutdown) -> None:
-        super().__init__(name="upload", daemon=True)
-        self._loop, self._shutdown = loop, shutdown
-        self._died_of: BaseException | None = None
-        self._has_companions = False
-        self._reclaim_at = 0.0
-
-    def run(self) -> None:
-        """Upload until a stop. A fault of ours is told and the next dump goes on."""
-        try:
-            while not self._shutdown.stop.is_set():
-                if not self._loop.barrier.run("upload and free space", self._step):
-                    self._shutdown.stop.wait(_FAULT_WAIT_S)
-        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
-            self._died_of = error
-            self._shutdown.wake()
-
-    def _step(self) -> None:
-        outcome = self._loop.upload_next(timeout_s=0.0 if self._has_companions else 1.0)
-        wanted = outcome is None or self._loop.companions_are_overdue()
-        self._has_companions = wanted and self._loop.upload_companion()
-        if (outcome is None or isinstance(outcome, Receipt)) and time.monotonic() >= self._reclaim_at:
-            began = time.monotonic()
-            self._loop.reclaim()
-            ended = time.monotonic()
-            self._reclaim_at = ended + min(_LONGEST_PAUSE_S, (ended - began) * _PAUSE_TIMES)
-
-    def raise_if_dead(self) -> None:
-        """Raise what ended the thread, if anything did."""
-        if self._died_of is not None:
-            raise self._died_of
 
 
 def _measure_space(root: str, tell: Tell) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import DumpagentError, Unreachable
@@ -21,6 +21,7 @@ from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.keeping.reclaim import Reclaimer
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.precedence import JudgedFirst, Precedence
+from dumpagent.upload.replica.replica import First, ReplicaParts, ReplicaUploads
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.sweep import Sweep
@@ -45,19 +46,24 @@ _SWEEP_RETRY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one `--once` pass did with the dumps that it found; `left` are those that a stop cut off."""
+    """What one `--once` pass did with the dumps that it found; `left` are those that a stop cut off.
+
+    `replica` is the same of the second destination, where there is one.
+    """
 
     uploaded: int = 0
     already_stored: int = 0
     waiting: int = 0
     failed: int = 0
     left: int = 0
+    replica: Pass | None = None
 
 
 class UploadLoop:
     """Everything that upload mode does, a step at a time. The caller owns threads, signals and waiting.
 
-    `look...` and `note_store` belong to one thread, `upload_next` and `reclaim` to another (or the same one).
+    `look...` and `note_store` belong to one thread, `upload_next` and `reclaim` to another (or the same one). With a
+    replica, its steps and `free_space` have a thread each: they may hang while the first destination is served.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class UploadLoop:
         index: Index = no_index,
         recogniser: Recogniser | None = None,
         travel: Travel | None = None,
+        replica: ReplicaParts | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = root
@@ -87,18 +94,7 @@ class UploadLoop:
         self.precedence = Precedence()
         self._ledger, self._uploader, self._tell, self._stop = ledger, uploader, tell, stop
         self._store_health = StoreHealth(store, tell, monotonic=monotonic)
-        self.companions: Companions | None = None
-        if travel:
-            self.companions = Companions(
-                travel,
-                dumps=self.backlog,
-                store=store,
-                ledger=ledger,
-                store_health=self._store_health,
-                tell=tell,
-                stop=stop,
-                monotonic=monotonic,
-            )
+        self.companions = self._companions(travel, store, monotonic) if travel else None
         dump_incident = Incident(tell, UploadFailed, UploadRecovered, monotonic=monotonic)
         self._finder = Finder(
             root=root,
@@ -112,6 +108,7 @@ class UploadLoop:
             barrier=self.barrier,
             recogniser=recogniser or Recogniser(),
             beside=self.companions.finder if self.companions else None,
+            ledgers=(ledger, replica.ledger) if replica else (ledger,),
             monotonic=monotonic,
         )
         uploader.give_way_when(self.backlog.gives_way, turn_is_over=self.backlog.turn_is_over)
@@ -139,6 +136,38 @@ class UploadLoop:
             store_health=self._store_health,
             stop=stop,
         )
+        self.replica = self._replica(replica, deletion, monotonic) if replica else None
+
+    def _companions(self, travel: Travel, store: Store, monotonic: Callable[[], float]) -> Companions:
+        return Companions(
+            travel,
+            dumps=self.backlog,
+            store=store,
+            ledger=self._ledger,
+            store_health=self._store_health,
+            tell=self._tell,
+            stop=self._stop,
+            monotonic=monotonic,
+        )
+
+    def _replica(
+        self, parts: ReplicaParts, deletion: Deletion | None, monotonic: Callable[[], float]
+    ) -> ReplicaUploads:
+        first = First(self.backlog, self.companions, self._ledger, self._has_work, self._finder.identities)
+        replica = ReplicaUploads(
+            parts, first, tell=self._tell, stop=self._stop, barrier=self.barrier, monotonic=monotonic
+        )
+        if deletion:
+            deletion.ask_also(replica.held())
+        if self.companions:
+            self.companions.ask_also(replica.held(companions=True))
+        return replica
+
+    def _has_work(self) -> bool:
+        """Say whether a dump is sent, or can be: while the store is left alone, none can."""
+        return self.backlog.counts().sending > 0 or (
+            not self._store_health.pause_left_s() and self.backlog.has_work()
+        )
 
     def summarise_by(self, summarise: Summarise) -> None:
         """Have each dump that is stored from now on told to `summarise`."""
@@ -164,7 +193,7 @@ class UploadLoop:
         Gives the seconds after which another look can tell more, None if only a change of the volume can. Works for a
         second at most, unless `whole`: then 0 says that it goes on with the next look of any kind.
         """
-        return self._finder.look(whole=whole)
+        return self._followed(self._finder.look(whole=whole))
 
     def watch_with(self, watch: Watch | None) -> None:
         """Have every directory watched that is scanned from now on."""
@@ -172,11 +201,16 @@ class UploadLoop:
 
     def look_at(self, relpaths: Iterable[str], *, created: Iterable[str] = ()) -> float | None:
         """Look at these files, which may be finished, and judge what waits, without a scan. Gives the same as `look`."""
-        return self._finder.look_at(relpaths, created=created)
+        return self._followed(self._finder.look_at(relpaths, created=created))
 
     def look_again(self) -> float | None:
         """Judge the dumps that wait, without a scan. Gives the same as `look`."""
-        return self._finder.look_again()
+        return self._followed(self._finder.look_again())
+
+    def _followed(self, recheck_s: float | None) -> float | None:
+        if self.replica:
+            self.replica.take_over()
+        return recheck_s
 
     def note_store(self, error: DumpagentError | None) -> None:
         """Take note of how the store answered a question that was not about a dump."""
@@ -200,73 +234,137 @@ class UploadLoop:
         return self.companions is not None and self.companions.are_overdue()
 
     def reclaim(self) -> None:
-        """Look once more at what was stored, delete what the policy allows to be deleted, end leftover uploads."""
+        """Look once more at what was stored, delete what the policy allows to be deleted, end leftover uploads.
+
+        With a replica nothing is deleted here: `free_space` does, which asks the replica, and may have to wait for it.
+        """
         if self._reclaimer:
-            self._reclaimer.reclaim()
-        if self.companions and not self._store_health.pause_left_s():
-            try:
-                self.companions.reclaim()
-            except Unreachable as error:
-                self._store_health.leave_alone(_SWEEP_RETRY_S)
-                self._store_health.note(error)
-        if self._sweep and not self._store_health.pause_left_s():
-            try:
-                self._sweep.sweep(
-                    present=self._finder.identities(),
-                    settled=self.counts.pending == 0,
-                    stopped=self._stop.is_set,
-                )
-            except Unreachable as error:
-                self._store_health.leave_alone(_SWEEP_RETRY_S)
-                self._store_health.note(error)
+            self._reclaimer.recheck()
+        if self.companions:
+            self._ask_store(self.companions.recheck)
+        if not self.replica:
+            self.free_space()
+        if self._sweep:
+            self._ask_store(self._sweep_leftovers)
+
+    def free_space(self) -> None:
+        """Delete what the policy allows to be deleted."""
+        if self._reclaimer:
+            self._reclaimer.free_space()
+        if self.companions:
+            self._ask_store(self.companions.free_space)
+
+    def _sweep_leftovers(self) -> None:
+        if self._sweep:
+            self._sweep.sweep(
+                present=self._finder.identities(),
+                settled=self.counts.pending == 0,
+                stopped=self._stop.is_set,
+            )
+
+    def _ask_store(self, ask: Callable[[], object]) -> None:
+        if self._store_health.pause_left_s():
+            return
+        try:
+            ask()
+        except Unreachable as error:
+            self._store_health.leave_alone(_SWEEP_RETRY_S)
+            self._store_health.note(error)
 
     def _expect_leftovers(self, outcome: Outcome) -> None:
         if self._sweep and isinstance(outcome, Receipt):
             self._sweep.expect()
 
     def run_once(self, *, dry_run: bool = False) -> Pass:
-        """Scan once and upload everything that is due; each dump is tried once."""
+        """Scan once and upload everything that is due, to the replica too; each dump is tried once."""
         self.look(whole=True)
-        uploaded = already_stored = 0
-        failed: list[Entry] = []
-        while not self._stop.is_set():
-            entry = self.backlog.take(timeout_s=0)
-            if entry is None:
-                break
-            if dry_run:
-                self._foresee(entry)
-                continue
-            outcome = self._upload_worker.upload(entry)
-            self._expect_leftovers(outcome)
-            if isinstance(outcome, Receipt):
-                if outcome.is_news:
-                    uploaded += 1
-                else:
-                    already_stored += 1
-            elif outcome is not None:
-                failed.append(entry)
+        did = self._upload_all(self.backlog, self._upload_worker.upload, self._uploader, dry_run=dry_run)
         while not dry_run and not self._stop.is_set() and self.upload_companion():
             pass
+        replica = self._run_replica_once(self.replica, dry_run=dry_run) if self.replica else None
+        failed = len(did.failed)
         if self._stop.is_set():
-            return Pass(uploaded, already_stored, failed=len(failed), left=self.counts.pending - len(failed))
+            return Pass(
+                did.uploaded, did.already_stored,
+                failed=failed, left=self.counts.pending - failed, replica=replica,
+            )  # fmt: skip
         if not dry_run:
             self.reclaim()
-        waiting = [entry for entry in self.backlog.waiting() if entry not in failed]  # each dump counts once
+            if self.replica:
+                self.replica.reclaim()
+                self.free_space()
+        # each dump counts once
+        waiting = [entry for entry in self.backlog.waiting() if entry not in did.failed]
         for entry in waiting:
             if entry.verdict:
                 self._tell(DumpWaiting(path=entry.dump.path, reason=entry.verdict.reason))
         unreadable = sum(1 for entry in waiting if entry.verdict is None) + len(self._finder.unreadable)
-        return Pass(uploaded, already_stored, len(waiting), len(failed) + unreadable)
+        return Pass(did.uploaded, did.already_stored, len(waiting), failed + unreadable, replica=replica)
 
-    def _foresee(self, entry: Entry) -> None:
-        assert entry.verdict is not None  # noqa: S101 - READY entries have one
-        candidate = self._uploader.foresee(Job(entry.dump, entry.verdict))
-        self._tell(
-            DumpWouldUpload(
-                path=entry.dump.path,
-                key=candidate.key,
-                size_bytes=entry.dump.size_bytes,
-                verdict=entry.verdict.state.value,
-                action="nothing: the store holds it already" if candidate.is_stored else "upload",
-            )
+    def _run_replica_once(self, replica: ReplicaUploads, *, dry_run: bool) -> Pass:
+        replica.begin_pass()
+        error = replica.check() if replica.counts.pending else None
+        if error:
+            replica.note_store(error)
+            return Pass(failed=replica.counts.pending)
+        did = self._upload_all(
+            replica.backlog, replica.upload, replica.uploader, dry_run=dry_run, tell=replica.told
         )
+        while not dry_run and not self._stop.is_set() and replica.upload_companion():
+            pass
+        failed = len(did.failed)
+        if self._stop.is_set():
+            left = replica.counts.pending - failed
+            return Pass(did.uploaded, did.already_stored, failed=failed, left=left)
+        waiting = sum(entry not in did.failed for entry in replica.backlog.waiting())
+        return Pass(did.uploaded, did.already_stored, waiting, failed)
+
+    def _upload_all(
+        self,
+        table: Backlog,
+        upload: Callable[[Entry], Outcome],
+        uploader: Uploader,
+        *,
+        dry_run: bool,
+        tell: Tell | None = None,
+    ) -> _Done:
+        """Upload what is due in `table`, or tell what that would do; each dump is tried once."""
+        done = _Done()
+        while not self._stop.is_set():
+            entry = table.take(timeout_s=0)
+            if entry is None:
+                break
+            if dry_run:
+                _foresee(uploader, entry, tell or self._tell)
+                continue
+            outcome = upload(entry)
+            self._expect_leftovers(outcome)
+            if isinstance(outcome, Receipt):
+                done.uploaded += outcome.is_news
+                done.already_stored += not outcome.is_news
+            elif outcome is not None:
+                done.failed.append(entry)
+        return done
+
+
+@dataclass(slots=True)
+class _Done:
+    """What became of the dumps of one destination so far."""
+
+    uploaded: int = 0
+    already_stored: int = 0
+    failed: list[Entry] = field(default_factory=list)
+
+
+def _foresee(uploader: Uploader, entry: Entry, tell: Tell) -> None:
+    assert entry.verdict is not None  # noqa: S101 - READY entries have one
+    candidate = uploader.foresee(Job(entry.dump, entry.verdict))
+    tell(
+        DumpWouldUpload(
+            path=entry.dump.path,
+            key=candidate.key,
+            size_bytes=entry.dump.size_bytes,
+            verdict=entry.verdict.state.value,
+            action="nothing: the store holds it already" if candidate.is_stored else "upload",
+        )
+    )

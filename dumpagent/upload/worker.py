@@ -59,7 +59,10 @@ def no_progress(_dump: DumpFile) -> Iterator[Progress]:
 
 
 class UploadWorker:
-    """Belongs to one thread. `dump_incident` is told of what is wrong with one dump, `store_health` with the store."""
+    """Belongs to one thread. `dump_incident` is told of what is wrong with one dump, `store_health` with the store.
+
+    `finds_thread`: the thread that ran out of memory is searched for meanwhile.
+    """
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class UploadWorker:
         barrier: Barrier,
         index: Index,
         precedence: Precedence,
+        finds_thread: bool = True,
         monotonic: Callable[[], float],
     ) -> None:
         self._backlog, self._uploader, self._judge, self._store_health = (
@@ -88,7 +92,7 @@ class UploadWorker:
         self._dump_incident, self._tell, self._stop = dump_incident, tell, stop
         self._progress, self._index, self._barrier, self._monotonic = progress, index, barrier, monotonic
         self.summarise: Summarise = no_summary
-        self._precedence = precedence
+        self._precedence, self._finds_thread = precedence, finds_thread
 
     def upload_next(self, *, timeout_s: float) -> Outcome:
         """Upload the next dump that is due, waiting up to `timeout_s` for one.
@@ -113,7 +117,7 @@ class UploadWorker:
             self._backlog.judge_again(entry)
             return None
         began = self._monotonic()
-        if entry.victim is None or entry.victim.dump.identity != dump.identity:
+        if self._finds_thread and (entry.victim is None or entry.victim.dump.identity != dump.identity):
             entry.victim = OomThreadSearch(dump, verdict)
         try:
             with self._progress(dump) as advance:

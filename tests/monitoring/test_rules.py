@@ -57,6 +57,10 @@ HEALTHY: dict[str, str] = {
     f"dumpagent_last_scan_timestamp_seconds{{{UPLOAD}}}": f"0+60x{_DAY}",
     f"dumpagent_scan_unreadable_paths{{{UPLOAD}}}": f"0x{_DAY}",
     f"dumpagent_store_reachable{{{UPLOAD}}}": f"1x{_DAY}",
+    f"dumpagent_replica_store_reachable{{{UPLOAD}}}": f"1x400 0x20 1x{_DAY - 421}",
+    f"dumpagent_replica_dumps_oldest_pending_seconds{{{UPLOAD}}}": f"0x400 0+60x20 0x{_DAY - 421}",
+    f"dumpagent_replica_dumps_failed_total{{{UPLOAD}}}": f"0x{_DAY}",
+    f"dumpagent_replica_objects_missing_total{{{UPLOAD}}}": f"0x{_DAY}",
     f"dumpagent_volume_free_bytes{{{UPLOAD}}}": f"60000000000x{_DAY}",
     f"dumpagent_volume_size_bytes{{{UPLOAD}}}": f"100000000000x{_DAY}",
     f'dumpagent_containers_killed_total{{{WATCH},cause="native_memory"}}': f"0x{_DAY}",
@@ -116,6 +120,12 @@ FAULTS = [
     _fault("one dump is refused", "DumpUploadsFailing", upload_failures_total__dump="0x59 0+1x60"),
     _fault("upload hangs", "DumpUploadSlow", dumps_waiting__sending="0x29 1x90", at=110),
     _fault("store away", "DumpStoreUnreachable", store_reachable="1x59 0x60"),
+    _fault("replica away", "DumpReplicaUnreachable", replica_store_reachable="1x59 0x60"),
+    _fault("replica behind", "DumpReplicaBehind",
+           replica_dumps_oldest_pending_seconds="0x59 0+60x200", at=200),
+    _fault("deleted before the replica had it", "DumpReplicaIncomplete", replica_dumps_failed_total="0x59 1x60"),
+    _fault("object of the replica deleted", "DumpReplicaIncomplete", replica_objects_missing_total="0x59 1x60"),
+    _fault("replica lacked it before the first scrape", "DumpReplicaIncomplete", replica_dumps_failed_total="_x59 1x60"),
     _fault("truncated", "DumpTruncated", dumps_stored_total__truncated="0x59 1x60"),
     _fault("truncated before the first scrape", "DumpTruncated", dumps_stored_total__truncated="_x59 1x60"),
     _fault("lost before the first scrape", "DumpLost", dumps_failed_total="_x59 1x60"),
@@ -218,7 +228,9 @@ def test_every_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on() -> 
 
 def test_every_metric_that_a_rule_asks_for_exists() -> None:
     golden = REPOSITORY / "tests" / "unit" / "observe" / "golden"
-    known = "".join((golden / f"{mode}.txt").read_text() for mode in ("mount", "upload", "memory-watch"))
+    known = "".join(
+        (golden / f"{mode}.txt").read_text() for mode in ("mount", "upload", "replica", "memory-watch")
+    )
     for rule in rules():
         for metric in re.findall(r"\bdumpagent_\w+", rule["expr"]):
             assert re.search(rf"^{metric}[ {{]", known, re.MULTILINE), metric

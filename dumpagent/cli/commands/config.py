@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -13,12 +14,13 @@ from dumpagent import settings
 from dumpagent.cli.bucket import settle
 from dumpagent.cli.environment import examine, tidy
 from dumpagent.cli.options import refuse, shown, warn_of_unknown_variables
+from dumpagent.cli.replica import settle_replica
 from dumpagent.cli.unknown import SDK_VARIABLES
 from dumpagent.dumps.text import printable
 from dumpagent.errors import BadSettings
 from dumpagent.secrets import NET
 from dumpagent.setting import Kind, Setting, declared
-from dumpagent.settings import S3
+from dumpagent.settings import S3, Replica
 
 _HIDDEN = "***"
 _SECRET_OF_THE_SDK = {"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
@@ -66,15 +68,20 @@ def command(as_json: bool, only_set: bool) -> None:
 
 
 def _of_the_store(environ: Mapping[str, str]) -> list[BadSettings]:
-    """Give what is wrong with the store's settings taken together."""
+    """Give what is wrong with the settings of the stores taken together."""
+    first, wrong = settle(S3(**_accepted(S3, environ)), environ)
+    return wrong + settle_replica(Replica(**_accepted(Replica, environ)), first, environ)[1]
+
+
+def _accepted(group: type, environ: Mapping[str, str]) -> dict[str, Any]:
     values = {}
-    for field, (setting, _default) in declared(S3).items():
+    for field, (setting, _default) in declared(group).items():
         if text := environ.get(setting.env):
             try:
                 values[field] = setting.parse(text)
             except BadSettings:
                 continue  # told already, by itself
-    return settle(S3(**values), environ)[1]
+    return values
 
 
 def _settings(wrong: list[BadSettings]) -> list[Line]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 
 import click
 
@@ -16,18 +18,29 @@ from dumpagent.cli.node_pods import pods_of
 from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.doctor.examination import Doctor, is_missing
-from dumpagent.doctor.finding import Patient, Result
+from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.doctor.table import collect, show
 from dumpagent.dumps.globs import Globs
 from dumpagent.observe.log import log_to, printable
-from dumpagent.settings import S3, Compressing, Logging, Place, Remembering, Runtime, Volume, Watching
+from dumpagent.settings import (
+    S3,
+    Compressing,
+    Logging,
+    Place,
+    Remembering,
+    Replica,
+    Runtime,
+    Volume,
+    Watching,
+)
 from dumpagent.store.s3.credentials import find_credentials
 from dumpagent.store.s3.trust import ca_file
+from dumpagent.store_settings import for_replica
 from dumpagent.upload.volume.recognise import FileRules
 
 
 @click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")
-@takes(Volume, Watching, S3, Remembering, Runtime, Place, Compressing, without=("cluster_name",))
+@takes(Volume, Watching, S3, Replica, Remembering, Runtime, Place, Compressing, without=("cluster_name",))
 @click.option(
     "--store",
     "store_only",
@@ -39,6 +52,7 @@ def command(
     volume: Volume,
     watching: Watching,
     s3: S3,
+    replica: Replica,
     remembering: Remembering,
     runtime: Runtime,
     place: Place,
@@ -48,6 +62,8 @@ def command(
 ) -> None:
     """Go through settings, volume, mount, rights, wake-ups, network, clock, credentials and bucket, then upload a heap
     dump of 11 MiB in parts, as the uploader does, and remove it. Exit 1 if anything failed; a warning alone does not.
+
+    With S3_REPLICA_BUCKET the replica goes through the same checks.
 
     Run it in the uploader's container: it looks with that container's eyes. It changes nothing that it does not undo.
     No check takes longer than ten seconds, the upload a minute, whatever hangs.
@@ -74,6 +90,8 @@ def command(
         patient, store, find_credentials=find_credentials, profile=lambda: store.profile, list_pods=pods
     )
     examination = doctor.examine_store() if store_only else doctor.examine()
+    if replica.bucket:
+        examination = itertools.chain(examination, _examine_replica(replica, patient))
     if as_json:
         findings = []
         for finding in examination:
@@ -87,3 +105,33 @@ def command(
     sys.stdout.flush()
     # A check that hangs in the kernel must not hold up the end.
     os._exit(1 if any(finding.result is Result.FAILED for finding in findings) else 0)
+
+
+def _examine_replica(replica: Replica, patient: Patient) -> Iterator[Finding]:
+    """Give the findings about the replica's store."""
+    store = open_store(
+        replica.s3,
+        tell=log_to(None, Logging(log_level="error")),
+        stop=threading.Event(),
+        access=replica.access,
+    )
+    of_replica = dataclasses.replace(
+        patient,
+        prefix=replica.prefix,
+        endpoint_url=replica.endpoint_url,
+        ca_file=ca_file(replica.access),
+        storage_class=replica.storage_class,
+    )
+    doctor = Doctor(
+        of_replica,
+        store,
+        find_credentials=lambda: find_credentials(replica.access),
+        profile=lambda: store.profile,
+    )
+    for finding in doctor.examine_store():
+        yield dataclasses.replace(
+            finding,
+            name=f"replica {finding.name}",
+            seen=for_replica(finding.seen),
+            fix=for_replica(finding.fix),
+        )

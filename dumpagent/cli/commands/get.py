@@ -10,7 +10,7 @@ import time
 import click
 
 from dumpagent.cli.options import takes
-from dumpagent.cli.store import open_store_to_read
+from dumpagent.cli.store import bucket_to_read
 from dumpagent.cli.stored import (
     ending_at_once,
     filters,
@@ -26,7 +26,7 @@ from dumpagent.fetch.choice import choose, key_in, newest
 from dumpagent.fetch.companions import companion_name, companions_of
 from dumpagent.fetch.download import Fetch, Fetched, fetch, target_of
 from dumpagent.fetch.stored import StoredDump, Wanted
-from dumpagent.settings import S3
+from dumpagent.settings import S3, Replica
 from dumpagent.store.protocol import Store
 from dumpagent.terminal import progress
 
@@ -57,9 +57,17 @@ _DISK_HINTS = {
     help="the files beside the dump too (error files, GC logs, flight recordings), into the directory <file>.companions",
 )
 @click.option("--force", is_flag=True, help="replace a file that stands there")
-@takes(S3, without=["storage_class"])
+@click.option(
+    "--replica",
+    "from_replica",
+    is_flag=True,
+    help="the replica's bucket (S3_REPLICA_BUCKET) in place of the first",
+)
+@takes(S3, Replica, without=["storage_class"], hidden=[Replica])
 def command(
     s3: S3,
+    replica: Replica,
+    from_replica: bool,
     part: str,
     latest: bool,
     wanted: Wanted,
@@ -75,8 +83,8 @@ def command(
     """
     if not part and not latest:
         raise click.UsageError("name a dump (`dumpagent ls` shows them), or --latest for the newest")
+    s3, store = bucket_to_read(s3, replica if from_replica else None)
     wanted = dataclasses.replace(wanted, part=key_in(part, s3.bucket))
-    store = open_store_to_read(s3)
     with ending_at_once(said="run the same command again: it goes on from here"):
         dump = (newest if latest else choose)(store, wanted, prefix=s3.prefix, now=time.time())
         warn_if_not_whole(dump)

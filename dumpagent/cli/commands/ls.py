@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from dumpagent.cli.options import takes
-from dumpagent.cli.store import open_store_to_read
+from dumpagent.cli.store import bucket_to_read
 from dumpagent.cli.stored import ending_at_once, filters, pause, print_table, say, size, timestamp
 from dumpagent.fetch.catalogue import list_dumps, list_everything
 from dumpagent.fetch.choice import key_in
 from dumpagent.fetch.companions import companions_of_each
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted
-from dumpagent.settings import S3
+from dumpagent.settings import S3, Replica
 from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
 from dumpagent.terminal import progress
@@ -36,9 +36,23 @@ _NOT_IN_INDEX = (
 @click.option("--all", "everything", is_flag=True, help="also objects that are not in the index")
 @click.option("--watch", is_flag=True, help="go on and print each new dump, until Ctrl-C")
 @click.option("--json", "as_json", is_flag=True, help="print one line of JSON per dump")
-@takes(S3, without=["storage_class"])
+@click.option(
+    "--replica",
+    "from_replica",
+    is_flag=True,
+    help="the replica's bucket (S3_REPLICA_BUCKET) in place of the first",
+)
+@takes(S3, Replica, without=["storage_class"], hidden=[Replica])
 def command(
-    s3: S3, part: str, wanted: Wanted, limit: int | None, everything: bool, watch: bool, as_json: bool
+    s3: S3,
+    replica: Replica,
+    from_replica: bool,
+    part: str,
+    wanted: Wanted,
+    limit: int | None,
+    everything: bool,
+    watch: bool,
+    as_json: bool,
 ) -> None:
     """List the dumps in the store, newest last: when and where each was made, how large, whether it is whole.
 
@@ -55,8 +69,8 @@ def command(
       dumpagent ls --workload shop/checkout --verdict complete -n 5
       dumpagent ls --namespace 'team-*' --json | jq .key
     """
+    s3, store = bucket_to_read(s3, replica if from_replica else None)
     wanted = dataclasses.replace(wanted, part=key_in(part, s3.bucket))
-    store = open_store_to_read(s3)
     with ending_at_once(said=""):
         dumps, from_index = _find(store, s3, wanted, limit, everything=everything)
         _show(dumps, store, s3, wanted, as_json=as_json)

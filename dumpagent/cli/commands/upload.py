@@ -47,6 +47,7 @@ from dumpagent.settings import (
     Notifying,
     Place,
     Remembering,
+    Replica,
     Runtime,
     Sending,
     StoreChecking,
@@ -58,11 +59,12 @@ from dumpagent.store.pace import Pace
 from dumpagent.store.protocol import LookRefused, Store
 from dumpagent.store.s3.store import S3Store
 from dumpagent.terminal import progress
-from dumpagent.upload.build import UploadPlan, build_ledger, build_loop, owned_state_dir
+from dumpagent.upload.build import Second, UploadPlan, build_ledger, build_loop, owned_state_dir
 from dumpagent.upload.daemon import GRACE_S, Daemon
 from dumpagent.upload.keeping.deletion import restore_hidden
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
+from dumpagent.upload.replica.told import as_replica
 from dumpagent.upload.transfer.multipart import Progress
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ _BEAT_BELIEVED_S = 120.0
     Watching,
     Draining,
     S3,
+    Replica,
     StoreChecking,
     Compressing,
     Sending,
@@ -102,6 +105,7 @@ def command(
     watching: Watching,
     draining: Draining,
     s3: S3,
+    replica: Replica,
     store_checking: StoreChecking,
     compressing: Compressing,
     sending: Sending,
@@ -123,6 +127,9 @@ def command(
 
     Credentials, region, CA and proxies are the AWS SDK's own: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,
     AWS_ROLE_ARN with AWS_WEB_IDENTITY_TOKEN_FILE, AWS_DEFAULT_REGION, AWS_CA_BUNDLE, HTTPS_PROXY.
+
+    With S3_REPLICA_BUCKET every dump goes to that bucket too, after the first one, and leaves the volume once both hold
+    it.
     """
     root = volume.dump_root.rstrip("/") or "/"
     state_dir = remembering.state_dir or f"{root}/.dumpagent"
@@ -134,17 +141,12 @@ def command(
     hear_libraries(audience)
     shutdown = Shutdown()
     state_dir = state_dir if dry_run else owned_state_dir(state_dir, audience)
-    remembered_in = None if dry_run else f"{state_dir}/store.json"
-    pace = Pace(sending.bandwidth_limit)
-    store = open_store(s3, tell=audience, stop=shutdown.stop, remembered_in=remembered_in, pace=pace)
-    ledger = build_ledger(state_dir, store=store, read_only=dry_run, tell=audience)
     plan = UploadPlan(
         root=root, prefix=s3.prefix, place=place, watching=watching, compressing=compressing, remembering=remembering,
         keeping=keeping, beside=beside, dry_run=dry_run,
     )  # fmt: skip
-    loop = build_loop(
-        plan, store=store, ledger=ledger, tell=audience, stop=shutdown.stop, progress=_progress_bar
-    )
+    built = _build(plan, s3, replica, Pace(sending.bandwidth_limit), state_dir, audience, shutdown)
+    store, ledger, loop = built.store, built.ledger, built.loop
     about = SummaryPlan(summarising, keeping, audience, shutdown, store, loop, ledger, s3.prefix)
     with shutdown:
         if once or dry_run:
@@ -157,7 +159,7 @@ def command(
             _start_listeners(plan, metrics, notifying, s3, store, loop, ledger, pulse, audience, shutdown)
             summarise(about)
             pulse.begin()
-            audience(_started(plan, s3))
+            audience(_started(plan, s3, replica))
             Daemon(
                 loop,
                 ledger,
@@ -169,10 +171,65 @@ def command(
                 tell=audience,
                 shutdown=shutdown,
                 shutdown_wait_s=draining.shutdown_wait_s,
+                replica=replica,
             ).run()
             audience(AgentStopped(mode="upload", pending=loop.counts.pending, uploaded=loop.counts.uploaded))
             code = 0
     _exit(code, now=shutdown.stop.is_set())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Built:
+    """What one uploader is made of."""
+
+    store: S3Store
+    ledger: Ledger
+    loop: UploadLoop
+
+
+def _build(
+    plan: UploadPlan,
+    s3: S3,
+    replica: Replica,
+    pace: Pace,
+    state_dir: str,
+    tell: Tell,
+    shutdown: Shutdown,
+) -> _Built:
+    """Put the uploader together; `pace` limits what goes to both stores together."""
+    remembered_in = None if plan.dry_run else f"{state_dir}/store.json"
+    store = open_store(s3, tell=tell, stop=shutdown.stop, remembered_in=remembered_in, pace=pace)
+    ledger = build_ledger(state_dir, store=store, read_only=plan.dry_run, tell=tell)
+    second = None
+    if replica.bucket:
+        second = _second(replica, ledger, pace, tell, shutdown, dry_run=plan.dry_run)
+    loop = build_loop(
+        plan,
+        store=store,
+        ledger=ledger,
+        tell=tell,
+        stop=shutdown.stop,
+        progress=_progress_bar,
+        second=second,
+    )
+    return _Built(store, ledger, loop)
+
+
+def _second(
+    replica: Replica, first: Ledger, pace: Pace, tell: Tell, shutdown: Shutdown, *, dry_run: bool
+) -> Second:
+    """Give the replica's store with its receipts, which lie beside those of the first destination."""
+    directory = f"{first.directory}/replica"
+    store = open_store(
+        replica.s3,
+        tell=as_replica(tell),
+        stop=shutdown.stop,
+        remembered_in=None if dry_run else f"{directory}/store.json",
+        access=replica.access,
+        pace=pace,
+    )
+    ledger = build_ledger(directory, store=store, read_only=dry_run, tell=tell)
+    return Second(store=store, ledger=ledger, prefix=replica.prefix)
 
 
 def _exit(code: int, *, now: bool) -> NoReturn:
@@ -199,7 +256,7 @@ def _start_listeners(
     if metrics.metrics_port:
         serve_metrics(
             metrics,
-            upload_metrics(loop),
+            upload_metrics(loop, audience),
             pulse=pulse,
             audience=audience,
             shutdown=shutdown,
@@ -228,7 +285,7 @@ def _sender(plan: UploadPlan, s3: S3) -> Sender:
     return Sender(plan.place.node_name, plan.place.cluster_name, plan.root, address)
 
 
-def _started(plan: UploadPlan, s3: S3) -> AgentStarted:
+def _started(plan: UploadPlan, s3: S3, replica: Replica) -> AgentStarted:
     return AgentStarted(
         mode="upload",
         version=__version__,
@@ -238,6 +295,7 @@ def _started(plan: UploadPlan, s3: S3) -> AgentStarted:
             "bucket": s3.bucket,
             "prefix": s3.prefix or None,
             "endpoint": s3.endpoint_url or "AWS",
+            **({"replica": f"{replica.bucket} at {replica.endpoint_url or 'AWS'}"} if replica.bucket else {}),
             "scan_every_seconds": plan.watching.watch_interval_s,
         },
     )
@@ -253,7 +311,7 @@ def _run_once(
         try:
             with contextlib.suppress(LookRefused):  # may write, but not list: the first dump will tell
                 store.check()
-            with ledger.owned():
+            with ledger.owned(), loop.replica.ledger.owned() if loop.replica else contextlib.nullcontext():
                 if not dry_run:
                     restore_hidden(loop.root, ledger.directory, barrier=loop.barrier)
                 outcome.append(loop.run_once(dry_run=dry_run))
@@ -274,12 +332,31 @@ def _run_once(
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     finished = outcome[0]
+    seconds = time.monotonic() - began
+    code = _told(finished, tell, store.name, seconds, dry_run=dry_run)
+    if finished.replica and loop.replica:
+        of_replica = _told(
+            finished.replica, loop.replica.told, loop.replica.store.name, seconds, dry_run=dry_run
+        )
+        return code or of_replica
+    return code
+
+
+def _told(finished: Pass, tell: Tell, store: str, seconds: float, *, dry_run: bool) -> int:
+    """Tell what one destination's pass did, and give the exit code for it."""
     if finished.left:
         tell(PassInterrupted(left=finished.left, hint="run it again: it goes on from what the store holds"))
     elif not dry_run:
-        counted = dataclasses.asdict(finished)
-        del counted["left"]
-        tell(PassFinished(**counted, seconds=time.monotonic() - began, store=store.name))
+        tell(
+            PassFinished(
+                uploaded=finished.uploaded,
+                already_stored=finished.already_stored,
+                waiting=finished.waiting,
+                failed=finished.failed,
+                seconds=seconds,
+                store=store,
+            )
+        )
     return 1 if finished.failed or finished.left else 0
 
 

@@ -12,14 +12,14 @@ import click
 
 from dumpagent.cli.commands.ls import as_dict
 from dumpagent.cli.options import takes
-from dumpagent.cli.store import open_store_to_read
+from dumpagent.cli.store import bucket_to_read
 from dumpagent.cli.stored import ending_at_once, filters, pause, say, say_broken, shown, size
 from dumpagent.errors import DumpagentError
 from dumpagent.fetch.check import Integrity, Verified, verify
 from dumpagent.fetch.choice import choose, key_in, newest
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted
-from dumpagent.settings import S3
+from dumpagent.settings import S3, Replica
 from dumpagent.store.protocol import Store
 from dumpagent.terminal import progress
 
@@ -32,9 +32,22 @@ _COLOURS = {Integrity.INTACT: "green", Integrity.DAMAGED: "red", Integrity.UNPRO
 @click.option("--all", "everything", is_flag=True, help="all that the filters leave")
 @filters
 @click.option("--json", "as_json", is_flag=True, help="print one line of JSON per dump")
-@takes(S3, without=["storage_class"])
+@click.option(
+    "--replica",
+    "from_replica",
+    is_flag=True,
+    help="the replica's bucket (S3_REPLICA_BUCKET) in place of the first",
+)
+@takes(S3, Replica, without=["storage_class"], hidden=[Replica])
 def command(
-    s3: S3, parts: tuple[str, ...], latest: bool, everything: bool, wanted: Wanted, as_json: bool
+    s3: S3,
+    replica: Replica,
+    from_replica: bool,
+    parts: tuple[str, ...],
+    latest: bool,
+    everything: bool,
+    wanted: Wanted,
+    as_json: bool,
 ) -> None:
     """Read dumps in the store to their end and say whether they are what was sent, and whole heap dumps.
 
@@ -45,7 +58,7 @@ def command(
     """
     if sum(map(bool, (parts, latest, everything))) != 1:
         raise click.UsageError("name dumps (`dumpagent ls` shows them), or --latest, or --all")
-    store = open_store_to_read(s3)
+    s3, store = bucket_to_read(s3, replica if from_replica else None)
     good = True
     with ending_at_once(said=""):
         dumps = _chosen(store, s3, parts, wanted, latest=latest)

@@ -20,6 +20,7 @@ from dumpagent.gc_pause import uncollected
 from dumpagent.secrets import NET, hide
 from dumpagent.settings import S3
 from dumpagent.store.protocol import Expired, Link
+from dumpagent.store_settings import Access, for_replica
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials
@@ -53,17 +54,20 @@ class _Connected:
 class SdkClient:
     """Makes requests to the bucket of `settings`. Safe to use from several threads.
 
-    `reads_only` is for somebody who fetches dumps: hints ask for no more rights than that takes.
+    `access` is for the replica, which the SDK's own variables are not about. `reads_only` is for somebody who fetches
+    dumps: hints ask for no more rights than that takes.
     """
 
     def __init__(
         self,
         settings: S3,
         *,
+        access: Access | None = None,
         reads_only: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._reads_only, self._monotonic = settings, reads_only, monotonic
+        self._access = access
         self._lock = threading.Lock()  # never held during a request
         self._connected: Future[_Connected] | None = None
         self._renew_at = 0.0
@@ -99,6 +103,8 @@ class SdkClient:
             if (failure := getattr(parameters.get("Body"), "failure", None)) is not None:
                 raise failure from error  # the dump could not be read: the store has nothing to do with it
             told = translate(error, doing=doing, where=self.name, reads_only=self._reads_only)
+            if self._access:
+                told.hint = for_replica(told.hint)
             if connected and self._changes_hosts(error):
                 raise Expired(str(told), hint=told.hint) from error
             if connected and speaks_of_credentials(error) and self._has_renewed(connected):
@@ -214,7 +220,7 @@ class SdkClient:
         from dumpagent.store.s3.session import new_session
         from dumpagent.store.s3.tls import blockwise
 
-        core = new_session()
+        core = new_session(self._access)
         session = boto3.session.Session(botocore_session=core)
         credentials = session.get_credentials()
         _learn_secrets(credentials)
@@ -232,6 +238,8 @@ class SdkClient:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             s3={"payload_signing_enabled": False, "addressing_style": self._style(core)},
+            # AWS_ENDPOINT_URL is the first store's, whose setting has it already.
+            ignore_configured_endpoint_urls=self._access is not None,  # type: ignore[call-arg]
         )
         try:
             with nullcontext() if self._reads_only else blockwise():

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from dumpagent.errors import Refused
+from dumpagent.store_settings import Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,8 @@ class Credentials:
     temporary: bool = False
 
 
-def find_credentials() -> Credentials:
-    """Give what the SDK's chain finds. Raises Refused when it finds none.
+def find_credentials(access: Access | None = None) -> Credentials:
+    """Give what the SDK's chain finds, or `access` says. Raises Refused when there are none.
 
     Source: boto3 guide, "Credentials": variables, web identity, profiles, instance metadata.
     """
@@ -30,7 +31,7 @@ def find_credentials() -> Credentials:
     from dumpagent.store.s3.session import new_session
 
     try:
-        found = new_session().get_credentials()
+        found = new_session(access).get_credentials()
         if found is None:
             raise Refused(
                 "the SDK found no credentials",

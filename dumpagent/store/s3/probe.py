@@ -11,11 +11,12 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
 
 from dumpagent import secrets
 from dumpagent.errors import DumpagentError, Refused
 from dumpagent.setting import declared
-from dumpagent.settings import S3
+from dumpagent.settings import S3, Replica
 from dumpagent.store.protocol import LookRefused, Store
 
 _MOST_BYTES = 4096  # fits a pipe's buffer, so that the child never waits for us
@@ -28,14 +29,17 @@ class Unanswered(Exception):
 class StoreProbe:
     """The question under way. `fd` becomes readable with the answer; `hear` gives it and ends the child."""
 
-    def __init__(self, settings: S3) -> None:
+    def __init__(self, settings: S3 | Replica) -> None:
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
         # Flags beat variables, here as in the daemon.
-        ours = {setting.env: str(getattr(settings, name)) for name, (setting, _) in declared(S3).items()}
+        ours = {
+            setting.env: str(getattr(settings, name))
+            for name, (setting, _) in declared(type(settings)).items()
+        }
         try:
             self._child = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-m", "dumpagent.store.s3.probe"],
+                [sys.executable, "-m", "dumpagent.store.s3.probe", type(settings).__name__],
                 {**os.environ, **ours, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 file_actions=[(os.POSIX_SPAWN_DUP2, write_fd, 1)],
                 setsigdef=[signal.SIGTERM, signal.SIGINT],
@@ -94,15 +98,23 @@ def _answer(error: str, hint: str) -> bytes:
 def _be_the_child() -> None:
     from dumpagent.store.s3.store import S3Store
 
-    found = {
-        name: setting.parse(os.environ[setting.env]) if os.environ.get(setting.env) else default
-        for name, (setting, default) in declared(S3).items()
-    }
-    answer = ask(S3Store(S3(**found), stop=threading.Event()))
+    if sys.argv[1:] == [Replica.__name__]:
+        replica = Replica(**_values(Replica))
+        store = S3Store(replica.s3, access=replica.access, stop=threading.Event())
+    else:
+        store = S3Store(S3(**_values(S3)), stop=threading.Event())
+    answer = ask(store)
     try:
         os.write(1, answer)
     except BrokenPipeError:
         pass  # the daemon ended meanwhile: nobody wants to know
+
+
+def _values(settings_class: type) -> dict[str, Any]:
+    return {
+        name: setting.parse(os.environ[setting.env]) if os.environ.get(setting.env) else default
+        for name, (setting, default) in declared(settings_class).items()
+    }
 
 
 if __name__ == "__main__":

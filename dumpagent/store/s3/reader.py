@@ -31,6 +31,7 @@ from dumpagent.store.s3.answers import digest_of, etag_of, modified_of, object_o
 from dumpagent.store.s3.client import SdkClient, code_of, status_of
 from dumpagent.store.s3.options import may_be_unknown
 from dumpagent.store.s3.profile import Digest, Profile
+from dumpagent.store_settings import Access
 from dumpagent.units import MIB
 
 _READ_BYTES = 1 * MIB
@@ -41,14 +42,16 @@ _NOT_ALLOWED = ("403", "AccessDenied", "Forbidden")
 class S3Reader:
     """One bucket of an S3-compatible store as it is asked; see `Store` for what the calls do.
 
-    `stop` ends waits between attempts. `pace` says how fast bodies may be sent. `profile` is what an earlier run learnt; `learnt` is told every change of it.
-    `reads_only` is for somebody who fetches dumps: hints ask for no more rights than that takes.
+    `stop` ends waits between attempts. `pace` says how fast bodies may be sent. `profile` is what an earlier run learnt;
+    `learnt` is told every change of it. `access` is for the replica. `reads_only` is for somebody who fetches dumps: hints
+    ask for no more rights than that takes.
     """
 
     def __init__(
         self,
         settings: S3,
         *,
+        access: Access | None = None,
         stop: threading.Event | None = None,
         profile: Profile | None = None,
         learnt: Callable[[Profile, Profile], None] = lambda _before, _now: None,
@@ -61,7 +64,7 @@ class S3Reader:
         self._stop = stop or threading.Event()
         self._pace = pace
         self._attempts = Attempts(attempts, self._stop)
-        self._client = SdkClient(settings, reads_only=reads_only)
+        self._client = SdkClient(settings, access=access, reads_only=reads_only)
         self._lock = threading.Lock()  # of the profile; never held during a request
 
     @property

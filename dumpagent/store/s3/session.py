@@ -9,7 +9,8 @@ import botocore.session
 from botocore.exceptions import BotoCoreError
 from botocore.loaders import Loader
 
-from dumpagent.store.s3.trust import ca_file_set
+from dumpagent.store.s3.trust import ca_file, ca_file_set
+from dumpagent.store_settings import Access
 
 
 class _Catalogue(Loader):
@@ -27,12 +28,25 @@ class _Catalogue(Loader):
         return sorted(names)
 
 
-def new_session() -> botocore.session.Session:
-    """Give a session as the SDK makes it: variables, profiles and roles are read when something needs them."""
-    session = botocore.session.Session()
+def new_session(access: Access | None = None) -> botocore.session.Session:
+    """Give a session as the SDK makes it: variables, profiles and roles are read when something needs them.
+
+    With `access`, what that says comes before the variables.
+    """
+    session = botocore.session.Session(profile=(access.profile if access else "") or None)
     if not session.get_config_variable("data_path"):  # AWS_DATA_PATH: models of the user's own come first
         session.register_component("data_loader", _Catalogue())
     # STS and the store alike: the SDK itself asks the other tools' variables for neither, or for one of them.
     with contextlib.suppress(BotoCoreError):  # a profile that is not there: asking for credentials tells
-        session.set_config_variable("ca_bundle", ca_file_set(session.get_config_variable("ca_bundle")))
+        session.set_config_variable("ca_bundle", _ca_file(session, access))
+    if access and access.region:
+        session.set_config_variable("region", access.region)
+    if access and access.access_key_id:
+        session.set_credentials(access.access_key_id, access.secret_access_key, access.session_token or None)
     return session
+
+
+def _ca_file(session: botocore.session.Session, access: Access | None) -> str | None:
+    if access and access.ca_bundle:
+        return ca_file(access)
+    return ca_file_set(session.get_config_variable("ca_bundle"))

@@ -18,7 +18,7 @@ from dumpagent.upload.companions.finder import CompanionFinder, CompanionLimits
 from dumpagent.upload.companions.queue import CompanionQueue
 from dumpagent.upload.companions.rest import Rest
 from dumpagent.upload.companions.worker import CompanionWorker, GivesWay
-from dumpagent.upload.keeping.deletion import Deletion
+from dumpagent.upload.keeping.deletion import Deletion, Elsewhere
 from dumpagent.upload.keeping.recheck import Recheck, Stored
 from dumpagent.upload.keeping.reclaim import Turn
 from dumpagent.upload.ledger import Ledger
@@ -52,19 +52,19 @@ class Companions:
         stop: threading.Event,
         monotonic: Callable[[], float],
     ) -> None:
-        self._queue = CompanionQueue(monotonic=monotonic)
+        self.queue = CompanionQueue(monotonic=monotonic)
         rest = Rest(quiet_s=travel.quiet_s, monotonic=monotonic)
         self.finder = CompanionFinder(
-            dumps, self._queue, ledger, rest, tell, limits=travel.limits, monotonic=monotonic
+            dumps, self.queue, ledger, rest, tell, limits=travel.limits, monotonic=monotonic
         )
         self._worker = CompanionWorker(
             dumps=dumps,
-            queue=self._queue,
-            finder=self.finder,
-            gives_way=(gives_way := GivesWay(stop, dumps, monotonic=monotonic)),
+            queue=self.queue,
+            path_of=self.finder.path_of,
+            gives_way=(gives_way := GivesWay(stop, dumps.has_work, monotonic=monotonic)),
             uploader=travel.uploader(gives_way),
             ledger=ledger,
-            rest=rest,
+            stored=rest.forget,
             store_health=store_health,
             tell=tell,
             monotonic=monotonic,
@@ -75,7 +75,7 @@ class Companions:
 
     @property
     def counts(self) -> Counts:
-        return self._queue.counts()
+        return self.queue.counts()
 
     def are_overdue(self) -> bool:
         """Say whether a companion has waited for so long that it goes although dumps wait."""
@@ -85,21 +85,28 @@ class Companions:
         """Upload the next companion that is due; False if there was nothing to do, or a dump is to go first."""
         return self._worker.upload_next()
 
-    def reclaim(self) -> None:
-        """Confirm stored companions once more, delete those that nobody writes where room is wanted.
+    def ask_also(self, elsewhere: Elsewhere) -> None:
+        """Delete only what `elsewhere` has too."""
+        if self._deletion:
+            self._deletion.ask_also(elsewhere)
 
-        Raises Unreachable.
-        """
-        receipts = ((file, self._ledger.receipt(file.identity)) for file in self._queue.stored())
-        stored = [Stored(file, receipt) for file, receipt in receipts if receipt is not None]
-        confirming = Turn(self._stop, self._dumps)
-        stored, missing = self._recheck.look(stored, stopped=confirming.is_over)
-        if self._deletion and self._deletion.wanted():
-            closed = [each for each in stored if each.receipt.rechecked and _is_closed(each.dump)]
-            deleting = Turn(self._stop, self._dumps)
-            missing += self._deletion.reclaim(closed, stopped=deleting.is_over)
+    def recheck(self) -> None:
+        """Confirm stored companions once more. Raises Unreachable."""
+        _, missing = self._recheck.look(self._stored_files(), stopped=Turn(self._stop, self._dumps).is_over)
         for identity in missing:
-            self._queue.is_missing(identity)
+            self.queue.is_missing(identity)
+
+    def free_space(self) -> None:
+        """Delete stored companions that nobody writes, where room is wanted. Raises Unreachable."""
+        if not self._deletion or not self._deletion.wanted():
+            return
+        closed = [each for each in self._stored_files() if each.receipt.rechecked and _is_closed(each.dump)]
+        for identity in self._deletion.reclaim(closed, stopped=Turn(self._stop, self._dumps).is_over):
+            self.queue.is_missing(identity)
+
+    def _stored_files(self) -> list[Stored]:
+        receipts = ((file, self._ledger.receipt(file.identity)) for file in self.queue.stored())
+        return [Stored(file, receipt) for file, receipt in receipts if receipt is not None]
 
 
 def _is_closed(file: DumpFile) -> bool:

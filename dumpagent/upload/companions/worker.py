@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from dumpagent.dumps.model import State
+from dumpagent.dumps.model import DumpFile, State
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.companions import CompanionFailed, CompanionRecovered, CompanionUploaded
 from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry
-from dumpagent.upload.companions.finder import CompanionFinder
 from dumpagent.upload.companions.queue import CompanionQueue
-from dumpagent.upload.companions.rest import Rest
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
@@ -27,9 +25,11 @@ _OVERDUE_S, _GRANTED_S = 60.0, 5.0
 class GivesWay(threading.Event):
     """Is set when the agent ends, and as soon as a dump is due: what is under way then goes on later."""
 
-    def __init__(self, stop: threading.Event, dumps: Backlog, *, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, stop: threading.Event, has_work: Callable[[], bool], *, monotonic: Callable[[], float]
+    ) -> None:
         super().__init__()
-        self._stop, self._dumps, self._monotonic = stop, dumps, monotonic
+        self._stop, self._has_work, self._monotonic = stop, has_work, monotonic
         self._granted_until = 0.0
 
     def grant(self) -> None:
@@ -39,7 +39,7 @@ class GivesWay(threading.Event):
     def is_set(self) -> bool:
         """Say whether the companion's upload is to be left."""
         granted = self._monotonic() < self._granted_until
-        return self._stop.is_set() or (not granted and self._dumps.has_work())
+        return self._stop.is_set() or (not granted and self._has_work())
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end of the agent."""
@@ -47,24 +47,24 @@ class GivesWay(threading.Event):
 
 
 class CompanionWorker:
-    """Belongs to the thread that uploads."""
+    """Belongs to the thread that uploads. `path_of` gives the path under which a file is stored, `stored` is told of each."""
 
     def __init__(
         self,
         *,
         dumps: Backlog,
         queue: CompanionQueue,
-        finder: CompanionFinder,
+        path_of: Callable[[DumpFile], str],
         gives_way: GivesWay,
         uploader: Uploader,
         ledger: Ledger,
-        rest: Rest,
+        stored: Callable[[DumpFile], object],
         store_health: StoreHealth,
         tell: Tell,
         monotonic: Callable[[], float],
     ) -> None:
-        self._dumps, self._queue, self._finder, self._uploader = dumps, queue, finder, uploader
-        self._ledger, self._rest, self._store_health, self._tell = ledger, rest, store_health, tell
+        self._dumps, self._queue, self._path_of, self._uploader = dumps, queue, path_of, uploader
+        self._ledger, self._stored, self._store_health, self._tell = ledger, stored, store_health, tell
         self._gives_way, self._monotonic = gives_way, monotonic
         self._none_since = monotonic()  # since when no companion was uploaded, or none was due
         self._incident = Incident(tell, CompanionFailed, CompanionRecovered, monotonic=monotonic)
@@ -100,9 +100,7 @@ class CompanionWorker:
             self._queue.judge_again(entry)
             return
         try:
-            receipt = self._uploader.upload(
-                Job(file, verdict, stored_as=self._finder.path_of(file)), self._ledger
-            )
+            receipt = self._uploader.upload(Job(file, verdict, stored_as=self._path_of(file)), self._ledger)
             self._ledger.record(receipt)
         except Stopped:
             self._queue.put_back(entry)
@@ -121,7 +119,7 @@ class CompanionWorker:
             )
             return
         self._queue.has_stored(entry)
-        self._rest.forget(file)
+        self._stored(file)
         self._store_health.has_stored()
         self._incident.ended_for(file.identity.inode, CompanionRecovered(path=file.path))
         self._tell(

@@ -7,8 +7,9 @@ import functools
 import os
 import secrets
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
-from dumpagent.dumps.model import Identity
+from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.errors import Unreachable
 from dumpagent.kernel.beneath import opened_parent
 from dumpagent.kernel.rename import rename_in, rename_noreplace
@@ -34,8 +35,18 @@ def unlink_at(name: str, directory: int) -> None:
     os.unlink(name, dir_fd=directory)
 
 
+class Elsewhere(Protocol):
+    """A second destination that has to hold a dump too before it may be deleted."""
+
+    def may_go(self, dump: DumpFile) -> bool:
+        """Say whether it has confirmed the dump twice, as far as its receipts tell. Asks nobody."""
+
+    def holds(self, dump: DumpFile) -> bool:
+        """Say whether it holds the dump now, for all that it tells. Never raises."""
+
+
 class Deletion:
-    """Deletes what `keeping` allows to be deleted, one dump at a time, each after a fresh look at its object."""
+    """Deletes what `keeping` allows to be deleted, one dump at a time, each after a fresh look at its objects."""
 
     def __init__(
         self,
@@ -51,9 +62,14 @@ class Deletion:
     ) -> None:
         self._keeping, self._root, self._store, self._ledger, self._tell = keeping, root, store, ledger, tell
         self._space, self._unlink = space, unlink
+        self._elsewhere: Elsewhere | None = None
         self._barrier = barrier or Barrier(tell)
         self._full = Incident(tell, VolumeFull, VolumeRoomy)
         self._undeletable = Incident(tell, DeleteFailed, DeleteRecovered)
+
+    def ask_also(self, elsewhere: Elsewhere) -> None:
+        """Delete only what `elsewhere` has too."""
+        self._elsewhere = elsewhere
 
     def wanted(self) -> bool:
         """Say whether something is to be deleted now, if it may. Asks the file system, not the store."""
@@ -70,7 +86,7 @@ class Deletion:
         nothing is deleted then.
         """
         missing: list[Identity] = []
-        units = with_segment_files(one for one in stored if may_go(one))
+        units = with_segment_files(one for one in stored if may_go(one) and self._may_go_elsewhere(one))
         for stub in in_order_of_deletion(unit[-1] for unit in units.values()):
             if stopped():
                 break
@@ -84,6 +100,9 @@ class Deletion:
                 )
         self._judge_space()
         return missing
+
+    def _may_go_elsewhere(self, one: Stored) -> bool:
+        return self._elsewhere is None or self._elsewhere.may_go(one.dump)
 
     def _blocks_a_name(self, unit: tuple[Stored, ...]) -> bool:
         """Say whether a killed JVM's stub and segment files still have the names that the next dump wants (CLAIM=false)."""
@@ -106,8 +125,9 @@ class Deletion:
         """
         answers = [(each, is_there(self._store, each.receipt, owner=each.dump.uid)) for each in unit]
         if all(there for _, there in answers):
-            for each in unit:
-                self._delete(each)
+            if self._elsewhere is None or all(self._elsewhere.holds(each.dump) for each in unit):
+                for each in unit:
+                    self._delete(each)
             return
         for each, there in answers:
             if there is False:
@@ -130,7 +150,7 @@ class Deletion:
                 path=self._root,
                 free_bytes=room.free_bytes,
                 total_bytes=room.total_bytes,
-                hint="nothing that is left may be deleted: it is not confirmed in the store, or is no dump. "
+                hint="nothing that is left may be deleted: it is not confirmed in the store (with a replica, in both), or is no dump. "
                 "Make the volume larger or clear it by hand; the next dump may not fit",
             ),
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
 
+from dumpagent.dumps.model import Identity
 from dumpagent.errors import Unreachable
 from dumpagent.upload.backlog import Backlog
 from dumpagent.upload.keeping.deletion import Deletion
@@ -39,7 +41,7 @@ class Turn:
 
 
 class Reclaimer:
-    """Asks the store, so it belongs to the thread that uploads."""
+    """Asks the store: `recheck` belongs to the thread that uploads, `free_space` to that or to one of its own."""
 
     def __init__(
         self,
@@ -47,24 +49,30 @@ class Reclaimer:
         backlog: Backlog,
         ledger: Ledger,
         recheck: Recheck,
-        deletion: Deletion,
+        deletion: Deletion | None,
         store_health: StoreHealth,
         stop: threading.Event,
     ) -> None:
         self._backlog, self._ledger, self._recheck = backlog, ledger, recheck
         self._deletion, self._store_health, self._stop = deletion, store_health, stop
 
-    def reclaim(self) -> None:
-        """Look at every stored dump once; what the store turns out not to hold is to be uploaded again."""
+    def recheck(self) -> None:
+        """Look at every stored dump once more; what the store turns out not to hold is to be uploaded again."""
+        turn = Turn(self._stop, self._backlog)
+        self._ask(lambda stored: self._recheck.look(stored, stopped=turn.is_over)[1])
+
+    def free_space(self) -> None:
+        """Delete what may be deleted; what the store turns out not to hold is to be uploaded again."""
+        if self._deletion:
+            turn = Turn(self._stop, self._backlog)  # one of its own: room for the next dump comes first
+            self._ask(functools.partial(self._deletion.reclaim, stopped=turn.is_over))
+
+    def _ask(self, about: Callable[[list[Stored]], list[Identity]]) -> None:
         if self._store_health.pause_left_s():
             return
         receipts = ((dump, self._ledger.receipt(dump.identity)) for dump in self._backlog.stored())
-        stored = [Stored(dump, receipt) for dump, receipt in receipts if receipt is not None]
         try:
-            confirming = Turn(self._stop, self._backlog)
-            stored, missing = self._recheck.look(stored, stopped=confirming.is_over)
-            deleting = Turn(self._stop, self._backlog)  # one of its own: room for the next dump comes first
-            missing += self._deletion.reclaim(stored, stopped=deleting.is_over)
+            missing = about([Stored(dump, receipt) for dump, receipt in receipts if receipt is not None])
         except Unreachable as error:
             self._store_health.leave_alone(_RETRY_S)
             self._store_health.note(error)

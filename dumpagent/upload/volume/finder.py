@@ -71,6 +71,7 @@ def _enter_unwatched(_fd: int, _relpath: str) -> None:
 
 class Finder:
     """Belongs to one thread. `claim` is None where dumps keep their names; `dump_incident` is told what one dump has.
+    `ledgers` are all whose receipts go with their dumps; `ledger` is among them, and says what is stored.
 
     `unreadable` says of the last scan what it could not look at, and why, by path.
     """
@@ -89,6 +90,7 @@ class Finder:
         barrier: Barrier,
         recogniser: Recogniser,
         beside: TakesCompanions | None,
+        ledgers: tuple[Ledger, ...],
         monotonic: Callable[[], float],
     ) -> None:
         self._root, self._backlog, self._ledger, self._judge = root, backlog, ledger, judge
@@ -103,6 +105,7 @@ class Finder:
         self._crowd_incident = Incident(tell, OwnerCrowded, OwnerUncrowded, monotonic=monotonic)
         self._recogniser, self._left_alone, self._beside = recogniser, LeftAlone(tell), beside
         self._held_open = HeldOpen(tell)
+        self._ledgers = ledgers
         self.unreadable: dict[str, str] = {}
         self.watch: Watch | None = None
         self._scanner: Scanner | None = None
@@ -251,9 +254,10 @@ class Finder:
             self._beside.finish_scan(self._volume)
         if self._volume != self._home:
             return  # the receipts are about another one
-        dropped = self._ledger.note_present(self.identities(), retention_s=self._retention_s)
-        if dropped:
-            self._tell(ReceiptsPruned(count=len(dropped), oldest=dropped[0].key))
+        for ledger in self._ledgers:
+            dropped = ledger.note_present(self.identities(), retention_s=self._retention_s)
+            if dropped:
+                self._tell(ReceiptsPruned(count=len(dropped), oldest=dropped[0].key))
 
     def identities(self) -> frozenset[Identity]:
         """Give all files that are known to be on the volume, dumps and what lies beside them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 from tests.harness.children import end, start
 from tests.harness.stores.server import HOST, Quirks, StoreServer, free_ports, wait_for_port
@@ -28,7 +29,7 @@ class Moto:
             "moto", f"http://{HOST}:{self.port}", "dumpagent", "dumpagent-secret", QUIRKS
         )
 
-    def __enter__(self) -> Moto:
+    def __enter__(self) -> Self:
         log = self._folder / "moto.log"
         with open(log, "wb") as out:
             self._child = start(

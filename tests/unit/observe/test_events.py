@@ -20,6 +20,7 @@ from dumpagent.observe.events.mount import BackendFailure, BackendRecovered
 from dumpagent.observe.incident import Incident
 from dumpagent.observe.log import LEVELS, log_to
 from dumpagent.settings import Logging
+from dumpagent.upload.replica.told import OF_REPLICA
 from tests.harness.events import an_event
 
 SOURCE = Path(observe.__file__).parents[1]
@@ -57,7 +58,9 @@ def _troubles() -> set[tuple[type[Failure], type[Recovery]]]:
                     pairs.add((began, ended))
     # The kinds of backend are one trouble each, made in a loop.
     bad = [kind for kind in CATALOGUE.values() if issubclass(kind, BackendFailure)]
-    return pairs | {(kind, BackendRecovered) for kind in bad}
+    # The replica's are told in place of the first destination's.
+    of_replica = {(OF_REPLICA[began], OF_REPLICA[ended]) for began, ended in pairs if began in OF_REPLICA}
+    return pairs | of_replica | {(kind, BackendRecovered) for kind in bad}  # type: ignore[return-value]
 
 
 TROUBLES = sorted(_troubles(), key=lambda pair: pair[0].name)
@@ -151,5 +154,5 @@ def test_the_troubles_are_found() -> None:
     assert names >= {
         "store_failed", "upload_failed", "scan_failed", "claim_failed", "volume_full", "delete_failed", "state_unwritable",
         "other_agent_found", "heartbeat_failed", "notify_failed", "pod_event_failed", "remount_failed", "table_unreadable",
-        "child_refused", "rescue_failed", "backend_full", "backend_hung",
+        "replica_failed", "replica_upload_failed", "child_refused", "rescue_failed", "backend_full", "backend_hung",
     }  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dumpagent import __version__
+from dumpagent.observe.events import Event
 from dumpagent.observe.events.dumps import (
     AttemptFailed,
     DumpAlreadyStored,
@@ -37,6 +38,13 @@ from dumpagent.observe.events.mount import (
     RescueFailed,
     WriteTested,
 )
+from dumpagent.observe.events.replica import (
+    ReplicaAlreadyStored,
+    ReplicaAttemptFailed,
+    ReplicaFailed,
+    ReplicaObjectMissing,
+    ReplicaUploaded,
+)
 from dumpagent.observe.events.store import StoreFailed
 from dumpagent.observe.events.volume import (
     ScanFinished,
@@ -48,6 +56,7 @@ from dumpagent.observe.events.volume import (
 from dumpagent.observe.metrics.daemon import DaemonMetrics
 from dumpagent.observe.metrics.memory import MemoryWatchMetrics
 from dumpagent.observe.metrics.mount import MountMetrics
+from dumpagent.observe.metrics.replica import ReplicaCounts, ReplicaMetrics, TableCounts
 from dumpagent.observe.metrics.upload import DumpCounts, FileCounts, UploadMetrics
 from tests.harness.events import an_event
 
@@ -136,8 +145,33 @@ def memory_watch_metrics() -> MemoryWatchMetrics:
     return metrics
 
 
+class _WithReplica(UploadMetrics):
+    """The page of an uploader with a second destination."""
+
+    def __init__(self) -> None:
+        super().__init__(_counts, now=lambda: 1_790_000_000.0, monotonic=Clock())
+        counts = ReplicaCounts(TableCounts(9, 5, 1, 3, oldest_pending_s=30.5), TableCounts(4, 2, 1, 1))
+        self.replica = ReplicaMetrics(self.registry, lambda: counts, now=lambda: 1_790_000_100.0)
+
+    def __call__(self, event: Event, /) -> None:
+        super().__call__(event)
+        self.replica(event)
+
+
+def replica_metrics() -> UploadMetrics:
+    """Give the metrics of an uploader whose replica has lived through everything once."""
+    metrics = _WithReplica()
+    metrics(an_event(ReplicaUploaded, **_stored("complete", "oom")))
+    metrics(an_event(ReplicaAlreadyStored, **_stored("complete", "oom") | {"sent_bytes": 0}))
+    metrics(an_event(ReplicaAttemptFailed, fault="store"))
+    metrics(an_event(ReplicaObjectMissing))
+    metrics(an_event(ReplicaFailed, error="away"))
+    return metrics
+
+
 MODES: dict[str, tuple[Callable[[], DaemonMetrics], Callable[[], DaemonMetrics]]] = {
     "upload": (upload_metrics, lambda: UploadMetrics(_counts)),
+    "replica": (replica_metrics, _WithReplica),
     "mount": (mount_metrics, MountMetrics),
     "memory-watch": (memory_watch_metrics, MemoryWatchMetrics),
 }

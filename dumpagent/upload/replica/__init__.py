@@ -1,0 +1,1 @@
+"""The second destination: every dump that the first one gets goes there too, after it."""
