@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: soak-stores check format test-stores soak-applications arm64 release soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: soak-leaks soak-stores check format test-stores soak-applications arm64 release soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
