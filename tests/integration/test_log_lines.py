@@ -80,6 +80,7 @@ def test_every_line_has_a_name_of_the_list_and_every_trouble_its_end(
         "agent_started", "other_agent_found", "other_agent_gone", "store_failed", "store_recovered", "agent_stopped",
     ):  # fmt: skip
         assert shown.count(once) == 1, shown
-    per_dump = {"dump_found", "dump_claimed", "dump_uploaded"}
-    assert sum(name in per_dump for name in shown) == 6
-    assert len(shown) <= 6 + 6 + 4, f"a handful besides: {shown}"
+    per_dump = {"dump_found", "dump_claimed", "dump_uploaded", "dump_summarised"}
+    assert sum(name in per_dump for name in shown) == 8
+    # While the store is away a summary fails too, and recovers.
+    assert len(shown) <= 8 + 6 + 2 + 4, f"a handful besides: {shown}"
