@@ -64,6 +64,13 @@ _FILTERS = {
     "cause": "only dumps written for this cause: oom, request, unknown",
 }
 
+reads_replica = click.option(
+    "--replica",
+    "from_replica",
+    is_flag=True,
+    help="the replica's bucket (S3_REPLICA_BUCKET) in place of the first",
+)
+
 
 def filters(command: _C) -> _C:
     """Give a command the options that narrow a list of dumps; it is called with a `Wanted` without a part."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.receipt import Receipt
-from dumpagent.errors import DumpagentError, Unreachable
+from dumpagent.errors import DumpagentError
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import DumpWaiting, DumpWouldUpload, UploadFailed, UploadRecovered
@@ -41,7 +41,6 @@ from dumpagent.upload.worker import (
 )
 
 _DAY_S = 86400.0
-_SWEEP_RETRY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,18 +240,18 @@ class UploadLoop:
         if self._reclaimer:
             self._reclaimer.recheck()
         if self.companions:
-            self._ask_store(self.companions.recheck)
+            self._store_health.ask(self.companions.recheck)
         if not self.replica:
             self.free_space()
         if self._sweep:
-            self._ask_store(self._sweep_leftovers)
+            self._store_health.ask(self._sweep_leftovers)
 
     def free_space(self) -> None:
         """Delete what the policy allows to be deleted."""
         if self._reclaimer:
             self._reclaimer.free_space()
         if self.companions:
-            self._ask_store(self.companions.free_space)
+            self._store_health.ask(self.companions.free_space)
 
     def _sweep_leftovers(self) -> None:
         if self._sweep:
@@ -261,15 +260,6 @@ class UploadLoop:
                 settled=self.counts.pending == 0,
                 stopped=self._stop.is_set,
             )
-
-    def _ask_store(self, ask: Callable[[], object]) -> None:
-        if self._store_health.pause_left_s():
-            return
-        try:
-            ask()
-        except Unreachable as error:
-            self._store_health.leave_alone(_SWEEP_RETRY_S)
-            self._store_health.note(error)
 
     def _expect_leftovers(self, outcome: Outcome) -> None:
         if self._sweep and isinstance(outcome, Receipt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.observe.events import Tell
@@ -11,6 +12,8 @@ from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import LookRefused, Store
 
 _STORE = "store"  # one trouble for all dumps
+_RETRY_S = 30.0
+_T = TypeVar("_T")
 
 
 class StoreHealth:
@@ -56,6 +59,20 @@ class StoreHealth:
         except (Refused, Unreachable) as error:
             return error
         return None
+
+    def ask(self, question: Callable[[], _T]) -> _T | None:
+        """Give the answer to a question that no upload waits for; None where the store is left alone now, or cannot answer.
+
+        A store that cannot answer is left alone for half a minute.
+        """
+        if self.pause_left_s():
+            return None
+        try:
+            return question()
+        except Unreachable as error:
+            self.leave_alone(_RETRY_S)
+            self.note(error)
+            return None
 
     def leave_alone(self, seconds: float) -> None:
         """Let nobody bother the store for so long, at least."""

@@ -15,6 +15,7 @@ from dumpagent.cli.stored import (
     ending_at_once,
     filters,
     pause,
+    reads_replica,
     say,
     shown,
     size,
@@ -57,12 +58,7 @@ _DISK_HINTS = {
     help="the files beside the dump too (error files, GC logs, flight recordings), into the directory <file>.companions",
 )
 @click.option("--force", is_flag=True, help="replace a file that stands there")
-@click.option(
-    "--replica",
-    "from_replica",
-    is_flag=True,
-    help="the replica's bucket (S3_REPLICA_BUCKET) in place of the first",
-)
+@reads_replica
 @takes(S3, Replica, without=["storage_class"], hidden=[Replica])
 def command(
     s3: S3,

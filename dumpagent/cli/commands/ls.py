@@ -11,7 +11,16 @@ import click
 
 from dumpagent.cli.options import takes
 from dumpagent.cli.store import bucket_to_read
-from dumpagent.cli.stored import ending_at_once, filters, pause, print_table, say, size, timestamp
+from dumpagent.cli.stored import (
+    ending_at_once,
+    filters,
+    pause,
+    print_table,
+    reads_replica,
+    say,
+    size,
+    timestamp,
+)
 from dumpagent.fetch.catalogue import list_dumps, list_everything
 from dumpagent.fetch.choice import key_in
 from dumpagent.fetch.companions import companions_of_each
@@ -36,12 +45,7 @@ _NOT_IN_INDEX = (
 @click.option("--all", "everything", is_flag=True, help="also objects that are not in the index")
 @click.option("--watch", is_flag=True, help="go on and print each new dump, until Ctrl-C")
 @click.option("--json", "as_json", is_flag=True, help="print one line of JSON per dump")
-@click.option(
-    "--replica",
-    "from_replica",
-    is_flag=True,
-    help="the replica's bucket (S3_REPLICA_BUCKET) in place of the first",
-)
+@reads_replica
 @takes(S3, Replica, without=["storage_class"], hidden=[Replica])
 def command(
     s3: S3,

@@ -13,7 +13,7 @@ import click
 from dumpagent.cli.commands.ls import as_dict
 from dumpagent.cli.options import takes
 from dumpagent.cli.store import bucket_to_read
-from dumpagent.cli.stored import ending_at_once, filters, pause, say, say_broken, shown, size
+from dumpagent.cli.stored import ending_at_once, filters, pause, reads_replica, say, say_broken, shown, size
 from dumpagent.errors import DumpagentError
 from dumpagent.fetch.check import Integrity, Verified, verify
 from dumpagent.fetch.choice import choose, key_in, newest
@@ -32,12 +32,7 @@ _COLOURS = {Integrity.INTACT: "green", Integrity.DAMAGED: "red", Integrity.UNPRO
 @click.option("--all", "everything", is_flag=True, help="all that the filters leave")
 @filters
 @click.option("--json", "as_json", is_flag=True, help="print one line of JSON per dump")
-@click.option(
-    "--replica",
-    "from_replica",
-    is_flag=True,
-    help="the replica's bucket (S3_REPLICA_BUCKET) in place of the first",
-)
+@reads_replica
 @takes(S3, Replica, without=["storage_class"], hidden=[Replica])
 def command(
     s3: S3,

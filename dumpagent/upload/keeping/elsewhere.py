@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dumpagent.dumps.model import DumpFile, Identity
-from dumpagent.errors import Unreachable
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import ObjectMissing
 from dumpagent.store.protocol import Store
@@ -11,8 +10,6 @@ from dumpagent.upload.backlog import Backlog
 from dumpagent.upload.keeping.recheck import is_there
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
-
-_RETRY_S = 30.0
 
 
 class HeldElsewhere:
@@ -27,19 +24,16 @@ class HeldElsewhere:
     def may_go(self, dump: DumpFile) -> bool:
         """Say whether the replica has confirmed the dump twice, and answers now. Asks nobody."""
         receipt = self._ledger.receipt(dump.identity)
-        return receipt is not None and receipt.verified and receipt.rechecked and not self._pauses()
+        if receipt is None or not receipt.verified or not receipt.rechecked:
+            return False
+        return not self._store_health.pause_left_s()
 
     def holds(self, dump: DumpFile) -> bool:
         """Say whether the replica holds the dump now; a dump that it turns out not to hold is uploaded again."""
         receipt = self._ledger.receipt(dump.identity)
-        if receipt is None or self._pauses():
+        if receipt is None:
             return False
-        try:
-            there = is_there(self._store, receipt, owner=dump.uid)
-        except Unreachable as error:
-            self._store_health.leave_alone(_RETRY_S)
-            self._store_health.note(error)
-            return False
+        there = self._store_health.ask(lambda: is_there(self._store, receipt, owner=dump.uid))
         if there is False:
             self._missing(dump.identity)
             self._tell(ObjectMissing(path=dump.path, key=receipt.key, store=self._store.name))
@@ -48,6 +42,3 @@ class HeldElsewhere:
     def _missing(self, identity: Identity) -> None:
         self._ledger.forget(identity)
         self._queue.is_missing(identity)
-
-    def _pauses(self) -> bool:
-        return self._store_health.pause_left_s() > 0

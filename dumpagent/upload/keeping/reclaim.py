@@ -8,14 +8,12 @@ import time
 from collections.abc import Callable
 
 from dumpagent.dumps.model import Identity
-from dumpagent.errors import Unreachable
 from dumpagent.upload.backlog import Backlog
 from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.keeping.recheck import Recheck, Stored
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 
-_RETRY_S = 30.0
 _TURN_S = (
     0.5  # a tenant can have any number of stored dumps: looking at them all must not hold up the next upload
 )
@@ -68,14 +66,9 @@ class Reclaimer:
             self._ask(functools.partial(self._deletion.reclaim, stopped=turn.is_over))
 
     def _ask(self, about: Callable[[list[Stored]], list[Identity]]) -> None:
-        if self._store_health.pause_left_s():
-            return
-        receipts = ((dump, self._ledger.receipt(dump.identity)) for dump in self._backlog.stored())
-        try:
-            missing = about([Stored(dump, receipt) for dump, receipt in receipts if receipt is not None])
-        except Unreachable as error:
-            self._store_health.leave_alone(_RETRY_S)
-            self._store_health.note(error)
-            return
-        for identity in missing:
+        for identity in self._store_health.ask(lambda: about(self._stored())) or ():
             self._backlog.is_missing(identity)
+
+    def _stored(self) -> list[Stored]:
+        receipts = ((dump, self._ledger.receipt(dump.identity)) for dump in self._backlog.stored())
+        return [Stored(dump, receipt) for dump, receipt in receipts if receipt is not None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dumpagent.dumps.model import DumpFile, Identity, State, Verdict
 from dumpagent.dumps.receipt import Receipt
-from dumpagent.errors import DumpagentError, Unreachable
+from dumpagent.errors import DumpagentError
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import UploadFailed, UploadRecovered
@@ -33,7 +33,6 @@ from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.worker import Index, Outcome, ShowProgress, UploadWorker
 
-_RETRY_S = 30.0
 _WAIT_S = 0.25  # for the first destination's dumps, and how often it is asked whether there are some
 _OVERDUE_S, _GRANTED_S = 60.0, 5.0
 _AT_REST = Verdict(State.UNKNOWN, "it is at rest", due=True)
@@ -203,16 +202,16 @@ class ReplicaUploads:
         """Confirm what was stored once more, end leftover uploads. Nothing is deleted from the volume here."""
         for reclaimer in self._reclaimers:
             reclaimer.recheck()
-        if self._sweep and not self._store_health.pause_left_s():
-            try:
-                self._sweep.sweep(
-                    present=self._first.identities(),
-                    settled=self.counts.pending == 0,
-                    stopped=self._stop.is_set,
-                )
-            except Unreachable as error:
-                self._store_health.leave_alone(_RETRY_S)
-                self._store_health.note(error)
+        if self._sweep:
+            self._store_health.ask(self._sweep_leftovers)
+
+    def _sweep_leftovers(self) -> None:
+        if self._sweep:
+            self._sweep.sweep(
+                present=self._first.identities(),
+                settled=self.counts.pending == 0,
+                stopped=self._stop.is_set,
+            )
 
     def take_over(self) -> None:
         """Take over which dumps are finished on the volume; tell what left it too early."""

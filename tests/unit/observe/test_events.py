@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import io
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -64,6 +64,12 @@ def _troubles() -> set[tuple[type[Failure], type[Recovery]]]:
 
 
 TROUBLES = sorted(_troubles(), key=lambda pair: pair[0].name)
+
+
+def test_each_event_of_the_replica_has_the_fields_of_the_one_in_whose_place_it_is_told() -> None:
+    """It is made of them: a field more or less would end the step that tells it."""
+    for first, of_replica in OF_REPLICA.items():
+        assert set(get_type_hints(of_replica)) == set(get_type_hints(first))
 
 
 def test_events_are_made_in_their_list_alone() -> None:
