@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from dumpagent.settings import Place
-from dumpagent.upload.volume.recognise import FileRules
+from dumpagent.dumps.recognise import FileRules
 
 
 class Result(enum.Enum):

@@ -26,7 +26,7 @@ from dumpagent.upload.transfer.sweep import Sweep
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.claim import claim
 from dumpagent.upload.volume.judge import CompletenessJudge
-from dumpagent.upload.volume.recognise import FileRules, Recogniser
+from dumpagent.dumps.recognise import FileRules, Recogniser
 from dumpagent.upload.worker import ShowProgress
 
 _NAME_TAKEN = "find the application of this user on the node: it made a name that is the agent's"

@@ -28,7 +28,7 @@ from dumpagent.upload.transfer.sweep import Sweep
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
-from dumpagent.upload.volume.recognise import Recogniser
+from dumpagent.dumps.recognise import Recogniser
 from dumpagent.upload.volume.watch import Watch
 from dumpagent.upload.worker import (
     Index,

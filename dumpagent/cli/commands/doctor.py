@@ -36,7 +36,7 @@ from dumpagent.settings import (
 from dumpagent.store.s3.credentials import find_credentials
 from dumpagent.store.s3.trust import ca_file
 from dumpagent.store_settings import for_replica
-from dumpagent.upload.volume.recognise import FileRules
+from dumpagent.dumps.recognise import FileRules
 
 
 @click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")

@@ -9,7 +9,7 @@ import stat
 from dumpagent.dumps.model import DumpFile
 from dumpagent.kernel.beneath import open_in, opened_parent
 from dumpagent.kernel.reading import OpenFile
-from dumpagent.upload.volume.recognise import Recogniser
+from dumpagent.dumps.recognise import Recogniser
 from dumpagent.upload.volume.scan import FoundFile, dump_file
 
 

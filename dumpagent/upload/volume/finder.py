@@ -39,7 +39,7 @@ from dumpagent.upload.volume.held_open import HeldOpen
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.left_alone import LeftAlone
 from dumpagent.upload.volume.presence import VolumeAt, is_away, volume_at
-from dumpagent.upload.volume.recognise import Recogniser, Role
+from dumpagent.dumps.recognise import Recogniser, Role
 from dumpagent.upload.volume.scan import FoundFile, Scanner, names_in
 from dumpagent.upload.volume.unreadable import NOT_READABLE, scan_hint
 from dumpagent.upload.volume.watch import Watch

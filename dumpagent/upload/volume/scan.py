@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.dumps.names import base_of_segment
 from dumpagent.kernel.beneath import DIRECTORY, open_root
-from dumpagent.upload.volume.recognise import Recogniser, Role
+from dumpagent.dumps.recognise import Recogniser, Role
 
 _DEEPEST = 48  # directories; a JVM writes to a path of at most 4,096 bytes
 _ENTRIES_PER_LOOK = 256  # entries between two looks at the clock

@@ -22,7 +22,7 @@ from dumpagent.observe.events.volume import (
     WatchRemote,
     WatchUnavailable,
 )
-from dumpagent.upload.volume.recognise import Role
+from dumpagent.dumps.recognise import Role
 from dumpagent.upload.volume.scan import Scanner, names_in
 
 # What is finished says CLOSE_WRITE or MOVED_TO; CREATE is there for new directories, and for dumps that begin.

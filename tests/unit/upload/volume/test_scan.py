@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dumpagent.dumps.globs import Globs
-from dumpagent.upload.volume.recognise import FileRules, Recogniser
+from dumpagent.dumps.recognise import FileRules, Recogniser
 from dumpagent.upload.volume.scan import Scanner, scan
 from tests.harness.hprof import Maker, members
 from tests.unit.upload.conftest import Volume
