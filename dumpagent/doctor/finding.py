@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from dumpagent.settings import Place
 from dumpagent.dumps.recognise import FileRules
+from dumpagent.settings import Place
 
 
 class Result(enum.Enum):

@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from dumpagent.dumps.globs import COMPANIONS, Globs
+from dumpagent.dumps.recognise import FileRules, Recogniser
 from dumpagent.kernel.beneath import opened_directory
 from dumpagent.kernel.owned import own_directory
 from dumpagent.observe.barrier import Barrier
@@ -26,7 +27,6 @@ from dumpagent.upload.transfer.sweep import Sweep
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.claim import claim
 from dumpagent.upload.volume.judge import CompletenessJudge
-from dumpagent.dumps.recognise import FileRules, Recogniser
 from dumpagent.upload.worker import ShowProgress
 
 _NAME_TAKEN = "find the application of this user on the node: it made a name that is the agent's"

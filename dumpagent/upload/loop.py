@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.receipt import Receipt
+from dumpagent.dumps.recognise import Recogniser
 from dumpagent.errors import DumpagentError
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
@@ -28,7 +29,6 @@ from dumpagent.upload.transfer.sweep import Sweep
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
-from dumpagent.dumps.recognise import Recogniser
 from dumpagent.upload.volume.watch import Watch
 from dumpagent.upload.worker import (
     Index,

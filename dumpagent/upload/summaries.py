@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from isal import isal_zlib
 
 from dumpagent import __version__
+from dumpagent.dumps.files import find, open_dump
 from dumpagent.dumps.model import DumpFile, Identity, State, Verdict
 from dumpagent.dumps.names import dump_of_segment
 from dumpagent.dumps.receipt import Receipt
@@ -36,7 +37,6 @@ from dumpagent.store.protocol import Body, Corrupted, Expired, LookRefused, Occu
 from dumpagent.summary.growth import growth, growth_line
 from dumpagent.upload.ledger import remove_cut_writes
 from dumpagent.upload.precedence import Pausable, Precedence
-from dumpagent.upload.volume.files import find, open_dump
 
 ENDING = ".report.json"
 _VERSION = 1

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from dumpagent.cli.commands.inspect import as_dict, inspect
+from dumpagent.dumps.files import segment_files_of
 from dumpagent.dumps.model import Cause, DumpFile, State, Verdict
 from dumpagent.dumps.owner import Owner, owner_of
 from dumpagent.kernel.lease import WriterState
 from dumpagent.upload.oom_thread import find_thread
-from dumpagent.upload.volume.files import segment_files_of
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.volume.scan import scan
 from tests.harness.hprof import members

@@ -21,6 +21,7 @@ from dumpagent.doctor.examination import Doctor, is_missing
 from dumpagent.doctor.finding import Finding, Patient, Result
 from dumpagent.doctor.table import collect, show
 from dumpagent.dumps.globs import Globs
+from dumpagent.dumps.recognise import FileRules
 from dumpagent.observe.log import log_to, printable
 from dumpagent.settings import (
     S3,
@@ -36,7 +37,6 @@ from dumpagent.settings import (
 from dumpagent.store.s3.credentials import find_credentials
 from dumpagent.store.s3.trust import ca_file
 from dumpagent.store_settings import for_replica
-from dumpagent.dumps.recognise import FileRules
 
 
 @click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")

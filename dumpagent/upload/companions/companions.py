@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dumpagent.dumps.files import open_dump
 from dumpagent.dumps.model import DumpFile
 from dumpagent.kernel.lease import WriterState, release_lease, take_read_lease
 from dumpagent.observe.events import Event, Tell
@@ -24,7 +25,6 @@ from dumpagent.upload.keeping.reclaim import Turn
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.uploader import Uploader
-from dumpagent.upload.volume.files import open_dump
 
 
 @dataclass(frozen=True, slots=True)

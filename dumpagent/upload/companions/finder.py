@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from dumpagent.dumps.companion import Anchor, companion_folder, is_crash_file, nearest
+from dumpagent.dumps.files import found_again
 from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.dumps.names import parts_of, stamped_ms
 from dumpagent.observe.events import Tell
@@ -15,7 +16,6 @@ from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.companions.queue import CompanionQueue
 from dumpagent.upload.companions.rest import Rest
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.volume.files import found_again
 
 _AT_ONCE = 16
 _MOST_ANCHORS = 20  # of one directory and user: the newest

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from dumpagent.dumps.companion import is_crash_file
+from dumpagent.dumps.files import open_dump
 from dumpagent.dumps.model import DumpFile, Identity, State, Verdict
 from dumpagent.kernel.lease import WriterState, release_lease, take_read_lease
-from dumpagent.upload.volume.files import open_dump
 
 _CLOSED_S = 2.0  # an error file is written in one go
 _LOG_S = 10.0  # some loggers open and close the file for each line

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from dumpagent.dumps.files import segment_files_of
 from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.errors import Unreachable
 from dumpagent.kernel.beneath import opened_parent
@@ -24,7 +25,6 @@ from dumpagent.store.protocol import Store
 from dumpagent.upload.keeping.recheck import Stored, is_there
 from dumpagent.upload.keeping.retention import in_order_of_deletion, may_go, with_segment_files
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.volume.files import segment_files_of
 
 _ASIDE = "deleting-"
 _MOST_OF_A_NAME = 1000

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dumpagent.dumps.files import found_again
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.volume.files import found_again
 
 _AT_ONCE = 16
 _UNFINISHED_RECHECK_S = 1.0

@@ -7,13 +7,13 @@ import errno
 import os
 from collections.abc import Callable
 
+from dumpagent.dumps.files import is_same_file, open_dump_in, segment_files_in
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, dump_time_ms
 from dumpagent.dumps.names import base_of_segment, claimed_name
 from dumpagent.errors import DumpagentError
 from dumpagent.kernel.beneath import opened_parent
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
 from dumpagent.kernel.rename import rename_in
-from dumpagent.upload.volume.files import is_same_file, open_dump_in, segment_files_in
 
 _SAME_SECOND_MOST = 1000
 Rename = Callable[[int, str, str], None]  # directory, name, new name; raises FileExistsError, OSError

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Protocol
 
+from dumpagent.dumps.files import found_again, segment_files_of
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict, dump_time_ms
 from dumpagent.dumps.names import original_name
+from dumpagent.dumps.recognise import Recogniser, Role
 from dumpagent.kernel.owned import STATE
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
@@ -34,13 +36,11 @@ from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten
-from dumpagent.upload.volume.files import found_again, recognised, segment_files_of
 from dumpagent.upload.volume.held_open import HeldOpen
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.left_alone import LeftAlone
 from dumpagent.upload.volume.presence import VolumeAt, is_away, volume_at
-from dumpagent.dumps.recognise import Recogniser, Role
-from dumpagent.upload.volume.scan import FoundFile, Scanner, names_in
+from dumpagent.upload.volume.scan import FoundFile, Scanner, names_in, recognised
 from dumpagent.upload.volume.unreadable import NOT_READABLE, scan_hint
 from dumpagent.upload.volume.watch import Watch
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from dumpagent.dumps.files import find, open_dump, segment_files_of
 from dumpagent.dumps.kind import HEAD_BYTES, PACKED_HEAD_BYTES, FileKind, kind_of, packed_kind
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict
 from dumpagent.dumps.names import base_of_segment
@@ -19,7 +20,6 @@ from dumpagent.hprof.look import Look
 from dumpagent.hprof.walk import Shape, Walked
 from dumpagent.kernel.lease import WriterState, lease_stands, release_lease, take_read_lease
 from dumpagent.kernel.reading import OpenFile
-from dumpagent.upload.volume.files import find, open_dump, segment_files_of
 
 # A look goes on for this long at most; a file that is made to take longer is looked at again and again instead.
 _LOOK_S = 0.3

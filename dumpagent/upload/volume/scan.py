@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
-from dumpagent.dumps.model import DumpFile, Identity
+from dumpagent.dumps.files import dump_file
+from dumpagent.dumps.model import DumpFile
 from dumpagent.dumps.names import base_of_segment
-from dumpagent.kernel.beneath import DIRECTORY, open_root
 from dumpagent.dumps.recognise import Recogniser, Role
+from dumpagent.kernel.beneath import DIRECTORY, open_root, opened_parent
 
 _DEEPEST = 48  # directories; a JVM writes to a path of at most 4,096 bytes
 _ENTRIES_PER_LOOK = 256  # entries between two looks at the clock
@@ -50,9 +50,6 @@ class _Here:
 
     def path_of(self, name: str) -> str:
         return f"{self.below}/{name}" if self.below else name
-
-
-_BLOCK_BYTES = 512  # Source: stat(2), st_blocks
 
 
 class Scanner:
@@ -307,10 +304,12 @@ def names_in(root: str, paths: frozenset[str]) -> frozenset[str]:
     return frozenset(os.path.basename(path) for path in paths if os.path.dirname(path) == root.rstrip("/"))
 
 
-def dump_file(root: str, relpath: str, status: os.stat_result) -> DumpFile | None:
-    """Give the dump file that `status` describes, None if it is no regular file."""
-    if not stat.S_ISREG(status.st_mode):
+def recognised(root: str, relpath: str, recogniser: Recogniser) -> FoundFile | None:
+    """Give what the file at this path is to us, None if it is nothing, or no file. Raises OSError."""
+    below = relpath.rpartition("/")[0]
+    if not recogniser.is_reached(below):
         return None
-    identity = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
-    holes = max(0, status.st_size - status.st_blocks * _BLOCK_BYTES)
-    return DumpFile(root, relpath, identity, device=status.st_dev, uid=status.st_uid, hole_bytes=holes)
+    with opened_parent(root, relpath) as (directory, name):
+        file = dump_file(root, relpath, os.stat(name, dir_fd=directory, follow_symlinks=False))
+        role = recogniser.role_of(directory, name, below) if file else None
+    return FoundFile(file, role) if file and role else None

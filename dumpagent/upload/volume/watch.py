@@ -12,6 +12,7 @@ from types import TracebackType
 from inotify_simple import Event, INotify, flags
 
 from dumpagent.dumps.names import is_dump_name
+from dumpagent.dumps.recognise import Role
 from dumpagent.kernel.beneath import opened_directory
 from dumpagent.kernel.lease import network_file_system
 from dumpagent.observe.events import Tell
@@ -22,7 +23,6 @@ from dumpagent.observe.events.volume import (
     WatchRemote,
     WatchUnavailable,
 )
-from dumpagent.dumps.recognise import Role
 from dumpagent.upload.volume.scan import Scanner, names_in
 
 # What is finished says CLOSE_WRITE or MOVED_TO; CREATE is there for new directories, and for dumps that begin.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dumpagent.dumps.files import dump_file
 from dumpagent.dumps.model import Identity, State, Verdict
 from dumpagent.errors import Unreachable
 from dumpagent.kernel.space import Space, space_of
@@ -24,7 +25,6 @@ from dumpagent.upload.keeping.retention import in_order_of_deletion
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.uploader import Uploader
-from dumpagent.upload.volume.scan import dump_file
 from tests.harness.stores.memory import MemoryStore
 from tests.unit.upload.conftest import PART, SMALL_LIMITS, Told, Volume, contents, some_bytes
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from dumpagent.dumps.files import segment_files_of
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity
 from dumpagent.kernel.lease import WriterState
 from dumpagent.kernel.rename import rename_in
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten, claim
-from dumpagent.upload.volume.files import segment_files_of
 from tests.harness.hprof import NOON_MS
 
 FACTS = DumpFacts(dump_time_ms=NOON_MS)

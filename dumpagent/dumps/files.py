@@ -6,11 +6,20 @@ import errno
 import os
 import stat
 
-from dumpagent.dumps.model import DumpFile
+from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.kernel.beneath import open_in, opened_parent
 from dumpagent.kernel.reading import OpenFile
-from dumpagent.dumps.recognise import Recogniser
-from dumpagent.upload.volume.scan import FoundFile, dump_file
+
+_BLOCK_BYTES = 512  # Source: stat(2), st_blocks
+
+
+def dump_file(root: str, relpath: str, status: os.stat_result) -> DumpFile | None:
+    """Give the dump file that `status` describes, None if it is no regular file."""
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    identity = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+    holes = max(0, status.st_size - status.st_blocks * _BLOCK_BYTES)
+    return DumpFile(root, relpath, identity, device=status.st_dev, uid=status.st_uid, hole_bytes=holes)
 
 
 def open_dump(dump: DumpFile) -> OpenFile:
@@ -51,17 +60,6 @@ def find(root: str, relpath: str) -> DumpFile | None:
     """Give the regular file at this path, None if there is something else. Raises OSError."""
     with opened_parent(root, relpath) as (directory, name):
         return dump_file(root, relpath, os.stat(name, dir_fd=directory, follow_symlinks=False))
-
-
-def recognised(root: str, relpath: str, recogniser: Recogniser) -> FoundFile | None:
-    """Give what the file at this path is to us, None if it is nothing, or no file. Raises OSError."""
-    below = relpath.rpartition("/")[0]
-    if not recogniser.is_reached(below):
-        return None
-    with opened_parent(root, relpath) as (directory, name):
-        file = dump_file(root, relpath, os.stat(name, dir_fd=directory, follow_symlinks=False))
-        role = recogniser.role_of(directory, name, below) if file else None
-    return FoundFile(file, role) if file and role else None
 
 
 def segment_files_of(dump: DumpFile) -> list[DumpFile]:
