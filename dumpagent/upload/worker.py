@@ -28,7 +28,7 @@ from dumpagent.upload.precedence import Precedence
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.multipart import Progress
-from dumpagent.upload.transfer.source import SourceChanged, Stopped
+from dumpagent.dumps.source import SourceChanged, Stopped
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.unreadable import NOT_READABLE

@@ -15,7 +15,7 @@ from dumpagent.upload.companions.queue import CompanionQueue
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
-from dumpagent.upload.transfer.source import SourceChanged, Stopped
+from dumpagent.dumps.source import SourceChanged, Stopped
 from dumpagent.upload.transfer.uploader import Uploader
 
 # Where dumps never end, since a tenant makes them, a companion goes every so often, for so long.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from isal import isal_zlib
 
 from dumpagent.dumps.model import DumpFile, Identity
-from dumpagent.upload.transfer.source import (
+from dumpagent.dumps.source import (
     DROP_BYTES,
     READ_BYTES,
     Stopped,

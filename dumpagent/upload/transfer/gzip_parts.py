@@ -13,7 +13,7 @@ from dumpagent.dumps.receipt import PackedPart
 from dumpagent.hprof import chunked
 from dumpagent.store.protocol import Body
 from dumpagent.upload.transfer.fingerprint import Fingerprint
-from dumpagent.upload.transfer.source import Stopped, drop_behind, file_shrank, other_bytes, read_span
+from dumpagent.dumps.source import Stopped, drop_behind, file_shrank, other_bytes, read_span
 
 _MAGIC = b"JAVA PROFILE "
 _READ_BYTES = 1 << 20

@@ -19,7 +19,7 @@ from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.gzip_parts import Piece
 from dumpagent.upload.transfer.job import PreparedJob
 from dumpagent.upload.transfer.plan import workers_for
-from dumpagent.upload.transfer.source import (
+from dumpagent.dumps.source import (
     FileSpan,
     SourceChanged,
     Stop,

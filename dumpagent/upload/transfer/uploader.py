@@ -33,7 +33,7 @@ from dumpagent.upload.transfer.multipart import (
     give_up,
     plain_pieces,
 )
-from dumpagent.upload.transfer.source import Stop, Stopped, confirm_unchanged, drop_behind, open_dump
+from dumpagent.dumps.source import Stop, Stopped, confirm_unchanged, drop_behind, open_dump
 from dumpagent.upload.transfer.standing import Confirmed, Found, Sent, Standing, confirm, standing_of
 
 # A store, or a proxy before it, that takes less at once: each refusal halves the parts, down to 5 MiB.

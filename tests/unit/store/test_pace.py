@@ -12,7 +12,7 @@ import pytest
 from dumpagent.bandwidth import parse_bandwidth
 from dumpagent.store.pace import Pace
 from dumpagent.store.protocol import Span
-from dumpagent.upload.transfer.source import FileSpan, Stopped
+from dumpagent.dumps.source import FileSpan, Stopped
 
 MIB = 1 << 20
 NOON_S = calendar.timegm((2026, 3, 1, 12, 0, 0))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dumpagent.upload.transfer.fingerprint import take_fingerprint
-from dumpagent.upload.transfer.source import (
+from dumpagent.dumps.source import (
     FileSpan,
     SourceChanged,
     Stopped,

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from dumpagent.upload.transfer.source import FileSpan
+from dumpagent.dumps.source import FileSpan
 from dumpagent.upload.transfer.throttle import CpuThrottle, InTurn
 
 
