@@ -12,7 +12,7 @@ from isal import isal_zlib
 from dumpagent.dumps.receipt import PackedPart
 from dumpagent.hprof import chunked
 from dumpagent.store.protocol import Body
-from dumpagent.upload.transfer.fingerprint import Fingerprint
+from dumpagent.dumps.fingerprint import Fingerprint
 from dumpagent.dumps.source import Stopped, drop_behind, file_shrank, other_bytes, read_span
 
 _MAGIC = b"JAVA PROFILE "

@@ -8,7 +8,7 @@ from dumpagent.dumps import model
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
 from dumpagent.dumps.names import original_name
 from dumpagent.upload.transfer import metadata
-from dumpagent.upload.transfer.fingerprint import Fingerprint
+from dumpagent.dumps.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True, slots=True)

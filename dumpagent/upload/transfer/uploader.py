@@ -20,7 +20,7 @@ from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, TooLarge
 from dumpagent.store.reservation import release, reserve
 from dumpagent.upload.transfer import metadata, plan
-from dumpagent.upload.transfer.fingerprint import HalfRead, take_fingerprint
+from dumpagent.dumps.fingerprint import HalfRead, take_fingerprint
 from dumpagent.upload.transfer.gzip_parts import CannotGoOn, Piece, can_pack, packed_pieces
 from dumpagent.upload.transfer.job import Job, PreparedJob
 from dumpagent.upload.transfer.keys import candidates

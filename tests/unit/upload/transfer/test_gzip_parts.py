@@ -19,7 +19,7 @@ from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, Limits, Store, StoredObject
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer import gzip_parts
-from dumpagent.upload.transfer.fingerprint import take_fingerprint
+from dumpagent.dumps.fingerprint import take_fingerprint
 from dumpagent.upload.transfer.gzip_parts import CompressionLevel, Piece, packed_pieces
 from dumpagent.upload.transfer.plan import can_pack_size, packed_part_size, workers_for
 from dumpagent.dumps.source import SourceChanged

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumpagent.upload.transfer.fingerprint import take_fingerprint
+from dumpagent.dumps.fingerprint import take_fingerprint
 from dumpagent.dumps.source import (
     FileSpan,
     SourceChanged,
