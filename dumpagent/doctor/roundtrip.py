@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 from dumpagent.doctor.canary import canary
 from dumpagent.doctor.finding import Finding, Patient, Result
+from dumpagent.dumps.keys import own_key
 from dumpagent.dumps.model import State
 from dumpagent.dumps.text import size_text
 from dumpagent.errors import DumpagentError
-from dumpagent.store.protocol import Store, own_key
+from dumpagent.store.protocol import Store
 from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Job

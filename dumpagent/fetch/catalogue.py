@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dumpagent.dumps.keys import below
 from dumpagent.fetch.stored import StoredDump, Wanted, indexed, is_dump_path
 from dumpagent.index.entry import index_prefix
 from dumpagent.index.reader import entries_among, read_entries
-from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
 
 _DAY_S = 86400.0

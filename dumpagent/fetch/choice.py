@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 
+from dumpagent.dumps.keys import below
 from dumpagent.errors import DumpagentError
 from dumpagent.fetch.catalogue import list_dumps, newest_dumps
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted
 from dumpagent.index.lost import with_metadata
-from dumpagent.store.prefix import below
 from dumpagent.store.protocol import LookRefused, Store
 
 _NEAR_MOST = 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from dumpagent.dumps.keys import below
 from dumpagent.errors import DumpagentError
 from dumpagent.fetch.stored import StoredDump
-from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
 
 _WORKERS = 8

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from dumpagent.dumps.keys import below
 from dumpagent.errors import Refused
 from dumpagent.fetch.stored import StoredDump, Wanted, is_dump_path
-from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
 
 WORKERS = 16  # a question costs 2 ms of CPU here and a round trip; more threads only wait for each other

@@ -6,10 +6,10 @@ import fnmatch
 from dataclasses import dataclass
 
 from dumpagent.dumps.companion import companion_folder, is_companion_path
+from dumpagent.dumps.keys import below
 from dumpagent.dumps.metadata import DumpMetadata, read_metadata
 from dumpagent.dumps.owner import Owner, owner_of
 from dumpagent.index.entry import IndexEntry, facts_in
-from dumpagent.store.prefix import below
 from dumpagent.store.protocol import StoredObject
 
 _OWN_FOLDERS = (".dumpagent/", ".dumpagent-trial")

@@ -17,8 +17,8 @@ import json
 import re
 from dataclasses import dataclass
 
+from dumpagent.dumps.keys import below
 from dumpagent.dumps.metadata import DumpMetadata
-from dumpagent.store.prefix import below
 
 _VERSION = 1
 # Source: S3 User Guide, "Object key naming": 1,024 bytes. Stores that keep objects as files take 255 bytes between two

@@ -6,11 +6,11 @@ import datetime as dt
 from collections.abc import Iterator
 from dataclasses import replace
 
+from dumpagent.dumps.keys import path_of
 from dumpagent.dumps.text import iso_time
 from dumpagent.errors import DumpagentError
 from dumpagent.index.entry import IndexEntry, day_of, index_prefix
 from dumpagent.index.reader import entries_among
-from dumpagent.store.prefix import path_of
 from dumpagent.store.protocol import Store, StoredObject
 from dumpagent.store.reservation import reserved_for
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dumpagent.dumps.keys import path_of
 from dumpagent.index.entry import IndexEntry
 from dumpagent.index.reader import read_entries
-from dumpagent.store.prefix import path_of
 from dumpagent.store.protocol import Store
 
 _DAYS_S = 7 * 86400.0

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from dumpagent.dumps.keys import path_of
 from dumpagent.dumps.metadata import read_metadata
 from dumpagent.errors import Refused
 from dumpagent.index.entry import (
@@ -17,7 +18,6 @@ from dumpagent.index.entry import (
     index_prefix,
     needs_body,
 )
-from dumpagent.store.prefix import path_of
 from dumpagent.store.protocol import Store, StoredObject
 from dumpagent.store.reservation import is_same_dump, read_reservation, reservations_prefix
 

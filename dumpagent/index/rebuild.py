@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from dumpagent.dumps.keys import below
 from dumpagent.errors import Refused
 from dumpagent.index.entry import index_prefix
 from dumpagent.index.reader import entries_among
 from dumpagent.index.writer import entry_of_object, write_entry
-from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
 
 _WORKERS = 16

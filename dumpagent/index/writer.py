@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from isal import isal_zlib
 
+from dumpagent.dumps.keys import path_of
 from dumpagent.dumps.metadata import read_metadata
 from dumpagent.index.entry import IndexEntry, entry_of, key_of, to_json
-from dumpagent.store.prefix import path_of
 from dumpagent.store.protocol import Body, Occupied, Store
 
 

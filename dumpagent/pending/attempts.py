@@ -17,7 +17,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dumpagent.store.protocol import StoredObject, own_key
+from dumpagent.dumps.keys import own_key
+from dumpagent.store.protocol import StoredObject
 
 ATTEMPTS_MOST = 3
 # Source: S3 User Guide, "Object key naming": 1,024 bytes; stores that keep objects as files take 255 between two slashes.

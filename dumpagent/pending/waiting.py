@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dumpagent.dumps.keys import below
 from dumpagent.dumps.names import is_dump_name
 from dumpagent.fetch.stored import StoredDump, is_dump_path
 from dumpagent.index.entry import index_prefix
 from dumpagent.index.reader import entries_among
 from dumpagent.pending.attempts import Attempt, attempts_in, folder_of_notes, name_of, notes_by_dump
-from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
 
 JSON_ENDING, HTML_ENDING = ".analysis.json", ".analysis.html"

@@ -6,12 +6,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from dumpagent.dumps.companion import is_companion_path
+from dumpagent.dumps.keys import below
 from dumpagent.fetch.stored import REPORT_ENDINGS, StoredDump, indexed, is_dump_path
 from dumpagent.index.entry import IndexEntry, index_prefix, key_of
 from dumpagent.index.reader import entries_among
 from dumpagent.pending.attempts import name_of, notes_by_dump
 from dumpagent.prune.policy import Decision, Prunable, Rules, decide
-from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
 from dumpagent.store.reservation import reservation_key
 

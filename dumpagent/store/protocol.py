@@ -13,30 +13,8 @@ from typing import Protocol
 
 from dumpagent.errors import Refused
 from dumpagent.store.md5 import md5_of
-from dumpagent.store.prefix import below
 
 BLOCK_BYTES, TLS_BLOCK_BYTES = 256 << 10, 512 << 10
-
-
-def own_key(prefix: str, name: str) -> str:
-    """Give the key of an object of the agent's own, which is no dump: below `.dumpagent/`."""
-    return f"{below(prefix)}.dumpagent/{name}"
-
-
-def is_own_key(key: str) -> bool:
-    """Say whether an object of the agent's own has this key, which readers do not show as a dump.
-
-    `.dumpagent-doctor/` and `.dumpagent-trial` are of version 0.1.
-    """
-    return any(part in _OWN for part in key.split("/"))
-
-
-_OWN = (".dumpagent", ".dumpagent-doctor", ".dumpagent-trial")
-
-
-def trial_key(prefix: str) -> str:
-    """Give the key under which agents try out what a store does."""
-    return own_key(prefix, "trial")
 
 
 class Occupied(Refused):

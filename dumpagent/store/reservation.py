@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dumpagent.dumps.keys import own_key, path_of
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.store.prefix import path_of
-from dumpagent.store.protocol import Body, Occupied, Store, own_key
+from dumpagent.store.protocol import Body, Occupied, Store
 
 _VERSION = 1
 _MOST_BYTES = 16 << 10

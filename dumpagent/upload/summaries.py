@@ -21,6 +21,7 @@ from isal import isal_zlib
 
 from dumpagent import __version__
 from dumpagent.dumps.files import find, open_dump
+from dumpagent.dumps.keys import below
 from dumpagent.dumps.model import DumpFile, Identity, State, Verdict
 from dumpagent.dumps.names import dump_of_segment
 from dumpagent.dumps.receipt import Receipt
@@ -32,7 +33,6 @@ from dumpagent.kernel.reading import OpenFile
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import DumpSummarised, SummaryFailed, SummaryRecovered, SummarySkipped
 from dumpagent.observe.incident import Incident
-from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Body, Corrupted, Expired, LookRefused, Occupied, Store
 from dumpagent.summary.growth import growth, growth_line
 from dumpagent.upload.ledger import remove_cut_writes

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from dumpagent.dumps.model import DumpFile, State, Verdict
 from dumpagent.dumps.receipt import Receipt
+from dumpagent.dumps.source import SourceChanged, Stopped
 from dumpagent.dumps.text import iso_time_ms
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe.barrier import Barrier
@@ -28,7 +29,6 @@ from dumpagent.upload.precedence import Precedence
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.multipart import Progress
-from dumpagent.dumps.source import SourceChanged, Stopped
 from dumpagent.upload.transfer.uploader import Uploader
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.unreadable import NOT_READABLE

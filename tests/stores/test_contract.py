@@ -9,16 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from dumpagent.dumps.keys import is_own_key
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.store.protocol import (
-    Body,
-    Corrupted,
-    NoSuchUpload,
-    Occupied,
-    Store,
-    StoredObject,
-    is_own_key,
-)
+from dumpagent.store.protocol import Body, Corrupted, NoSuchUpload, Occupied, Store, StoredObject
 from dumpagent.store.reservation import reserve
 from dumpagent.store.s3.profile import Digest
 from dumpagent.store.s3.store import S3Store

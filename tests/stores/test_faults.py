@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from dumpagent.dumps.keys import is_own_key, trial_key
+from dumpagent.dumps.source import FileSpan
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.store.protocol import Body, Corrupted, Occupied, is_own_key, trial_key
+from dumpagent.store.protocol import Body, Corrupted, Occupied
 from dumpagent.store.s3 import client
 from dumpagent.store.s3.store import S3Store
-from dumpagent.dumps.source import FileSpan
 from tests.harness.faults import Fault, FaultProxy, always, at_random, once, times
 from tests.harness.stores.server import StoreServer
 from tests.harness.sweeping import sweep_leftovers

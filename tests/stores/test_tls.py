@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from botocore import httpsession
 
+from dumpagent.dumps.source import FileSpan
 from dumpagent.settings import S3
 from dumpagent.store.protocol import TLS_BLOCK_BYTES, Body
 from dumpagent.store.s3.store import S3Store
 from dumpagent.store.s3.tls import BlockwiseTLS
-from dumpagent.dumps.source import FileSpan
 from tests.harness.stores.server import StoreServer
 from tests.stores.conftest import Connect
 from tests.stores.test_faults import stored

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from dumpagent.dumps.keys import is_own_key
 from dumpagent.errors import DumpagentError, Refused, Unreachable
-from dumpagent.store.protocol import Body, LookRefused, is_own_key
+from dumpagent.store.protocol import Body, LookRefused
 from dumpagent.store.s3.store import S3Store
 from tests.harness.faults import Fault, FaultProxy, always
 from tests.harness.stores.server import StoreServer, free_ports

@@ -21,13 +21,13 @@ from dumpagent.cli.stored import (
     size,
     timestamp,
 )
+from dumpagent.dumps.keys import below
 from dumpagent.fetch.catalogue import list_dumps, list_everything
 from dumpagent.fetch.choice import key_in
 from dumpagent.fetch.companions import companions_of_each
 from dumpagent.fetch.listing import find_objects, look_at
 from dumpagent.fetch.stored import StoredDump, Wanted
 from dumpagent.settings import S3, Replica
-from dumpagent.store.prefix import below
 from dumpagent.store.protocol import Store, StoredObject
 from dumpagent.terminal import progress
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from dumpagent.dumps.keys import trial_key
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.settings import S3
 from dumpagent.store.attempts import Attempts
@@ -25,7 +26,6 @@ from dumpagent.store.protocol import (
     Replaced,
     StoredObject,
     TooLarge,
-    trial_key,
 )
 from dumpagent.store.s3.answers import digest_of, etag_of, modified_of, object_of
 from dumpagent.store.s3.client import SdkClient, code_of, status_of

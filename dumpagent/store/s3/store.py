@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dumpagent.dumps.keys import trial_key
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.store.md5 import has_md5
-from dumpagent.store.protocol import (
-    Body,
-    Expired,
-    LookRefused,
-    NoSuchUpload,
-    Occupied,
-    OpenUpload,
-    Part,
-    trial_key,
-)
+from dumpagent.store.protocol import Body, Expired, LookRefused, NoSuchUpload, Occupied, OpenUpload, Part
 from dumpagent.store.s3.answers import base64_of, etag_of, open_upload_of, part_of
 from dumpagent.store.s3.client import code_of
 from dumpagent.store.s3.learn import try_condition, try_conditions, try_deletion, try_digests

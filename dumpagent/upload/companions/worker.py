@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from dumpagent.dumps.model import DumpFile, State
+from dumpagent.dumps.source import SourceChanged, Stopped
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.companions import CompanionFailed, CompanionRecovered, CompanionUploaded
@@ -15,7 +16,6 @@ from dumpagent.upload.companions.queue import CompanionQueue
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
-from dumpagent.dumps.source import SourceChanged, Stopped
 from dumpagent.upload.transfer.uploader import Uploader
 
 # Where dumps never end, since a tenant makes them, a companion goes every so often, for so long.

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 from isal import isal_zlib
 
+from dumpagent.dumps.fingerprint import Fingerprint
 from dumpagent.dumps.receipt import PackedPart
+from dumpagent.dumps.source import Stopped, drop_behind, file_shrank, other_bytes, read_span
 from dumpagent.hprof import chunked
 from dumpagent.store.protocol import Body
-from dumpagent.dumps.fingerprint import Fingerprint
-from dumpagent.dumps.source import Stopped, drop_behind, file_shrank, other_bytes, read_span
 
 _MAGIC = b"JAVA PROFILE "
 _READ_BYTES = 1 << 20

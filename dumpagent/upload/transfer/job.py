@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dumpagent.dumps import model
+from dumpagent.dumps.fingerprint import Fingerprint
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
 from dumpagent.dumps.names import original_name
 from dumpagent.upload.transfer import metadata
-from dumpagent.dumps.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,14 @@ from dataclasses import dataclass, field, replace
 from isal import isal_zlib
 
 from dumpagent.dumps.receipt import Journal, PackedPart, Unfinished
+from dumpagent.dumps.source import (
+    FileSpan,
+    SourceChanged,
+    Stop,
+    Stopped,
+    confirm_unchanged,
+    read_span,
+)
 from dumpagent.errors import DumpagentError, Refused
 from dumpagent.kernel.cgroup import cpu_limit_cores, memory_limit_bytes
 from dumpagent.store.md5 import md5_of
@@ -19,14 +27,6 @@ from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.gzip_parts import Piece
 from dumpagent.upload.transfer.job import PreparedJob
 from dumpagent.upload.transfer.plan import workers_for
-from dumpagent.dumps.source import (
-    FileSpan,
-    SourceChanged,
-    Stop,
-    Stopped,
-    confirm_unchanged,
-    read_span,
-)
 from dumpagent.upload.transfer.throttle import CpuThrottle, InTurn
 
 # Up to this round trip one after the other will do, if that keeps the CPU busy: on a longer line a connection that had

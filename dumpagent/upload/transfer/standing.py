@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from isal import isal_zlib
 
+from dumpagent.dumps.source import read_span
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.hprof import chunked
 from dumpagent.index.lost import entry_of_time
@@ -16,7 +17,6 @@ from dumpagent.store.protocol import LookRefused, Store, StoredObject
 from dumpagent.store.reservation import reserved_for
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.job import PreparedJob
-from dumpagent.dumps.source import read_span
 
 _TAIL_BYTES = 512 << 10  # more than any last gzip member has
 # A store that answers from several servers shows a new object to all of them only after a while.

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from dumpagent.dumps.keys import below, is_own_key
 from dumpagent.dumps.model import Identity
 from dumpagent.dumps.receipt import Journal
 from dumpagent.errors import Refused
 from dumpagent.index.lost import with_metadata
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.store import LeftoverAborted
-from dumpagent.store.prefix import below
-from dumpagent.store.protocol import OpenUpload, Store, is_own_key
+from dumpagent.store.protocol import OpenUpload, Store
 from dumpagent.store.reservation import release, reserved_for
 from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.multipart import give_up

@@ -13,17 +13,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from dumpagent.dumps.fingerprint import HalfRead, take_fingerprint
+from dumpagent.dumps.keys import candidates
 from dumpagent.dumps.receipt import Journal, Receipt, Unfinished
+from dumpagent.dumps.source import Stop, Stopped, confirm_unchanged, drop_behind, open_dump
 from dumpagent.errors import Refused
 from dumpagent.hprof import chunked
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, TooLarge
 from dumpagent.store.reservation import release, reserve
 from dumpagent.upload.transfer import metadata, plan
-from dumpagent.dumps.fingerprint import HalfRead, take_fingerprint
 from dumpagent.upload.transfer.gzip_parts import CannotGoOn, Piece, can_pack, packed_pieces
 from dumpagent.upload.transfer.job import Job, PreparedJob
-from dumpagent.upload.transfer.keys import candidates
 from dumpagent.upload.transfer.multipart import (
     PartSender,
     Progress,
@@ -33,7 +34,6 @@ from dumpagent.upload.transfer.multipart import (
     give_up,
     plain_pieces,
 )
-from dumpagent.dumps.source import Stop, Stopped, confirm_unchanged, drop_behind, open_dump
 from dumpagent.upload.transfer.standing import Confirmed, Found, Sent, Standing, confirm, standing_of
 
 # A store, or a proxy before it, that takes less at once: each refusal halves the parts, down to 5 MiB.

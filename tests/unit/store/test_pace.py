@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dumpagent.bandwidth import parse_bandwidth
+from dumpagent.dumps.source import FileSpan, Stopped
 from dumpagent.store.pace import Pace
 from dumpagent.store.protocol import Span
-from dumpagent.dumps.source import FileSpan, Stopped
 
 MIB = 1 << 20
 NOON_S = calendar.timegm((2026, 3, 1, 12, 0, 0))

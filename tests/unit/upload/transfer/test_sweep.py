@@ -7,11 +7,12 @@ import zlib
 
 import pytest
 
+from dumpagent.dumps.keys import trial_key
 from dumpagent.dumps.model import Identity
 from dumpagent.dumps.receipt import Unfinished
 from dumpagent.errors import Refused
 from dumpagent.settings import Place
-from dumpagent.store.protocol import Body, OpenUpload, StoredObject, trial_key
+from dumpagent.store.protocol import Body, OpenUpload, StoredObject
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.transfer.sweep import QUIET_S, Sweep

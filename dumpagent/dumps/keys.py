@@ -1,4 +1,4 @@
-"""The object keys that one dump may get, in the order in which they are tried."""
+"""The grammar of object keys: those that one dump may get, S3_PREFIX, and the keys of the agent's own objects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 
 from dumpagent.dumps.names import claimed_name, parts_of, stamp
-from dumpagent.store.prefix import below
 
 # Source: S3 User Guide, "Naming Amazon S3 objects": at most 1,024 bytes of UTF-8.
 # S3 takes 1024; OpenStack Swift keeps each part under <key>/<upload id>/<number>, which must fit into 1024 itself.
@@ -78,3 +77,38 @@ def _cut(key: str, most_bytes: int, tail_bytes: int) -> str:
     tail = encoded[-tail_bytes:]
     head = encoded[: most_bytes - len(tail) - len(mark)]
     return head.decode(errors="ignore") + mark.decode() + tail.decode(errors="ignore")
+
+
+# -- S3_PREFIX, and the agent's own objects ---------------------------------------------------------------------
+
+
+def below(prefix: str) -> str:
+    """Give what the keys below S3_PREFIX begin with: nothing, or the prefix with a slash."""
+    clean = prefix.strip("/")
+    return f"{clean}/" if clean else ""
+
+
+def path_of(key: str, *, prefix: str) -> str:
+    """Give the part of a key that stands below S3_PREFIX; a key that lies elsewhere as it is."""
+    return key.removeprefix(below(prefix))
+
+
+def own_key(prefix: str, name: str) -> str:
+    """Give the key of an object of the agent's own, which is no dump: below `.dumpagent/`."""
+    return f"{below(prefix)}.dumpagent/{name}"
+
+
+def is_own_key(key: str) -> bool:
+    """Say whether an object of the agent's own has this key, which readers do not show as a dump.
+
+    `.dumpagent-doctor/` and `.dumpagent-trial` are of version 0.1.
+    """
+    return any(part in _OWN for part in key.split("/"))
+
+
+_OWN = (".dumpagent", ".dumpagent-doctor", ".dumpagent-trial")
+
+
+def trial_key(prefix: str) -> str:
+    """Give the key under which agents try out what a store does."""
+    return own_key(prefix, "trial")

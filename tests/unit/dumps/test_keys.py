@@ -7,7 +7,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumpagent.upload.transfer.keys import candidates
+from dumpagent.dumps.keys import candidates
 
 NEW_YEAR = 1_767_225_600_000
 
