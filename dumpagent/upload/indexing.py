@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dumpagent.dumps import metadata
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Refused
 from dumpagent.index.writer import entry_of_object, write_entry
@@ -13,7 +14,6 @@ from dumpagent.observe.incident import Incident
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Store
 from dumpagent.store.reservation import is_same_dump, reserved_for
-from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.job import Job
 
 _HINT = "allow s3:PutObject below `.dumpagent/index/`; `dumpagent reindex` then writes the entries that are missing"

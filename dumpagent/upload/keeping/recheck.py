@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from dumpagent.dumps import metadata
 from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Refused, Unreachable
@@ -18,7 +19,6 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import ObjectMissing
 from dumpagent.store.protocol import Store
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.transfer import metadata
 
 # Longer than the writes that can still be under way when ours was confirmed.
 SETTLE_S = 30.0

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dumpagent.dumps import model
+from dumpagent.dumps import metadata, model
 from dumpagent.dumps.fingerprint import Fingerprint
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
 from dumpagent.dumps.names import original_name
-from dumpagent.upload.transfer import metadata
 
 
 @dataclass(frozen=True, slots=True)

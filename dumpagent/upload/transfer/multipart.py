@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from isal import isal_zlib
 
+from dumpagent.dumps import metadata
 from dumpagent.dumps.receipt import Journal, PackedPart, Unfinished
 from dumpagent.dumps.source import (
     FileSpan,
@@ -23,7 +24,6 @@ from dumpagent.store.md5 import md5_of
 from dumpagent.store.protocol import Body, LookRefused, NoSuchUpload, Part, Store
 from dumpagent.store.reservation import release
 from dumpagent.units import MIB
-from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.gzip_parts import Piece
 from dumpagent.upload.transfer.job import PreparedJob
 from dumpagent.upload.transfer.plan import workers_for

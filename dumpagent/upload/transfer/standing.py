@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from isal import isal_zlib
 
+from dumpagent.dumps import metadata
 from dumpagent.dumps.source import read_span
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.hprof import chunked
 from dumpagent.index.lost import entry_of_time
 from dumpagent.store.protocol import LookRefused, Store, StoredObject
 from dumpagent.store.reservation import reserved_for
-from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.job import PreparedJob
 
 _TAIL_BYTES = 512 << 10  # more than any last gzip member has

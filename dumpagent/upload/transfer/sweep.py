@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from dumpagent.dumps import metadata
 from dumpagent.dumps.keys import below, is_own_key
 from dumpagent.dumps.model import Identity
 from dumpagent.dumps.receipt import Journal
@@ -21,7 +22,6 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.events.store import LeftoverAborted
 from dumpagent.store.protocol import OpenUpload, Store
 from dumpagent.store.reservation import release, reserved_for
-from dumpagent.upload.transfer import metadata
 from dumpagent.upload.transfer.multipart import give_up
 
 # Longer than one part of 5 GiB takes at 12 Mbit/s, and than a pause between two tries of one dump.

@@ -7,9 +7,9 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dumpagent.dumps import metadata
 from dumpagent.dumps.model import Cause, DumpFacts, DumpFile, Identity, State, Verdict
 from dumpagent.settings import Place
-from dumpagent.upload.transfer import metadata
 
 DUMP = DumpFile("/mnt/dump", "shop/java_pid1.hprof", Identity(7, 1000, 1_767_225_600_000_000_000), uid=10001)
 CONTENTS = metadata.Contents(1000, 0xDEADBEEF)
