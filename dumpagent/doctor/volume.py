@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 
 from dumpagent.doctor.finding import Finding, Result
-from dumpagent.kernel.space import space_of
+from dumpagent.kernel.volume import space_of
 from dumpagent.units import GIB, MIB
 from dumpagent.upload.ledger import receipts_in
 from dumpagent.upload.volume.scan import scan

@@ -16,7 +16,7 @@ from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.kernel.flock import FileLock
 from dumpagent.kernel.owned import BUSY
 from dumpagent.kernel.shutdown import Shutdown
-from dumpagent.kernel.space import space_of
+from dumpagent.kernel.volume import space_of
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.daemon import ChildRefused, ChildStarted, DrainBegan, DrainCut, DrainEnded
 from dumpagent.observe.events.volume import OtherAgentFound, OtherAgentGone, SpaceMeasured

@@ -14,7 +14,7 @@ from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.errors import Unreachable
 from dumpagent.kernel.beneath import opened_parent
 from dumpagent.kernel.rename import rename_in, rename_noreplace
-from dumpagent.kernel.space import Space, space_of
+from dumpagent.kernel.volume import Space, space_of
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import DeleteFailed, DeleteRecovered, DumpDeleted, ObjectMissing

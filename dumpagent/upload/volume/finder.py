@@ -11,6 +11,7 @@ from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict,
 from dumpagent.dumps.names import original_name
 from dumpagent.dumps.recognise import Recogniser, Role
 from dumpagent.kernel.owned import STATE
+from dumpagent.kernel.volume import VolumeAt, is_away, volume_at
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import (
@@ -39,7 +40,6 @@ from dumpagent.upload.volume.claim import CannotClaim, StillWritten
 from dumpagent.upload.volume.held_open import HeldOpen
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.left_alone import LeftAlone
-from dumpagent.upload.volume.presence import VolumeAt, is_away, volume_at
 from dumpagent.upload.volume.scan import FoundFile, Scanner, names_in, recognised
 from dumpagent.upload.volume.unreadable import NOT_READABLE, scan_hint
 from dumpagent.upload.volume.watch import Watch

@@ -15,7 +15,7 @@ import pytest
 from dumpagent.dumps.files import dump_file
 from dumpagent.dumps.model import Identity, State, Verdict
 from dumpagent.errors import Unreachable
-from dumpagent.kernel.space import Space, space_of
+from dumpagent.kernel.volume import Space, space_of
 from dumpagent.observe.barrier import Barrier
 from dumpagent.settings import Keep, Keeping, Place
 from dumpagent.store.protocol import Body, LookRefused, Store, StoredObject

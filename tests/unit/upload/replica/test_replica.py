@@ -9,7 +9,7 @@ import pytest
 
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.kernel.space import Space
+from dumpagent.kernel.volume import Space
 from dumpagent.observe.barrier import Barrier
 from dumpagent.settings import Keep, Keeping, Place
 from dumpagent.store.protocol import Body, Store
