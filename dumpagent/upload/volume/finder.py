@@ -37,9 +37,9 @@ from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten
-from dumpagent.upload.volume.held_open import HeldOpen
+from dumpagent.observe.held_open import HeldOpen
 from dumpagent.upload.volume.judge import Judge
-from dumpagent.upload.volume.left_alone import LeftAlone
+from dumpagent.observe.left_alone import LeftAlone
 from dumpagent.upload.volume.scan import FoundFile, Scanner, names_in, recognised
 from dumpagent.upload.volume.unreadable import NOT_READABLE, scan_hint
 from dumpagent.upload.volume.watch import Watch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dumpagent.dumps.model import DumpFile, Identity, State, Verdict
 from dumpagent.observe.events import Event
 from dumpagent.observe.events.volume import FileHeldOpen, FileReleased
-from dumpagent.upload.volume.held_open import LEAST_S, HeldOpen
+from dumpagent.observe.held_open import LEAST_S, HeldOpen
 
 _DUMP = DumpFile("/mnt/dump", "java_pid1.hprof", Identity(7, 0, 0), 1, uid=10007)
 
