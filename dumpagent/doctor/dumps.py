@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dumpagent.doctor.finding import Finding, Result
 from dumpagent.dumps.model import DumpFile, State, Verdict
 from dumpagent.dumps.recognise import FileRules, Recogniser
-from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.observe.left_alone import CORE_HINT
+from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.volume.scan import scan
 
 _MOST = 20  # the newest; each costs some milliseconds

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.dumps.recognise import Recogniser
 from dumpagent.errors import DumpagentError
+from dumpagent.kernel.children import Precedence
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import DumpWaiting, DumpWouldUpload, UploadFailed, UploadRecovered
@@ -21,7 +22,6 @@ from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.keeping.reclaim import Reclaimer
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.precedence import JudgedFirst, Precedence
 from dumpagent.upload.replica.replica import First, ReplicaParts, ReplicaUploads
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
@@ -99,7 +99,8 @@ class UploadLoop:
             root=root,
             backlog=self.backlog,
             ledger=ledger,
-            judge=JudgedFirst(judge, self.precedence),
+            judge=judge,
+            precedence=self.precedence,
             claim=claim,
             dump_incident=dump_incident,
             tell=tell,

@@ -28,6 +28,7 @@ from dumpagent.dumps.receipt import Receipt
 from dumpagent.dumps.text import iso_time_ms
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.index.previous import previous_entry
+from dumpagent.kernel.children import Pausable, Precedence
 from dumpagent.kernel.files import replace_file
 from dumpagent.kernel.reading import OpenFile
 from dumpagent.observe.events import Tell
@@ -36,7 +37,6 @@ from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import Body, Corrupted, Expired, LookRefused, Occupied, Store
 from dumpagent.summary.growth import growth, growth_line
 from dumpagent.upload.ledger import remove_cut_writes
-from dumpagent.upload.precedence import Pausable, Precedence
 
 ENDING = ".report.json"
 _VERSION = 1

@@ -11,6 +11,7 @@ from dumpagent.dumps.receipt import Receipt
 from dumpagent.dumps.source import SourceChanged, Stopped
 from dumpagent.dumps.text import iso_time_ms
 from dumpagent.errors import DumpagentError, Unreachable
+from dumpagent.kernel.children import Precedence
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import (
@@ -25,7 +26,6 @@ from dumpagent.observe.incident import Incident
 from dumpagent.upload.backlog import Backlog, Entry
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.oom_thread import OomThreadSearch
-from dumpagent.upload.precedence import Precedence
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.multipart import Progress

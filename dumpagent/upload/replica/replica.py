@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dumpagent.dumps.model import DumpFile, Identity, State, Verdict
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import DumpagentError
+from dumpagent.kernel.children import Precedence
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import UploadFailed, UploadRecovered
@@ -24,7 +25,6 @@ from dumpagent.upload.keeping.elsewhere import HeldElsewhere
 from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.keeping.reclaim import Reclaimer
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.precedence import Precedence
 from dumpagent.upload.replica.follower import Follower
 from dumpagent.upload.replica.told import as_replica
 from dumpagent.upload.store_health import StoreHealth

@@ -10,6 +10,7 @@ from dumpagent.dumps.files import found_again, segment_files_of
 from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict, dump_time_ms
 from dumpagent.dumps.names import original_name
 from dumpagent.dumps.recognise import Recogniser, Role
+from dumpagent.kernel.children import Precedence
 from dumpagent.kernel.owned import STATE
 from dumpagent.kernel.volume import VolumeAt, is_away, volume_at
 from dumpagent.observe.barrier import Barrier
@@ -33,13 +34,13 @@ from dumpagent.observe.events.volume import (
     VolumeAway,
     VolumeBack,
 )
+from dumpagent.observe.held_open import HeldOpen
 from dumpagent.observe.incident import Incident
+from dumpagent.observe.left_alone import LeftAlone
 from dumpagent.upload.backlog import Backlog, Entry, Stage
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten
-from dumpagent.observe.held_open import HeldOpen
 from dumpagent.upload.volume.judge import Judge
-from dumpagent.observe.left_alone import LeftAlone
 from dumpagent.upload.volume.scan import FoundFile, Scanner, names_in, recognised
 from dumpagent.upload.volume.unreadable import NOT_READABLE, scan_hint
 from dumpagent.upload.volume.watch import Watch
@@ -83,6 +84,7 @@ class Finder:
         backlog: Backlog,
         ledger: Ledger,
         judge: Judge,
+        precedence: Precedence,
         claim: Claim | None,
         dump_incident: Incident[UploadFailed, UploadRecovered],
         tell: Tell,
@@ -94,7 +96,12 @@ class Finder:
         monotonic: Callable[[], float],
     ) -> None:
         self._root, self._backlog, self._ledger, self._judge = root, backlog, ledger, judge
-        self._claim, self._dump_incident, self._tell = claim, dump_incident, tell
+        self._precedence, self._claim, self._dump_incident, self._tell = (
+            precedence,
+            claim,
+            dump_incident,
+            tell,
+        )
         self._retention_s, self._barrier, self._monotonic = retention_s, barrier, monotonic
         self._scan_incident = Incident(tell, ScanFailed, ScanRecovered, monotonic=monotonic)
         self._claim_incident = Incident(tell, ClaimFailed, ClaimRecovered, monotonic=monotonic)
@@ -336,7 +343,8 @@ class Finder:
     def _judged(self, entry: Entry) -> float | None:
         dump = entry.dump
         try:
-            verdict = self._judge.judge(dump)
+            with self._precedence.taken():
+                verdict = self._judge.judge(dump)
             entry.verdict = verdict
             self._held_open.note(dump, verdict)
             if not verdict.due:

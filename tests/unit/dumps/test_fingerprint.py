@@ -54,6 +54,11 @@ def test_reading_ends_when_the_agent_does(tmp_path: Path) -> None:
         take_fingerprint(file.fileno(), 100, block_bytes=16, stopped=lambda: True)
 
 
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    return Volume(tmp_path)
+
+
 def test_another_file_under_the_name_is_not_opened(volume: Volume) -> None:
     volume.dump("x.hprof", b"first")
     job = volume.job("x.hprof")

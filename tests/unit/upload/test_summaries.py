@@ -18,10 +18,10 @@ from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.index.entry import entry_of
 from dumpagent.index.writer import write_entry
+from dumpagent.kernel.children import Precedence
 from dumpagent.kernel.reading import OpenFile
 from dumpagent.observe.events import Event
 from dumpagent.store.protocol import Body, StoredObject
-from dumpagent.upload.precedence import Precedence
 from dumpagent.upload.summaries import Summaries
 from dumpagent.upload.transfer.job import Job
 from tests.harness.stores.memory import MemoryStore
