@@ -13,6 +13,7 @@ from tests.harness.hprof import record
 from tests.mount.container import Container
 
 ATTACKER, VICTIM = 12345, 10001
+CLOSE_NOWRITE, OPEN = 0x10, 0x20  # Source: inotify(7)
 
 # What is imported is imported as root: the interpreter's files may be closed to others.
 _DROP = """
@@ -51,8 +52,6 @@ class Inotify:
                 at += 16 + length
             if not events:
                 return
-
-CLOSE_NOWRITE, OPEN = 0x10, 0x20
 """
 
 
