@@ -20,7 +20,7 @@ from dumpagent.observe.log import tell_all
 from dumpagent.probes.heartbeat import Pulse
 from dumpagent.settings import Keeping, Metrics, Notifying, Place, Summarising
 from dumpagent.store.protocol import Link, Store
-from dumpagent.upload.backlog import Counts
+from dumpagent.upload.entry import Counts
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.replica.replica import ReplicaUploads

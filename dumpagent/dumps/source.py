@@ -30,6 +30,34 @@ class Stopped(Exception):
     """The agent is ending, or another dump has to go first; what was under way goes on later."""
 
 
+class Turn:
+    """How long the upload under way may go on. Set by whoever knows what waits; any thread may ask."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a turn: nobody waits."""
+        self._cut_at = self._over_at = float("inf")
+
+    def cut_from(self, at: float) -> None:
+        """Have the upload cut off at this time, monotonic."""
+        self._cut_at = min(self._cut_at, at)
+
+    def over_from(self, at: float) -> None:
+        """Have the upload make room from this time on, where no work is lost by it."""
+        self._over_at = min(self._over_at, at)
+
+    def is_cut(self) -> bool:
+        """Say whether the upload has to be cut off: it goes on after what waits."""
+        return self._monotonic() >= self._cut_at
+
+    def is_over(self) -> bool:
+        """Say whether the upload has to make room, asked where no work is lost by it."""
+        return self._monotonic() >= min(self._cut_at, self._over_at)
+
+
 class Stop:
     """Why an upload has to be cut off: the agent ends, or another dump has to go first."""
 

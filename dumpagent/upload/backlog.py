@@ -6,84 +6,24 @@ stored), so `seen = uploaded + pending + failed` holds at any moment.
 
 from __future__ import annotations
 
-import enum
 import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
 
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
-from dumpagent.upload.fairness import Fairness, has_had_its_turn
-from dumpagent.upload.oom_thread import OomThreadSearch
+from dumpagent.dumps.source import Turn
+from dumpagent.upload.entry import Changes, Counts, Entry, Stage
 
 _NEVER = float("inf")
-_GIVE_WAY_S = 0.5  # how often to look whether another dump waits
+# How long an upload goes on while another application's dump waits: about as long as that one takes, so that large ones
+# do not change places all the time.
+_TURN_S, _LONGEST_TURN_S, _TURN_BYTES_PER_S = 3.0, 60.0, 50e6
+_MOST_SERVED = 10_000  # owners and directories whose turn is remembered
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 # Pending dumps that are kept track of, of one owner and in all; a few of each owner always are. Each takes a kilobyte.
 _MOST_OF_OWNER, _MOST, _ALWAYS_OF_OWNER = 1000, 20_000, 10
 _JUDGED_WITHIN_S = 5.0
-
-
-class Stage(enum.Enum):
-    """How far a dump has come."""
-
-    WAITING = "waiting"  # not finished, as far as is known
-    READY = "ready"  # may be uploaded
-    SENDING = "sending"
-    STORED = "stored"
-
-
-@dataclass(slots=True)
-class Entry:
-    """One dump on the volume. `not_before` is when it may be tried again, `judge_at` when a look can tell more; both
-    monotonic. `number` is the scan that found it first, `scan` the last one that did."""
-
-    dump: DumpFile
-    stage: Stage = Stage.WAITING
-    verdict: Verdict | None = None
-    attempts: int = 0
-    victim: OomThreadSearch | None = None
-    not_before: float = 0.0
-    sending_since: float = 0.0
-    waiting_since: float = 0.0
-    judge_at: float = 0.0
-    number: int = 0
-    scan: int = 0
-    volume: Hashable = None  # on which it was found
-
-    @property
-    def owner(self) -> int:
-        return self.dump.uid
-
-    @property
-    def folder(self) -> tuple[int, str]:
-        """Give the owner with the directory in the root: applications that share a user are told apart by it."""
-        return self.dump.uid, self.dump.relpath.partition("/")[0] if "/" in self.dump.relpath else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """The table in numbers, all taken at one moment; `oldest_pending_s` is 0 if none is pending."""
-
-    seen: int = 0
-    uploaded: int = 0
-    failed: int = 0
-    pending: int = 0
-    oldest_pending_s: float = 0.0
-    writing: int = 0  # pending: not finished, as far as is known
-    queued: int = 0  # pending: finished, and its turn comes
-    sending: int = 0
-    retrying: int = 0  # pending: an attempt failed, and there will be another
-
-
-@dataclass(slots=True)
-class Changes:
-    """What a scan changed: dumps that are new, and those that vanished before they were stored."""
-
-    new: list[DumpFile] = field(default_factory=list)
-    lost: list[DumpFile] = field(default_factory=list)
-    left_out: Counter[int] = field(default_factory=Counter)  # by owner: those who have too many at once
 
 
 class Backlog:
@@ -103,8 +43,8 @@ class Backlog:
         self.changes = 0  # grows with each change of which dumps are there, or finished
         self.busy_at = -_NEVER  # when a dump was last found or stored, monotonic
         self._turns, self._judging = Fairness(), Fairness()
-        self._gives_way = self._turn_over = False
-        self._looked_at = -_GIVE_WAY_S
+        self._taken: Entry | None = None
+        self.turn = Turn(monotonic)  # of the dump that was taken last
 
     def begin_scan(self) -> None:
         """Begin to take note of which dumps are there."""
@@ -266,6 +206,8 @@ class Backlog:
             if entry.stage is Stage.WAITING:
                 entry.dump, entry.verdict, entry.stage = dump, verdict, Stage.READY
                 self.changes += 1
+                if self._taken and self._taken.stage is Stage.SENDING:
+                    self._let_wait(entry, self._taken)
                 self._lock.notify_all()
 
     def rank(self, entry: Entry) -> tuple[int, ...]:
@@ -296,40 +238,31 @@ class Backlog:
                     # Of one owner's, those that failed before come last: a bad dump must not hold up the others.
                     chosen = min(due, key=self.rank)
                     self._turns.serve(chosen)
-                    self._gives_way = self._turn_over = False
                     chosen.stage, chosen.sending_since = Stage.SENDING, now
+                    self._taken = chosen
+                    self.turn.begin()
+                    for other in ready:
+                        if other is not chosen:
+                            self._let_wait(other, chosen)
                     return chosen
                 wake_at = min([deadline, *(entry.not_before for entry in ready)])
                 if now >= deadline:
                     return None
                 self._lock.wait(max(0.0, wake_at - now))
 
-    def gives_way(self) -> bool:
-        """Say whether the dump that is sent now, a file of holes, has to wait for another: it goes on after that."""
-        self._look_who_waits()
-        return self._gives_way
+    def _let_wait(self, entry: Entry, sending: Entry) -> None:
+        """Have the upload under way make room for `entry` in time: a file of holes at once, any other between two parts.
 
-    def turn_is_over(self) -> bool:
-        """Say whether the dump that is sent now has to wait for another application's: it goes on after that.
-
-        Whoever writes the largest file would make everybody wait for it. Asked where no work is lost by it.
+        Whoever writes the largest file would make everybody wait for it.
         """
-        self._look_who_waits()
-        return self._gives_way or self._turn_over
-
-    def _look_who_waits(self) -> None:
-        now = self._monotonic()
-        if self._gives_way or self._turn_over or now - self._looked_at < _GIVE_WAY_S:
+        if entry.dump.is_mostly_holes:
             return
-        with self._lock:
-            self._looked_at = now
-            entries = list(self._entries.values())
-            sending = [entry for entry in entries if entry.stage is Stage.SENDING]
-            due = (entry for entry in entries if entry.stage is Stage.READY and entry.not_before <= now)
-            waiting = [entry for entry in due if not entry.dump.is_mostly_holes]
-            if sending and waiting:
-                self._gives_way = all(entry.dump.is_mostly_holes for entry in sending)
-                self._turn_over = any(has_had_its_turn(each, waiting, now) for each in sending)
+        due_at = max(self._monotonic(), entry.not_before)
+        if sending.dump.is_mostly_holes:
+            self.turn.cut_from(due_at)
+        if entry.folder != sending.folder:
+            turn_s = min(_LONGEST_TURN_S, max(_TURN_S, entry.dump.size_bytes / _TURN_BYTES_PER_S))
+            self.turn.over_from(max(due_at, sending.sending_since + turn_s))
 
     def has_stored(self, entry: Entry) -> None:
         """Note that the store holds the dump."""
@@ -398,3 +331,58 @@ class Backlog:
                 writing=stages.count(Stage.WAITING), queued=stages.count(Stage.READY) - retrying,
                 sending=stages.count(Stage.SENDING), retrying=retrying,
             )  # fmt: skip
+
+
+class Fairness:
+    """Whose turn it is: the owner who was served longest ago, of its directories the one that was."""
+
+    def __init__(self) -> None:
+        self._served: dict[object, int] = {}
+        self._count = 0
+
+    def serve(self, entry: Entry) -> None:
+        """Note that the entry had its turn."""
+        self._count += 1
+        self._served[entry.owner] = self._served[entry.folder] = self._count
+        if len(self._served) > _MOST_SERVED:  # an owner can make any number of directories
+            latest = sorted(self._served.items(), key=lambda each: each[1])[_MOST_SERVED // 2 :]
+            self._served = dict(latest)
+
+    def rank(self, entry: Entry) -> tuple[int, int, int, int, int, int]:
+        """Give the place of the entry: the least comes first. What its owner can choose, as its time, counts last.
+
+        Files of holes come after all others: a size that costs nothing must not cost others their turn.
+        """
+        owner, folder = self._served.get(entry.owner, 0), self._served.get(entry.folder, 0)
+        return (
+            int(entry.dump.is_mostly_holes),
+            owner,
+            entry.attempts,
+            folder,
+            entry.number,
+            entry.dump.identity.mtime_ns,
+        )
+
+    def order(self, entries: Iterable[Entry], most: int) -> list[Entry]:
+        """Give up to `most` entries, each owner's turn by turn."""
+        by_owner: dict[int, list[Entry]] = {}
+        for entry in entries:
+            by_owner.setdefault(entry.owner, []).append(entry)
+        queues = [sorted(each, key=self.rank)[:most] for each in by_owner.values()]
+        queues.sort(key=lambda queue: self.rank(queue[0]))
+        turns = (
+            queue[turn]
+            for turn in range(max(map(len, queues), default=0))
+            for queue in queues
+            if turn < len(queue)
+        )
+        return [entry for entry, _ in zip(turns, range(most), strict=False)]
+
+    def forget_all_but(self, owners: set[int]) -> None:
+        """Forget those that have nothing here any more."""
+        kept = {
+            key: at
+            for key, at in self._served.items()
+            if (key[0] if isinstance(key, tuple) else key) in owners
+        }
+        self._served = kept

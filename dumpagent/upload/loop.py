@@ -16,8 +16,9 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import DumpWaiting, DumpWouldUpload, UploadFailed, UploadRecovered
 from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import Store
-from dumpagent.upload.backlog import Backlog, Counts, Entry
+from dumpagent.upload.backlog import Backlog
 from dumpagent.upload.companions.companions import Companions, Travel
+from dumpagent.upload.entry import Counts, Entry
 from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.keeping.reclaim import Reclaimer
@@ -111,7 +112,7 @@ class UploadLoop:
             ledgers=(ledger, replica.ledger) if replica else (ledger,),
             monotonic=monotonic,
         )
-        uploader.give_way_when(self.backlog.gives_way, turn_is_over=self.backlog.turn_is_over)
+        uploader.give_way_when(self.backlog.turn.is_cut, turn_is_over=self.backlog.turn.is_over)
         self._upload_worker = UploadWorker(
             backlog=self.backlog,
             uploader=uploader,

@@ -23,7 +23,8 @@ from dumpagent.observe.events.dumps import (
     UploadRecovered,
 )
 from dumpagent.observe.incident import Incident
-from dumpagent.upload.backlog import Backlog, Entry
+from dumpagent.upload.backlog import Backlog
+from dumpagent.upload.entry import Entry
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.oom_thread import OomThreadSearch
 from dumpagent.upload.store_health import StoreHealth

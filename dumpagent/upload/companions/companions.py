@@ -14,11 +14,12 @@ from dumpagent.observe.events.companions import CompanionDeleted
 from dumpagent.observe.events.dumps import DumpDeleted, ObjectMissing
 from dumpagent.observe.events.volume import VolumeFull, VolumeRoomy
 from dumpagent.store.protocol import Store
-from dumpagent.upload.backlog import Backlog, Counts
+from dumpagent.upload.backlog import Backlog
 from dumpagent.upload.companions.finder import CompanionFinder, CompanionLimits
 from dumpagent.upload.companions.queue import CompanionQueue
 from dumpagent.upload.companions.rest import Rest
 from dumpagent.upload.companions.worker import CompanionWorker, GivesWay
+from dumpagent.upload.entry import Counts
 from dumpagent.upload.keeping.deletion import Deletion, Elsewhere
 from dumpagent.upload.keeping.recheck import Recheck, Stored
 from dumpagent.upload.keeping.reclaim import Turn

@@ -12,9 +12,10 @@ from dumpagent.dumps.model import DumpFile, Identity
 from dumpagent.dumps.names import parts_of, stamped_ms
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.companions import CompanionGone, CompanionLeftAlone
-from dumpagent.upload.backlog import Backlog, Entry
+from dumpagent.upload.backlog import Backlog
 from dumpagent.upload.companions.queue import CompanionQueue
 from dumpagent.upload.companions.rest import Rest
+from dumpagent.upload.entry import Entry
 from dumpagent.upload.ledger import Ledger
 
 _AT_ONCE = 16

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dumpagent.dumps.companion import is_crash_file
 from dumpagent.dumps.model import DumpFile
-from dumpagent.upload.backlog import Backlog, Entry, Stage
+from dumpagent.upload.backlog import Backlog
+from dumpagent.upload.entry import Entry, Stage
 
 
 class CompanionQueue(Backlog):

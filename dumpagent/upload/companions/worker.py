@@ -11,8 +11,9 @@ from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.companions import CompanionFailed, CompanionRecovered, CompanionUploaded
 from dumpagent.observe.incident import Incident
-from dumpagent.upload.backlog import Backlog, Entry
+from dumpagent.upload.backlog import Backlog
 from dumpagent.upload.companions.queue import CompanionQueue
+from dumpagent.upload.entry import Entry
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.job import Job

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from dumpagent.dumps.files import found_again
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
-from dumpagent.upload.backlog import Backlog, Entry, Stage
+from dumpagent.upload.backlog import Backlog
+from dumpagent.upload.entry import Entry, Stage
 from dumpagent.upload.ledger import Ledger
 
 _AT_ONCE = 16

@@ -17,10 +17,11 @@ from dumpagent.observe.events.dumps import UploadFailed, UploadRecovered
 from dumpagent.observe.events.replica import ReplicaLost
 from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import Store
-from dumpagent.upload.backlog import Backlog, Counts, Entry
+from dumpagent.upload.backlog import Backlog
 from dumpagent.upload.companions.companions import Companions
 from dumpagent.upload.companions.queue import CompanionQueue
 from dumpagent.upload.companions.worker import CompanionWorker, GivesWay
+from dumpagent.upload.entry import Counts, Entry
 from dumpagent.upload.keeping.elsewhere import HeldElsewhere
 from dumpagent.upload.keeping.recheck import Recheck
 from dumpagent.upload.keeping.reclaim import Reclaimer
@@ -88,7 +89,7 @@ class ReplicaUploads:
         self._store_health = StoreHealth(parts.store, told, monotonic=monotonic)
         self._followers = [Follower(first.dumps, self.backlog, parts.ledger, parts.judge.judge)]
         self.uploader = parts.uploader(stop)
-        self.uploader.give_way_when(self._gives_way, turn_is_over=self.backlog.turn_is_over)
+        self.uploader.give_way_when(self._gives_way, turn_is_over=self.backlog.turn.is_over)
         self._asked_at, self._has_to_wait = -_WAIT_S, False
         self._upload_worker = UploadWorker(
             backlog=self.backlog,
@@ -246,5 +247,5 @@ class ReplicaUploads:
         now = self._monotonic()
         if now - self._asked_at >= _WAIT_S:
             self._asked_at = now
-            self._has_to_wait = self._first_goes() or self.backlog.gives_way()
+            self._has_to_wait = self._first_goes() or self.backlog.turn.is_cut()
         return self._has_to_wait

@@ -37,7 +37,8 @@ from dumpagent.observe.events.volume import (
 from dumpagent.observe.held_open import HeldOpen
 from dumpagent.observe.incident import Incident
 from dumpagent.observe.left_alone import LeftAlone
-from dumpagent.upload.backlog import Backlog, Entry, Stage
+from dumpagent.upload.backlog import Backlog
+from dumpagent.upload.entry import Entry, Stage
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.volume.claim import CannotClaim, StillWritten
 from dumpagent.upload.volume.judge import Judge

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dumpagent.dumps.model import DumpFile, Identity, State, Verdict
-from dumpagent.upload.backlog import Backlog, Entry
-from dumpagent.upload.fairness import Fairness
+from dumpagent.upload.backlog import Backlog, Fairness
+from dumpagent.upload.entry import Entry
 
 DUE = Verdict(State.COMPLETE, "", due=True)
 
@@ -241,10 +241,10 @@ def test_a_file_of_holes_goes_last_and_gives_way_while_it_is_sent() -> None:
     made_ready(backlog, holes)
     taken = backlog.take(timeout_s=0)
     assert taken
-    assert not backlog.gives_way(), "nobody waits"
+    assert not backlog.turn.is_cut(), "nobody waits"
     clock.now += 1
     made_ready(backlog, holes, owned(2, uid=2, mtime=9))
-    assert backlog.gives_way()
+    assert backlog.turn.is_cut()
     backlog.judge_again(taken)
     made_ready(backlog, holes, owned(2, uid=2, mtime=9))
     assert order_of(backlog) == [2, 1]
@@ -264,10 +264,10 @@ def test_an_allocated_file_of_terabytes_gives_way_to_another_users_dump_after_se
     assert taken
     made_ready(backlog, huge, small)
     clock.now += 1
-    assert not backlog.turn_is_over()
+    assert not backlog.turn.is_over()
     clock.now += 3
-    assert backlog.turn_is_over()
-    assert not backlog.gives_way(), "what is under way ends"
+    assert backlog.turn.is_over()
+    assert not backlog.turn.is_cut(), "what is under way ends"
     backlog.put_back(taken)
     assert order_of(backlog) == [2, 1]
 
@@ -279,9 +279,9 @@ def test_large_dumps_of_two_users_do_not_change_places_all_the_time() -> None:
     made_ready(backlog, *dumps)
     assert backlog.take(timeout_s=0)
     clock.now += 50
-    assert not backlog.turn_is_over()
+    assert not backlog.turn.is_over()
     clock.now += 15
-    assert backlog.turn_is_over()
+    assert backlog.turn.is_over()
 
 
 def test_a_users_second_dump_in_the_same_directory_waits_for_the_first() -> None:
@@ -290,7 +290,7 @@ def test_a_users_second_dump_in_the_same_directory_waits_for_the_first() -> None
     made_ready(backlog, of_size(owned(1, uid=1), 200 << 30), owned(2, uid=1))
     assert backlog.take(timeout_s=0)
     clock.now += 100
-    assert not backlog.turn_is_over()
+    assert not backlog.turn.is_over()
 
 
 def test_a_dump_that_gets_the_inode_of_another_users_lost_one_does_not_inherit_its_failures() -> None:

@@ -13,7 +13,7 @@ from dumpagent.kernel.volume import Space
 from dumpagent.observe.barrier import Barrier
 from dumpagent.settings import Keep, Keeping, Place
 from dumpagent.store.protocol import Body, Store
-from dumpagent.upload.backlog import Counts
+from dumpagent.upload.entry import Counts
 from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
