@@ -18,7 +18,7 @@ from dumpagent.settings import BesideDumps, Compressing, Keeping, Place, Remembe
 from dumpagent.store.protocol import Store
 from dumpagent.upload.companions.companions import Travel
 from dumpagent.upload.companions.finder import CompanionLimits
-from dumpagent.upload.indexing import Indexer
+from dumpagent.index.indexer import Indexer
 from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import UploadLoop

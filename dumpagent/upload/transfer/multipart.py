@@ -26,7 +26,7 @@ from dumpagent.store.reservation import release
 from dumpagent.units import MIB
 from dumpagent.upload.transfer.gzip_parts import Piece
 from dumpagent.upload.transfer.job import PreparedJob
-from dumpagent.upload.transfer.plan import workers_for
+from dumpagent.upload.transfer.prepare import workers_for
 from dumpagent.upload.transfer.throttle import CpuThrottle, InTurn
 
 # Up to this round trip one after the other will do, if that keeps the CPU busy: on a longer line a connection that had

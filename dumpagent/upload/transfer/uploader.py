@@ -23,7 +23,7 @@ from dumpagent.hprof import chunked
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, TooLarge
 from dumpagent.store.reservation import release, reserve
-from dumpagent.upload.transfer import plan
+from dumpagent.upload.transfer import prepare as plan
 from dumpagent.upload.transfer.gzip_parts import CannotGoOn, Piece, can_pack, packed_pieces
 from dumpagent.upload.transfer.job import Job, PreparedJob
 from dumpagent.upload.transfer.multipart import (

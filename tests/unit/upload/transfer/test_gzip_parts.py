@@ -22,7 +22,7 @@ from dumpagent.store.protocol import Body, Limits, Store, StoredObject
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer import gzip_parts
 from dumpagent.upload.transfer.gzip_parts import CompressionLevel, Piece, packed_pieces
-from dumpagent.upload.transfer.plan import can_pack_size, packed_part_size, workers_for
+from dumpagent.upload.transfer.prepare import can_pack_size, packed_part_size, workers_for
 from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.stores.memory import MemoryStore
