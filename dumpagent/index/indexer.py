@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dumpagent.dumps import metadata
+from dumpagent.dumps.model import DumpFile, Verdict
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.errors import Refused
 from dumpagent.index.writer import entry_of_object, write_entry
@@ -14,7 +15,6 @@ from dumpagent.observe.incident import Incident
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Store
 from dumpagent.store.reservation import is_same_dump, reserved_for
-from dumpagent.upload.transfer.job import Job
 
 _HINT = "allow s3:PutObject below `.dumpagent/index/`; `dumpagent reindex` then writes the entries that are missing"
 
@@ -28,16 +28,16 @@ class Indexer:
         self._store, self._place, self._prefix = store, place, prefix
         self._incident = Incident(tell, IndexFailed, IndexRecovered)
 
-    def write(self, job: Job, receipt: Receipt) -> None:
-        """Write the entry of the dump that was just stored. A store that refuses is told; the dump counts as stored.
+    def write(self, dump: DumpFile, verdict: Verdict, original: str, receipt: Receipt) -> None:
+        """Write the entry of the dump that was just stored; `original` is the path that its JVM gave it. A store that refuses is told; the dump counts as stored.
 
         Raises Unreachable.
         """
         described = metadata.describe(
-            job.dump,
-            job.verdict,
-            metadata.Contents(job.dump.size_bytes, receipt.crc32),
-            original=job.original,
+            dump,
+            verdict,
+            metadata.Contents(dump.size_bytes, receipt.crc32),
+            original=original,
             place=self._place,
             now=receipt.uploaded_at,
         )
@@ -49,9 +49,9 @@ class Indexer:
         try:
             write_entry(self._store, entry, prefix=self._prefix)
         except Refused as error:
-            self._incident.failed("index", IndexFailed(error=str(error), path=job.dump.path, hint=_HINT))
+            self._incident.failed("index", IndexFailed(error=str(error), path=dump.path, hint=_HINT))
         else:
-            self._incident.ended_for("index", IndexRecovered(path=job.dump.path))
+            self._incident.ended_for("index", IndexRecovered(path=dump.path))
 
     def _is_in_reservation(self, key: str, described: Mapping[str, str]) -> bool:
         """Say whether the dump has a reservation that stays, which is its entry."""

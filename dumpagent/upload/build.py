@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dumpagent.dumps.globs import COMPANIONS, Globs
 from dumpagent.dumps.recognise import FileRules, Recogniser
+from dumpagent.index.indexer import Indexer
 from dumpagent.kernel.beneath import opened_directory
 from dumpagent.kernel.owned import own_directory
 from dumpagent.observe.barrier import Barrier
@@ -18,13 +19,12 @@ from dumpagent.settings import BesideDumps, Compressing, Keeping, Place, Remembe
 from dumpagent.store.protocol import Store
 from dumpagent.upload.companions.companions import Travel
 from dumpagent.upload.companions.finder import CompanionLimits
-from dumpagent.index.indexer import Indexer
 from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import UploadLoop
 from dumpagent.upload.replica.replica import ReplicaParts
 from dumpagent.upload.transfer.sweep import Sweep
-from dumpagent.upload.transfer.uploader import Uploader
+from dumpagent.upload.transfer.uploader import Index, Uploader
 from dumpagent.upload.volume.claim import claim
 from dumpagent.upload.volume.judge import CompletenessJudge
 from dumpagent.upload.worker import ShowProgress
@@ -106,6 +106,7 @@ def build_loop(
             prefix=plan.prefix,
             packed=plan.compressing.compression == "gzip",
             stop=stop,
+            index=Indexer(store, plan.place, tell, prefix=plan.prefix).write,
         ),
         judge=CompletenessJudge(quiet_s=plan.watching.file_stable_time_s),
         tell=tell,
@@ -118,15 +119,14 @@ def build_loop(
         progress=progress,
         recogniser=Recogniser(_rules(plan)),
         travel=None if plan.dry_run else _travel(plan, store=store, ledger=ledger, barrier=barrier),
-        index=Indexer(store, plan.place, tell, prefix=plan.prefix).write,
         replica=_replica(plan, second, tell, progress) if second else None,
     )
 
 
 def _replica(plan: UploadPlan, second: Second, tell: Tell, progress: ShowProgress) -> ReplicaParts:
-    def uploader(stop: threading.Event) -> Uploader:
+    def uploader(stop: threading.Event, index: Index) -> Uploader:
         packed = plan.compressing.compression == "gzip"
-        return Uploader(second.store, plan.place, prefix=second.prefix, packed=packed, stop=stop)
+        return Uploader(second.store, plan.place, prefix=second.prefix, packed=packed, stop=stop, index=index)
 
     return ReplicaParts(
         store=second.store,

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.dumps.recognise import Recogniser
@@ -32,12 +33,10 @@ from dumpagent.upload.volume.finder import Claim, Finder
 from dumpagent.upload.volume.judge import Judge
 from dumpagent.upload.volume.watch import Watch
 from dumpagent.upload.worker import (
-    Index,
     Outcome,
     ShowProgress,
     Summarise,
     UploadWorker,
-    no_index,
     no_progress,
 )
 
@@ -57,6 +56,13 @@ class Pass:
     failed: int = 0
     left: int = 0
     replica: Pass | None = None
+
+
+class TakesDumps(Protocol):
+    """Who uploads the dumps of one destination."""
+
+    def take(self, *, timeout_s: float) -> Entry | None: ...
+    def upload(self, entry: Entry) -> Outcome: ...
 
 
 class UploadLoop:
@@ -82,7 +88,6 @@ class UploadLoop:
         barrier: Barrier | None = None,
         sweep: Sweep | None = None,
         progress: ShowProgress = no_progress,
-        index: Index = no_index,
         recogniser: Recogniser | None = None,
         travel: Travel | None = None,
         replica: ReplicaParts | None = None,
@@ -124,7 +129,6 @@ class UploadLoop:
             stop=stop,
             progress=progress,
             barrier=self.barrier,
-            index=index,
             precedence=self.precedence,
             monotonic=monotonic,
         )
@@ -270,7 +274,7 @@ class UploadLoop:
     def run_once(self, *, dry_run: bool = False) -> Pass:
         """Scan once and upload everything that is due, to the replica too; each dump is tried once."""
         self.look(whole=True)
-        did = self._upload_all(self.backlog, self._upload_worker.upload, self._uploader, dry_run=dry_run)
+        did = self._upload_all(self._upload_worker, self._uploader, dry_run=dry_run)
         while not dry_run and not self._stop.is_set() and self.upload_companion():
             pass
         replica = self._run_replica_once(self.replica, dry_run=dry_run) if self.replica else None
@@ -299,9 +303,7 @@ class UploadLoop:
         if error:
             replica.note_store(error)
             return Pass(failed=replica.counts.pending)
-        did = self._upload_all(
-            replica.backlog, replica.upload, replica.uploader, dry_run=dry_run, tell=replica.told
-        )
+        did = self._upload_all(replica, replica.uploader, dry_run=dry_run, tell=replica.told)
         while not dry_run and not self._stop.is_set() and replica.upload_companion():
             pass
         failed = len(did.failed)
@@ -313,23 +315,22 @@ class UploadLoop:
 
     def _upload_all(
         self,
-        table: Backlog,
-        upload: Callable[[Entry], Outcome],
+        worker: TakesDumps,
         uploader: Uploader,
         *,
         dry_run: bool,
         tell: Tell | None = None,
     ) -> _Done:
-        """Upload what is due in `table`, or tell what that would do; each dump is tried once."""
+        """Upload what is due to `worker`, or tell what that would do; each dump is tried once."""
         done = _Done()
         while not self._stop.is_set():
-            entry = table.take(timeout_s=0)
+            entry = worker.take(timeout_s=0)
             if entry is None:
                 break
             if dry_run:
                 _foresee(uploader, entry, tell or self._tell)
                 continue
-            outcome = upload(entry)
+            outcome = worker.upload(entry)
             self._expect_leftovers(outcome)
             if isinstance(outcome, Receipt):
                 done.uploaded += outcome.is_news

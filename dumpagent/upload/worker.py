@@ -40,13 +40,8 @@ _HOW_TO_KEEP_DUMPS_WHOLE = (
 )
 _VICTIM_WAIT_S = 2.0  # the next dump waits as long
 ShowProgress = Callable[[DumpFile], AbstractContextManager[Progress]]
-Index = Callable[[Job, Receipt], None]  # writes the entry of a stored dump; raises Unreachable
 Summarise = Callable[[DumpFile, Verdict, Receipt], None]  # has a stored dump summarised; never waits for that
 Outcome = Receipt | DumpagentError | OSError | None
-
-
-def no_index(_job: Job, _receipt: Receipt) -> None:
-    """Write no index entry."""
 
 
 def no_summary(_dump: DumpFile, _verdict: Verdict, _receipt: Receipt) -> None:
@@ -78,7 +73,6 @@ class UploadWorker:
         stop: threading.Event,
         progress: ShowProgress,
         barrier: Barrier,
-        index: Index,
         precedence: Precedence,
         finds_thread: bool = True,
         monotonic: Callable[[], float],
@@ -91,7 +85,7 @@ class UploadWorker:
         )
         self._ledger = ledger
         self._dump_incident, self._tell, self._stop = dump_incident, tell, stop
-        self._progress, self._index, self._barrier, self._monotonic = progress, index, barrier, monotonic
+        self._progress, self._barrier, self._monotonic = progress, barrier, monotonic
         self.summarise: Summarise = no_summary
         self._precedence, self._finds_thread = precedence, finds_thread
 
@@ -104,8 +98,12 @@ class UploadWorker:
         if pause_s:
             self._stop.wait(min(timeout_s, pause_s))
             return None
-        entry = self._backlog.take(timeout_s=timeout_s)
+        entry = self.take(timeout_s=timeout_s)
         return None if entry is None else self.upload(entry)
+
+    def take(self, *, timeout_s: float) -> Entry | None:
+        """Give the next dump that is due, for `upload`; None if none comes up within `timeout_s`."""
+        return self._backlog.take(timeout_s=timeout_s)
 
     def upload(self, entry: Entry) -> Outcome:
         """Upload this dump, which was taken from the backlog, and put it where it belongs there. Gives the same."""
@@ -122,9 +120,7 @@ class UploadWorker:
             entry.victim = OomThreadSearch(dump, verdict)
         try:
             with self._progress(dump) as advance:
-                job = Job(dump, verdict)
-                receipt = self._uploader.upload(job, self._ledger, progress=advance)
-            self._index(job, receipt)
+                receipt = self._uploader.upload(Job(dump, verdict), self._ledger, progress=advance)
             self._barrier.run(
                 "note a summary", lambda: self.summarise(dump, verdict, receipt), path=dump.path
             )

@@ -30,9 +30,9 @@ from dumpagent.upload.replica.follower import Follower
 from dumpagent.upload.replica.told import as_replica
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.sweep import Sweep
-from dumpagent.upload.transfer.uploader import Uploader
+from dumpagent.upload.transfer.uploader import Index, Uploader, no_index
 from dumpagent.upload.volume.judge import Judge
-from dumpagent.upload.worker import Index, Outcome, ShowProgress, UploadWorker
+from dumpagent.upload.worker import Outcome, ShowProgress, UploadWorker
 
 _WAIT_S = 0.25  # for the first destination's dumps, and how often it is asked whether there are some
 _OVERDUE_S, _GRANTED_S = 60.0, 5.0
@@ -55,11 +55,11 @@ class First:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaParts:
-    """What the replica is made of; `uploader` makes one that ends when its event is set."""
+    """What the replica is made of; `uploader` makes one that ends when its event is set, and writes to an index."""
 
     store: Store
     ledger: Ledger
-    uploader: Callable[[threading.Event], Uploader]
+    uploader: Callable[[threading.Event, Index], Uploader]
     judge: Judge
     index: Index
     sweep: Sweep | None
@@ -88,7 +88,7 @@ class ReplicaUploads:
         self._queue = CompanionQueue(monotonic=monotonic)
         self._store_health = StoreHealth(parts.store, told, monotonic=monotonic)
         self._followers = [Follower(first.dumps, self.backlog, parts.ledger, parts.judge.judge)]
-        self.uploader = parts.uploader(stop)
+        self.uploader = parts.uploader(stop, parts.index)
         self.uploader.give_way_when(self._gives_way, turn_is_over=self.backlog.turn.is_over)
         self._asked_at, self._has_to_wait = -_WAIT_S, False
         self._upload_worker = UploadWorker(
@@ -102,7 +102,6 @@ class ReplicaUploads:
             stop=stop,
             progress=parts.progress,
             barrier=barrier,
-            index=parts.index,
             precedence=Precedence(),
             finds_thread=False,
             monotonic=monotonic,
@@ -124,7 +123,7 @@ class ReplicaUploads:
             queue=self._queue,
             path_of=path_of,
             gives_way=(gives_way := GivesWay(self._stop, self._dumps_go_first, monotonic=self._monotonic)),
-            uploader=parts.uploader(gives_way),
+            uploader=parts.uploader(gives_way, no_index),
             ledger=parts.ledger,
             stored=lambda _file: None,
             store_health=self._store_health,
@@ -179,6 +178,10 @@ class ReplicaUploads:
             return None
         self._asked_at, self._has_to_wait = self._monotonic(), False
         return self._settled(self._upload_worker.upload_next(timeout_s=timeout_s))
+
+    def take(self, *, timeout_s: float) -> Entry | None:
+        """Give the next dump that is due, for `upload`; None if none comes up within `timeout_s`."""
+        return self._upload_worker.take(timeout_s=timeout_s)
 
     def upload(self, entry: Entry) -> Outcome:
         """Upload this dump, which was taken from the backlog. Gives the same as `upload_next`."""

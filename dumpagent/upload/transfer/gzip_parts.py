@@ -15,7 +15,6 @@ from dumpagent.dumps.source import Stopped, drop_behind, file_shrank, other_byte
 from dumpagent.hprof import chunked
 from dumpagent.store.protocol import Body
 
-_MAGIC = b"JAVA PROFILE "
 _READ_BYTES = 1 << 20
 _DROP_BYTES = 8 << 20
 
@@ -39,11 +38,6 @@ class Piece:
     def without_body(self) -> Piece:
         """Give the same without its bytes."""
         return replace(self, body=Body(b"", 0))
-
-
-def can_pack(fd: int) -> bool:
-    """Say whether the file is a plain heap dump: what is gzip already, or no dump at all, is not compressed."""
-    return os.pread(fd, len(_MAGIC), 0) == _MAGIC
 
 
 class CompressionLevel:

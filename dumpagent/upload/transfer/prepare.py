@@ -1,10 +1,16 @@
-"""How large the parts of an upload are, and how many are sent at once. Pure functions."""
+"""Prepares a dump for its upload: one reading gives its fingerprint, its size the parts in which it goes."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+
+from dumpagent.dumps import metadata
+from dumpagent.dumps.fingerprint import HalfRead, take_fingerprint
 from dumpagent.errors import Refused
 from dumpagent.store.protocol import Limits
 from dumpagent.units import KIB, MIB
+from dumpagent.upload.transfer.job import Job, PreparedJob
 
 # Measured against a 100 ms round trip at 0.2 CPU: smaller ones wait for answers.
 PART_BYTES = 16 * MIB
@@ -23,6 +29,65 @@ _PACKED_SHARE, _PACKED_GROWTH = 2, 64
 # Parts that are sent at once: two hide each other's wait for the answer. Far away, four do it better.
 _WORKERS, _WORKERS_FAR, _FAR_S = 2, 4, 0.05
 _SCANTY_BYTES = 160 * MIB  # below this memory limit two must do
+
+
+_MAGIC = b"JAVA PROFILE "
+
+
+def prepare(
+    job: Job,
+    fd: int,
+    *,
+    limits: Limits,
+    usual_bytes: int,
+    packed: bool,
+    half_read: HalfRead,
+    stopped: Callable[[], bool],
+) -> PreparedJob:
+    """Read the whole dump once and choose the size of its parts, `usual_bytes` where nothing asks for another.
+
+    `packed`: it goes as gzip if it can. Raises Stopped, SourceChanged, Refused, OSError.
+    """
+    size_bytes = job.dump.size_bytes
+    most_bytes = limits.part_max_bytes // BLOCK_BYTES * BLOCK_BYTES or limits.part_max_bytes
+    least_bytes = min(usual_bytes, most_bytes)
+    packed_least_bytes = max(least_bytes // 2, limits.part_min_bytes)
+    block_bytes = min(BLOCK_BYTES, least_bytes)
+    part_bytes = part_size(size_bytes, limits=limits, least_bytes=least_bytes)
+    packable = job.stored_as is None and can_pack(fd)
+    fingerprint = take_fingerprint(
+        fd,
+        size_bytes,
+        block_bytes=block_bytes,
+        stopped=stopped,
+        blocks=half_read.blocks_of(job.dump, block_bytes),
+    )
+    return PreparedJob(
+        job,
+        fd,
+        fingerprint,
+        metadata.Contents(size_bytes, fingerprint.crc32, job.dump.uid),
+        part_bytes=part_bytes,
+        large_part_bytes=large_part_size(
+            size_bytes,
+            part_bytes,
+            least_bytes=least_bytes,
+            most_bytes=min(limits.part_max_bytes, limits.part_large_bytes),
+        ),
+        packed_part_bytes=packed_part_size(size_bytes, limits=limits, least_bytes=packed_least_bytes),
+        packed=packed
+        and packable
+        and can_pack_size(size_bytes, limits=limits, least_bytes=packed_least_bytes),
+        packable=packable,
+    )
+
+
+def can_pack(fd: int) -> bool:
+    """Say whether the file is a plain heap dump: what is gzip already, or no dump at all, is not compressed."""
+    return os.pread(fd, len(_MAGIC), 0) == _MAGIC
+
+
+# -- the sizes, pure functions ----------------------------------------------------------------------------------
 
 
 def part_size(size_bytes: int, *, limits: Limits, least_bytes: int = PART_BYTES) -> int:

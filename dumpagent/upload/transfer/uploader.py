@@ -1,7 +1,7 @@
 """Uploads one dump: never over another object, never twice, never half.
 
-The order: fingerprint the file, find its key, send what the store does not hold yet, confirm the result, and only then
-give a receipt. Every step can be cut off; the next run begins at the first one and finds what is there.
+The order: fingerprint the file, find its key, send what the store does not hold yet, confirm the result, write its index
+entry, and only then give a receipt. Every step can be cut off; the next run begins at the first one and finds what is there.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dumpagent.dumps import metadata
-from dumpagent.dumps.fingerprint import HalfRead, take_fingerprint
+from dumpagent.dumps.fingerprint import HalfRead
 from dumpagent.dumps.keys import candidates
+from dumpagent.dumps.model import DumpFile, Verdict
 from dumpagent.dumps.receipt import Journal, Receipt, Unfinished
-from dumpagent.dumps.source import Stop, Stopped, confirm_unchanged, drop_behind, open_dump
+from dumpagent.dumps.source import FileSpan, Stop, Stopped, confirm_unchanged, drop_behind, open_dump
 from dumpagent.errors import Refused
 from dumpagent.hprof import chunked
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, TooLarge
 from dumpagent.store.reservation import release, reserve
-from dumpagent.upload.transfer import prepare as plan
-from dumpagent.upload.transfer.gzip_parts import CannotGoOn, Piece, can_pack, packed_pieces
+from dumpagent.upload.transfer.gzip_parts import CannotGoOn, Piece, packed_pieces
 from dumpagent.upload.transfer.job import Job, PreparedJob
 from dumpagent.upload.transfer.multipart import (
     PartSender,
@@ -35,10 +35,20 @@ from dumpagent.upload.transfer.multipart import (
     give_up,
     plain_pieces,
 )
+from dumpagent.upload.transfer.prepare import PART_BYTES, prepare
 from dumpagent.upload.transfer.standing import Confirmed, Found, Sent, Standing, confirm, standing_of
 
 # A store, or a proxy before it, that takes less at once: each refusal halves the parts, down to 5 MiB.
 _SMALLER_PARTS_TIMES = 12
+
+
+Index = Callable[
+    [DumpFile, Verdict, str, Receipt], None
+]  # writes the entry of a stored dump; raises Unreachable
+
+
+def no_index(_dump: DumpFile, _verdict: Verdict, _original: str, _receipt: Receipt) -> None:
+    """Write no index entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,7 @@ class Uploader:
     """Uploads dumps into `store`, one call of `upload` at a time; parts are sent by threads.
 
     `packed`: plain dumps become .hprof.gz on their way. `workers`: threads, by the round trip if not given.
-    `part_bytes`: the usual size of a part.
+    `part_bytes`: the usual size of a part. `index` writes the entry of each dump that is stored, before its receipt is given.
     """
 
     def __init__(
@@ -69,7 +79,8 @@ class Uploader:
         prefix: str = "",
         packed: bool = False,
         stop: threading.Event | None = None,
-        part_bytes: int = plan.PART_BYTES,
+        index: Index = no_index,
+        part_bytes: int = PART_BYTES,
         block_bytes: int = chunked.BLOCK_BYTES,
         workers: int | None = None,
         now: Callable[[], float] = time.time,
@@ -78,7 +89,7 @@ class Uploader:
         self._store, self._place, self._prefix, self._packed = store, place, prefix, packed
         self._stop = Stop(stop or threading.Event())
         self._part_bytes, self._block_bytes = part_bytes, block_bytes
-        self._now, self._monotonic = now, monotonic
+        self._now, self._monotonic, self._index = now, monotonic, index
         self._parts = PartSender(store, stop=self._stop, workers=workers, prefix=prefix)
         self._round_trip_s = 0.0
         self._half_read = HalfRead()
@@ -105,7 +116,9 @@ class Uploader:
                 prepared = self._prepare(job, fd)
                 confirm_unchanged(fd, job.dump.identity)
                 try:
-                    return self._upload(prepared, journal, progress)
+                    receipt = self._upload(prepared, journal, progress)
+                    self._index(job.dump, job.verdict, job.original, receipt)
+                    return receipt
                 except (TooLarge, CannotGoOn):
                     self._begin_anew(prepared, journal)
                     if not left:
@@ -130,40 +143,14 @@ class Uploader:
             os.close(fd)
 
     def _prepare(self, job: Job, fd: int) -> PreparedJob:
-        """Read the whole dump once and choose the size of its parts. Raises Stopped, SourceChanged, Refused, OSError."""
-        size_bytes, limits = job.dump.size_bytes, self._store.limits
-        most_bytes = limits.part_max_bytes // plan.BLOCK_BYTES * plan.BLOCK_BYTES or limits.part_max_bytes
-        least_bytes = min(self._part_bytes, most_bytes)
-        packed_least_bytes = max(least_bytes // 2, limits.part_min_bytes)
-        block_bytes = min(plan.BLOCK_BYTES, least_bytes)
-        part_bytes = plan.part_size(size_bytes, limits=limits, least_bytes=least_bytes)
-        packable = job.stored_as is None and can_pack(fd)
-        fingerprint = take_fingerprint(
-            fd,
-            size_bytes,
-            block_bytes=block_bytes,
-            stopped=self._stop.is_set_between,
-            blocks=self._half_read.blocks_of(job.dump, block_bytes),
-        )
-        return PreparedJob(
+        return prepare(
             job,
             fd,
-            fingerprint,
-            metadata.Contents(size_bytes, fingerprint.crc32, job.dump.uid),
-            part_bytes=part_bytes,
-            large_part_bytes=plan.large_part_size(
-                size_bytes,
-                part_bytes,
-                least_bytes=least_bytes,
-                most_bytes=min(limits.part_max_bytes, limits.part_large_bytes),
-            ),
-            packed_part_bytes=plan.packed_part_size(
-                size_bytes, limits=limits, least_bytes=packed_least_bytes
-            ),
-            packed=self._packed
-            and packable
-            and plan.can_pack_size(size_bytes, limits=limits, least_bytes=packed_least_bytes),
-            packable=packable,
+            limits=self._store.limits,
+            usual_bytes=self._part_bytes,
+            packed=self._packed,
+            half_read=self._half_read,
+            stopped=self._stop.is_set_between,
         )
 
     # -- the order of things ------------------------------------------------------------------------------------
@@ -310,19 +297,15 @@ class Uploader:
         replace: bool,
     ) -> Sent:
         """Make the object in one request or in parts. Raises Occupied, NoSuchUpload."""
+        if self._goes_whole(job, journal):
+            return self._put(job, key, described, self._whole_body(job), progress)
         run = find_unfinished(self._store, journal, job, key, prefix=self._prefix)
         resumed = run is not None
         pieces = self._pieces(job, run)
         if run is None:
             first = next(pieces, None) or Piece(1, Body(b"", 0), 0, 0)
             if first.end == job.contents.size_bytes and not first.carried_bytes:
-                if self._store.must_reserve():
-                    # Or the completion of another node's upload in parts could overwrite it.
-                    reserve(self._store, key, described, prefix=self._prefix)
-                confirm_unchanged(job.fd, job.identity)
-                self._store.put(key, first.body, described)
-                progress(first.end)
-                return Sent(first.body.size_bytes, first.body.crc32, first.body.size_bytes)
+                return self._put(job, key, described, first.body, progress)
             pieces = itertools.chain([first], pieces)
             run = Run(self._begin(job, key, described, journal))
         progress(run.bytes_of_dump(packed=job.packed))
@@ -333,6 +316,31 @@ class Uploader:
         self._complete(job, run.upload, parts, crc32, replace=replace)
         size_bytes = sum(part.size_bytes for part in parts)
         return Sent(size_bytes, crc32, run.sent_bytes, resumed, run.upload.upload_id)
+
+    def _goes_whole(self, job: PreparedJob, journal: Journal) -> bool:
+        """Say whether one request makes the object: no upload in parts was begun, and one part holds the plain dump."""
+        is_small = not job.packed and job.contents.size_bytes <= job.part_bytes
+        return is_small and journal.unfinished(job.identity) is None
+
+    def _whole_body(self, job: PreparedJob) -> Body:
+        size_bytes, crc32 = job.contents.size_bytes, job.contents.crc32
+        if not size_bytes:
+            return Body(b"", 0)
+        block_bytes = self._store.limits.block_bytes
+        span = FileSpan(job.fd, 0, size_bytes, crc32, stopped=self._stop.is_set, read_bytes=block_bytes)
+        return Body(span, crc32)
+
+    def _put(
+        self, job: PreparedJob, key: str, described: dict[str, str], body: Body, progress: Progress
+    ) -> Sent:
+        """Make the object in one request. Raises Occupied."""
+        if self._store.must_reserve():
+            # Or the completion of another node's upload in parts could overwrite it.
+            reserve(self._store, key, described, prefix=self._prefix)
+        confirm_unchanged(job.fd, job.identity)
+        self._store.put(key, body, described)
+        progress(job.contents.size_bytes)
+        return Sent(body.size_bytes, body.crc32, body.size_bytes)
 
     def _begin(self, job: PreparedJob, key: str, described: dict[str, str], journal: Journal) -> Unfinished:
         if self._store.must_reserve():

@@ -18,9 +18,9 @@ from dumpagent.upload.keeping.deletion import Deletion
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.loop import Pass, UploadLoop
 from dumpagent.upload.replica.replica import ReplicaParts, ReplicaUploads
-from dumpagent.upload.transfer.uploader import Uploader
+from dumpagent.upload.transfer.uploader import Uploader, no_index
 from dumpagent.upload.volume.judge import CompletenessJudge
-from dumpagent.upload.worker import no_index, no_progress
+from dumpagent.upload.worker import no_progress
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.hprof import Maker
 from tests.harness.stores.memory import MemoryStore
@@ -87,7 +87,7 @@ class Scene:
             replica=ReplicaParts(
                 store=self.second,
                 ledger=ledger,
-                uploader=lambda stop: uploader(self.second, stop),
+                uploader=lambda stop, _index: uploader(self.second, stop),
                 judge=CompletenessJudge(quiet_s=0, monotonic=self.now),
                 index=no_index,
                 sweep=None,
