@@ -30,7 +30,7 @@ class Stopped(Exception):
     """The agent is ending, or another dump has to go first; what was under way goes on later."""
 
 
-class Turn:
+class UploadTurn:
     """How long the upload under way may go on. Set by whoever knows what waits; any thread may ask."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:

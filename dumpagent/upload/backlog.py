@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
-from dumpagent.dumps.source import Turn
+from dumpagent.dumps.source import UploadTurn
 from dumpagent.upload.entry import Changes, Counts, Entry, Stage
 
 _NEVER = float("inf")
@@ -44,7 +44,7 @@ class Backlog:
         self.busy_at = -_NEVER  # when a dump was last found or stored, monotonic
         self._turns, self._judging = Fairness(), Fairness()
         self._taken: Entry | None = None
-        self.turn = Turn(monotonic)  # of the dump that was taken last
+        self.turn = UploadTurn(monotonic)  # of the dump that was taken last
 
     def begin_scan(self) -> None:
         """Begin to take note of which dumps are there."""
