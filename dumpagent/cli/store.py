@@ -10,6 +10,7 @@ from dumpagent.kernel.files import replace_file
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.store import (
     StorageClassUnknown,
+    StoreClockApart,
     StoreLearnt,
     StoreUnconditional,
     StoreUnverifying,
@@ -110,5 +111,12 @@ def _tell_news(tell: Tell, settings: S3, before: Profile, now: Profile) -> None:
         tell(
             StoreUnconditional(
                 hint="give each node its own S3_PREFIX if several nodes write the same paths",
+            )
+        )
+    if now.clock_ahead_s is not None and now.clock_ahead_s != before.clock_ahead_s:
+        tell(
+            StoreClockApart(
+                ahead_seconds=now.clock_ahead_s,
+                hint="requests are signed by the store's clock from now on, and times of dumps are this node's: mend NTP on the node",
             )
         )

@@ -34,7 +34,7 @@ class Replaced(Refused):
 
 
 class TooLarge(Refused):
-    """The store, or a proxy before it, takes no body that large. From now on `limits` tell of smaller parts."""
+    """The store, or a proxy before it, does not take the dump in such parts. From now on `limits` tell in which it does."""
 
 
 class Expired(Refused):

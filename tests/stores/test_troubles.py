@@ -6,14 +6,17 @@ import datetime as dt
 import os
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from dumpagent.dumps.keys import is_own_key
 from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.store.clock import StoreClock
 from dumpagent.store.protocol import Body, LookRefused
 from dumpagent.store.s3.store import S3Store
 from tests.harness.faults import Fault, FaultProxy, always
@@ -99,16 +102,23 @@ def test_expired_credentials(server: StoreServer, connect: Connect) -> None:
 
 
 @on(*REAL)
-def test_a_clock_that_is_an_hour_off(
-    server: StoreServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("off_s", [3600, -3600])
+def test_a_node_whose_clock_is_an_hour_off_signs_by_the_stores(
+    server: StoreServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, off_s: int
 ) -> None:
+    # The node's clock, as the SDK and the agent read it: a test cannot set the machine's.
+    monkeypatch.setitem(
+        cast("dict[str, Any]", StoreClock.__init__.__kwdefaults__), "now", lambda: time.time() + off_s
+    )
     store = connect(server, attempts=1)  # makes a bucket with the right time
-    # The node's clock, as the SDK reads it when it signs: a test cannot set the machine's.
-    ahead = dt.datetime.now(dt.UTC).replace(tzinfo=None) + dt.timedelta(hours=1)
-    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_args, **_more: ahead)
-    said = trouble(store, Refused)
-    assert "403 RequestTimeTooSkewed" in said
-    assert "clock" in said
+    monkeypatch.setattr(
+        "botocore.auth.get_current_datetime",
+        lambda *_args, **_more: dt.datetime.fromtimestamp(time.time() + off_s, dt.UTC).replace(tzinfo=None),
+    )
+    store.check()
+    store.put("k", Body(b"dump", zlib.crc32(b"dump")), {})
+    assert store.look("k")
+    assert store.profile.clock_ahead_s == pytest.approx(-off_s, abs=60)
 
 
 @on("swift")

@@ -35,7 +35,7 @@ from dumpagent.settings import (
     Watching,
 )
 from dumpagent.store.s3.credentials import find_credentials
-from dumpagent.store.s3.trust import ca_file
+from dumpagent.store.trust import ca_file
 from dumpagent.store_settings import for_replica
 
 

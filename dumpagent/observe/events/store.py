@@ -81,3 +81,10 @@ class LeftoverAborted(Event, level="info"):
 
     key: str
     store: str
+
+
+class StoreClockApart(Event, level="warning"):
+    """The clocks of the store and this node differ by more than the store allows: requests are signed by the store's."""
+
+    ahead_seconds: float
+    hint: str

@@ -19,11 +19,13 @@ from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.gc_pause import uncollected
 from dumpagent.secrets import NET, hide
 from dumpagent.settings import S3
+from dumpagent.store.clock import StoreClock
 from dumpagent.store.protocol import Expired, Link
 from dumpagent.store_settings import Access, for_replica
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials
+    from botocore.exceptions import ClientError
     from mypy_boto3_s3.client import S3Client
 
 CONNECT_TIMEOUT_S = 10
@@ -64,15 +66,16 @@ class SdkClient:
         *,
         access: Access | None = None,
         reads_only: bool = False,
+        clock: StoreClock | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._reads_only, self._monotonic = settings, reads_only, monotonic
-        self._access = access
+        self._access, self._clock = access, clock or StoreClock()
         self._lock = threading.Lock()  # never held during a request
         self._connected: Future[_Connected] | None = None
         self._renew_at = 0.0
         self._lacked: dict[str, tuple[tuple[str, ...], int]] = {}
-        self._virtual_hosts = False
+        self._virtual_hosts = self._signs_bodies = False
 
     @property
     def name(self) -> str:
@@ -105,7 +108,7 @@ class SdkClient:
             told = translate(error, doing=doing, where=self.name, reads_only=self._reads_only)
             if self._access:
                 told.hint = for_replica(told.hint)
-            if connected and self._changes_hosts(error):
+            if connected and isinstance(error, ClientError) and self._learns_from(error):
                 raise Expired(str(told), hint=told.hint) from error
             if connected and speaks_of_credentials(error) and self._has_renewed(connected):
                 raise Expired(str(told), hint=told.hint) from error
@@ -198,18 +201,21 @@ class SdkClient:
                 self._connected = renewed
         return True
 
-    def _changes_hosts(self, error: Exception) -> bool:
-        """Say whether the store takes requests in virtual-host style only, and the next one goes so."""
-        from botocore.exceptions import ClientError
+    def _learns_from(self, error: ClientError) -> bool:
+        """Say whether the next request goes otherwise: by the store's clock, in virtual-host style, with signed bodies."""
+        from dumpagent.store.s3.errors import code_and_status, refuses_unsigned_body
 
-        if self._virtual_hosts or self._settings.addressing_style != "auto":
-            return False
-        if not isinstance(error, ClientError):
-            return False
-        if error.response.get("Error", {}).get("Code") not in _WANTS_VIRTUAL_HOSTS:
-            return False
+        code, _ = code_and_status(error)
+        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        if self._clock.learns_from(code, str(headers.get("date", ""))):
+            return True
+        wants_hosts = code in _WANTS_VIRTUAL_HOSTS and self._settings.addressing_style == "auto"
         with self._lock:
-            self._virtual_hosts, self._connected = True, None
+            virtual_hosts = self._virtual_hosts or wants_hosts
+            signs_bodies = self._signs_bodies or refuses_unsigned_body(error)
+            if (virtual_hosts, signs_bodies) == (self._virtual_hosts, self._signs_bodies):
+                return False
+            self._virtual_hosts, self._signs_bodies, self._connected = virtual_hosts, signs_bodies, None
         return True
 
     def _connect(self) -> _Connected:
@@ -218,6 +224,7 @@ class SdkClient:
         from botocore.handlers import validate_bucket_name
 
         from dumpagent.store.s3.session import new_session
+        from dumpagent.store.s3.signing import sign_with
         from dumpagent.store.s3.tls import blockwise
 
         core = new_session(self._access)
@@ -234,10 +241,10 @@ class SdkClient:
             user_agent_extra=f"dumpagent/{__version__}",
             # Our own digest header stands beside each body. The SDK's would be a trailer over https,
             # which makes the request chunked, which Ceph RGW refuses with 411; and without either
-            # setting the SDK would hash each body with SHA-256 for its signature.
+            # setting the SDK would hash each body with SHA-256 for its signature, which few stores ask for.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            s3={"payload_signing_enabled": False, "addressing_style": self._style(core)},
+            s3={"payload_signing_enabled": self._signs_bodies, "addressing_style": self._style(core)},
             # AWS_ENDPOINT_URL is the first store's, whose setting has it already.
             ignore_configured_endpoint_urls=self._access is not None,  # type: ignore[call-arg]
         )
@@ -255,8 +262,7 @@ class SdkClient:
             raise _BadEndpoint(str(error)) from error
         # The SDK would ask before each body whether it may send it: a round trip more for each part.
         client.meta.events.register_last("before-call.s3", _send_at_once)
-        signer: Callable[..., Any] = _keep_version_4
-        client.meta.events.register_first("choose-signer.s3", signer)
+        sign_with(client, self._clock)
         if own_endpoint:
             client.meta.events.register_last("before-call.s3.HeadBucket", _know_no_region)
         if ":" in self._settings.bucket:  # Ceph RGW's tenant:bucket, which the SDK's own check refuses
@@ -309,14 +315,6 @@ class _NotAsked:
 def _know_no_region(**_more: object) -> Any:
     """After a redirection the SDK would ask for the bucket's region by a HEAD, be redirected, and ask again without end."""
     return _NotAsked(), {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}}}
-
-
-def _keep_version_4(signature_version: str, **_more: object) -> str | None:
-    """Links of version 2, which the SDK would make, show the key and are refused by newer regions and stores."""
-    is_link = signature_version.endswith("-query") and not signature_version.startswith(
-        ("v4a", "v4-s3express")
-    )
-    return "s3v4-query" if is_link else None
 
 
 def code_of(error: DumpagentError) -> str:

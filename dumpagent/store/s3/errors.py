@@ -23,7 +23,7 @@ _HINTS: dict[str, str] = {
     "SignatureDoesNotMatch": "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: they do not belong together, or the store knows neither",
     "ExpiredToken": "renew the temporary credentials (AWS_SESSION_TOKEN); with IRSA check that the pod's token file is refreshed",
     "InvalidToken": "AWS_SESSION_TOKEN does not belong to these keys; remove it for long-lived keys",
-    "RequestTimeTooSkewed": "the clocks of this node and the store differ by more than 15 minutes: mend NTP on the node",
+    "RequestTimeTooSkewed": "the clocks of this node and the store differ by more than 15 minutes, and its answers do not tell its time: mend NTP on the node",
     "InvalidBucketName": "correct S3_BUCKET: 3 to 63 lower-case letters, digits, dots and hyphens",
     "QuotaExceeded": "the store's quota is used up: raise it or delete old dumps; nothing is deleted here meanwhile",
     "NoSuchKey": "`dumpagent ls` shows what is there",
@@ -124,6 +124,8 @@ _PASSING = {
     "ConditionalRequestConflict",
     "BandwidthLimitExceeded",
 }
+# Source: RFC 9110, 15.5; RFC 8470, 5.2; nginx's 499 and AWS load balancers' 460 for a connection that was closed on them.
+_PASSING_STATUSES = {408, 421, 425, 429, 460, 499}
 _CORRUPTED = {
     "BadDigest",
     "InvalidDigest",
@@ -131,6 +133,7 @@ _CORRUPTED = {
     "XAmzContentChecksumMismatch",
     "IncompleteBody",
 }
+_WANT_SIGNED_BODIES = {"XAmzContentSHA256Mismatch", "UnsignedPayloadNotAllowed", "MissingContentSHA256"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _TOO_LARGE = {"413", "EntityTooLarge", "RequestEntityTooLarge", "MaxMessageLengthExceeded"}
 # These mean never, not later. Source: S3 API Reference, "Error responses"; RFC 9110, 15.6.2 and 15.6.6.
@@ -213,9 +216,12 @@ def _from_answer(error: sdk.ClientError, what: str) -> DumpagentError:
             said, hint=f"set AWS_DEFAULT_REGION to the bucket's region{f': {expected}' if expected else ''}"
         )
     is_for_ever = code in _NEVER or status in (501, 505) or code in _FULL or status == 507
-    if not is_for_ever and (code in _PASSING or status >= 500 or status in (408, 429)):
-        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        if code == "500" and str(headers.get("content-type", "")).startswith("text/html"):
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    is_page = str(headers.get("content-type", "")).startswith("text/html")
+    if is_page and status in (401, 403):
+        return Unreachable(f"{what}: a web page answers {status}, which is no S3 store", hint=_NO_STORE)
+    if not is_for_ever and (code in _PASSING or status >= 500 or status in _PASSING_STATUSES):
+        if code == "500" and is_page:
             # So the SDK tells a page that came with 200, too.
             return Unreachable(f"{what}: a web page answers, which is no S3 store", hint=_NO_STORE)
         busy = Unreachable(said, hint=_LOOK_AT_STORE)
@@ -271,6 +277,17 @@ def speaks_of_credentials(error: Exception) -> bool:
         return False
     code, _ = code_and_status(error)
     return code in _OF_CREDENTIALS or (code == "400" and error.operation_name == "HeadObject")
+
+
+def refuses_unsigned_body(error: sdk.ClientError) -> bool:
+    """Say whether the store asks for the SHA-256 of each body in the signature, which S3 leaves to the client.
+
+    Source: S3 API Reference, "Authenticating requests: using the Authorization header", x-amz-content-sha256.
+    """
+    code, status = code_and_status(error)
+    text = str(error.response.get("Error", {}).get("Message", "") or "").lower()
+    names_it = "content-sha256" in text or "unsigned-payload" in text or "unsigned payload" in text
+    return code in _WANT_SIGNED_BODIES or (names_it and status in (400, 403, 501))
 
 
 def _from_connection(error: Exception, what: str) -> DumpagentError:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import functools
 import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from dumpagent.errors import Refused
-from dumpagent.store.protocol import Body, Corrupted, Expired, NoSuchUpload, Occupied, Part
+from dumpagent.store.protocol import Body, Corrupted, Expired, NoSuchUpload, Occupied, Part, TooLarge
 from dumpagent.store.s3.client import code_of, status_of
 from dumpagent.store.s3.profile import Digest
 
@@ -20,6 +21,7 @@ class Tried(Protocol):
 
     def begin_trial(self, key: str) -> str: ...
     def send_trial_part(self, key: str, upload_id: str, data: bytes, **header: Any) -> None: ...
+    def send_trial(self, key: str, data: bytes, **header: Any) -> None: ...
     def put_if_free(self, key: str, body: Body) -> None: ...
     def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part: ...
     def complete(self, key: str, upload_id: str, parts: list[Part], *, crc32: int) -> None: ...
@@ -29,36 +31,48 @@ class Tried(Protocol):
 def try_digests(store: Tried, key: str, *, has_md5: bool = True) -> Digest:
     """Give the cheapest digest that the store verifies: that it refuses when it is wrong, and takes when it is right.
 
-    Tried on parts of an upload that is aborted, so that nothing is ever stored by it. The upload has a key of its own:
-    whoever finds it open after a kill knows what it is. Raises Refused, Unreachable.
+    Tried on parts of an upload that is aborted, so that nothing is ever stored by it; on a store that knows no such
+    uploads, on an object. Both have a key of their own: whoever finds one after a kill knows what it is. Raises Refused,
+    Unreachable.
     """
-    upload_id = store.begin_trial(key)
+    try:
+        upload_id = store.begin_trial(key)
+    except TooLarge:
+        return _try_digests(functools.partial(store.send_trial, key), has_md5=has_md5)
+    try:
+        return _try_digests(functools.partial(store.send_trial_part, key, upload_id), has_md5=has_md5)
+    finally:
+        _abort(store, key, upload_id)
+
+
+def _try_digests(send: Callable[..., None], *, has_md5: bool) -> Digest:
     crc32, md5 = zlib.crc32(_DATA), Body(_DATA, 0).md5()
     tries: list[tuple[Digest, dict[str, str], dict[str, str]]] = [
         (Digest.CRC32, {"ChecksumCRC32": _crc32(1)}, {"ChecksumCRC32": _crc32(crc32)}),
     ]
     if has_md5 and md5 is not None:
         tries.append((Digest.MD5, {"ContentMD5": _base64(bytes(16))}, {"ContentMD5": _base64(md5)}))
+    taken: list[Digest] = []
+    for digest, wrong, right in tries:
+        verified = _refuses(send, wrong)
+        if _takes(send, right):
+            if verified:
+                return digest
+            taken.append(digest)
+    if not taken:
+        send(_DATA)  # refused too: that has nothing to do with digests
+        return Digest.NONE
+    if _takes(send, {}):
+        return Digest.NONE
+    # A bucket with Object Lock asks for a digest, whether the store verifies it or not.
+    return Digest.ASKED_FOR_MD5 if Digest.MD5 in taken else Digest.ASKED_FOR_CRC32
+
+
+def _abort(store: Tried, key: str, upload_id: str) -> None:
     try:
-        taken: list[Digest] = []
-        for digest, wrong, right in tries:
-            verified = _refuses(store, key, upload_id, wrong)
-            if _takes(store, key, upload_id, right):
-                if verified:
-                    return digest
-                taken.append(digest)
-        if not taken:
-            store.send_trial_part(key, upload_id, _DATA)  # refused too: that has nothing to do with digests
-            return Digest.NONE
-        if _takes(store, key, upload_id, {}):
-            return Digest.NONE
-        # A bucket with Object Lock asks for a digest, whether the store verifies it or not.
-        return Digest.ASKED_FOR_MD5 if Digest.MD5 in taken else Digest.ASKED_FOR_CRC32
-    finally:
-        try:
-            store.abort(key, upload_id)
-        except Refused:
-            pass  # credentials that may only write: an upload with one small part stays open
+        store.abort(key, upload_id)
+    except Refused:
+        pass  # credentials that may only write: an upload with one small part stays open
 
 
 def try_condition(store: Tried, key: str) -> bool:
@@ -86,11 +100,9 @@ def try_conditions(store: Tried, key: str) -> bool:
         try:
             store.complete(key, upload_id, [part], crc32=body.crc32)
         except Occupied:
-            try:
-                store.abort(key, upload_id)
-            except Refused:
-                pass  # stays open, with one small part
             return True
+        finally:
+            _abort(store, key, upload_id)  # an answer that was lost is not taken for an end, either
     except Refused:
         pass  # not allowed to try: as if it did not
     return False
@@ -115,9 +127,9 @@ def try_deletion(call: Callable[..., Any], key: str) -> bool:
     return not answer.get("DeleteMarker")
 
 
-def _refuses(store: Tried, key: str, upload_id: str, header: dict[str, str]) -> bool:
+def _refuses(send: Callable[..., None], header: dict[str, str]) -> bool:
     try:
-        store.send_trial_part(key, upload_id, _DATA, **header)
+        send(_DATA, **header)
     except Corrupted:
         return True
     except (NoSuchUpload, Expired):
@@ -131,9 +143,9 @@ def _refuses(store: Tried, key: str, upload_id: str, header: dict[str, str]) -> 
     return False
 
 
-def _takes(store: Tried, key: str, upload_id: str, header: dict[str, str]) -> bool:
+def _takes(send: Callable[..., None], header: dict[str, str]) -> bool:
     try:
-        store.send_trial_part(key, upload_id, _DATA, **header)
+        send(_DATA, **header)
     except (NoSuchUpload, Expired):
         raise
     except Refused as error:

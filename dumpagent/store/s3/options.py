@@ -29,8 +29,8 @@ class Option:
     parameters: Mapping[str, Any]
 
 
-# A store that does not know a header says so in one of these ways; nothing else is about headers.
-_STATUSES = {400, 403, 405, 411, 415, 501, 505}
+# A store that does not know a header, or a request, says so in one of these ways; nothing else is about them.
+UNKNOWN_STATUSES = {400, 403, 405, 406, 411, 415, 417, 422, 501, 505, 510}
 # Refusals that have nothing to do with an option, whatever their status.
 _OTHER_REASONS = {
     "NoSuchBucket",
@@ -71,7 +71,7 @@ def may_be_unknown(error: Refused) -> bool:
     """Say whether the store may have refused for an option, or a request, that it does not know."""
     if isinstance(error, Occupied | NoSuchUpload | Corrupted | TooLarge | Expired):
         return False
-    return status_of(error) in _STATUSES and code_of(error) not in _OTHER_REASONS
+    return status_of(error) in UNKNOWN_STATUSES and code_of(error) not in _OTHER_REASONS
 
 
 def negotiate(

@@ -31,8 +31,8 @@ class Profile:
     `storage_class`: takes the configured one. `whole_checksum`: keeps one CRC32 over all parts of a multipart
     upload. `conditional`: knows If-None-Match on writes (False: refuses the header). `conditional_complete`: heeds it
     when a multipart upload is completed (False: takes the header and overwrites all the same, as Ceph RGW 16 does).
-    `deletes`: an object that is deleted is gone. `tags`, `head`, `lists_v2`: knows object tags, HEAD, version 2 of listings. `body_max_bytes`: larger requests were
-    refused, by the store or a proxy before it.
+    `multipart`: knows uploads in parts. `deletes`: an object that is deleted is gone. `tags`, `head`, `lists_v2`: knows object tags, HEAD, version 2 of listings. `body_max_bytes`: larger requests were
+    refused, by the store or a proxy before it. `clock_ahead_s`: its clock is so much ahead of this node's.
     """
 
     digest: Digest | None = None
@@ -44,7 +44,9 @@ class Profile:
     head: bool | None = None
     lists_v2: bool | None = None
     deletes: bool | None = None
+    multipart: bool | None = None
     body_max_bytes: int | None = None
+    clock_ahead_s: float | None = None
 
     def to_json(self, *, store: str) -> str:
         """Give the text that `from_json` reads; `store` says of which store and configuration this was learnt."""

@@ -14,6 +14,7 @@ from dumpagent.dumps.keys import trial_key
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.settings import S3
 from dumpagent.store.attempts import Attempts
+from dumpagent.store.clock import StoreClock
 from dumpagent.store.pace import Pace
 from dumpagent.store.protocol import (
     BLOCK_BYTES,
@@ -29,7 +30,7 @@ from dumpagent.store.protocol import (
 )
 from dumpagent.store.s3.answers import digest_of, etag_of, modified_of, object_of
 from dumpagent.store.s3.client import SdkClient, code_of, status_of
-from dumpagent.store.s3.options import may_be_unknown
+from dumpagent.store.s3.options import UNKNOWN_STATUSES, may_be_unknown
 from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store_settings import Access
 from dumpagent.units import MIB
@@ -64,7 +65,11 @@ class S3Reader:
         self._stop = stop or threading.Event()
         self._pace = pace
         self._attempts = Attempts(attempts, self._stop)
-        self._client = SdkClient(settings, access=access, reads_only=reads_only)
+        clock = StoreClock(
+            self.profile.clock_ahead_s or 0.0,
+            learnt=lambda ahead_s: self._learn(clock_ahead_s=ahead_s),
+        )
+        self._client = SdkClient(settings, access=access, reads_only=reads_only, clock=clock)
         self._lock = threading.Lock()  # of the profile; never held during a request
 
     @property
@@ -80,6 +85,7 @@ class S3Reader:
         return replace(
             usual,
             block_bytes=BLOCK_BYTES if plain else TLS_BLOCK_BYTES,
+            parts=1 if self.profile.multipart is False else usual.parts,
             part_max_bytes=max(most_bytes, usual.part_min_bytes),
             part_large_bytes=(self._pace and self._pace.part_bytes) or usual.part_large_bytes,
         )
@@ -125,7 +131,7 @@ class S3Reader:
             except Refused as error:
                 if code_of(error) in _GONE:
                     return None
-                if status_of(error) not in (400, 403, 405, 501):
+                if status_of(error) not in UNKNOWN_STATUSES:
                     raise
                 refused = error
             # The answer to a HEAD has no body, and so no reason; and some stores and proxies do not know it.
@@ -195,7 +201,7 @@ class S3Reader:
             try:
                 return self._call(doing, "list_objects_v2", **parameters)
             except Refused as error:
-                if status_of(error) not in (400, 405, 501) or not may_be_unknown(error):
+                if status_of(error) == 403 or not may_be_unknown(error):
                     raise
                 answer = self._call(doing, "list_objects", **parameters)
                 self._learn(lists_v2=False)

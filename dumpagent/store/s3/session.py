@@ -9,7 +9,7 @@ import botocore.session
 from botocore.exceptions import BotoCoreError
 from botocore.loaders import Loader
 
-from dumpagent.store.s3.trust import ca_file, ca_file_set
+from dumpagent.store.trust import ca_file, ca_file_set
 from dumpagent.store_settings import Access
 
 

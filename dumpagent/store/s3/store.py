@@ -8,9 +8,18 @@ from typing import Any
 from dumpagent.dumps.keys import trial_key
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.store.md5 import has_md5
-from dumpagent.store.protocol import Body, Expired, LookRefused, NoSuchUpload, Occupied, OpenUpload, Part
+from dumpagent.store.protocol import (
+    Body,
+    Expired,
+    LookRefused,
+    NoSuchUpload,
+    Occupied,
+    OpenUpload,
+    Part,
+    TooLarge,
+)
 from dumpagent.store.s3.answers import base64_of, etag_of, open_upload_of, part_of
-from dumpagent.store.s3.client import code_of
+from dumpagent.store.s3.client import code_of, status_of
 from dumpagent.store.s3.learn import try_condition, try_conditions, try_deletion, try_digests
 from dumpagent.store.s3.options import Feature, Option, may_be_unknown, negotiate
 from dumpagent.store.s3.profile import Digest
@@ -95,7 +104,13 @@ class S3Store(S3Reader):
                 **options,
             )
 
-        answer, sent = self._negotiate(send, [*self._wished(None, metadata), _WHOLE_CHECKSUM])
+        try:
+            answer, sent = self._negotiate(send, [*self._wished(None, metadata), _WHOLE_CHECKSUM])
+        except Refused as error:
+            if status_of(error) not in _UNKNOWN:
+                raise
+            self._learn(multipart=False)
+            raise TooLarge(str(error), hint=error.hint) from error.__cause__
         if Feature.WHOLE_CHECKSUM in sent:
             # A store that does not know checksums leaves them out of its answer.
             self._learn(whole_checksum=answer.get("ChecksumType") == "FULL_OBJECT")
@@ -245,15 +260,21 @@ class S3Store(S3Reader):
         return self._begin(key, {})
 
     def send_trial_part(self, key: str, upload_id: str, data: bytes, **header: Any) -> None:
-        """Send a part once, with a digest that may be wrong."""
-        asked = {"Key": key, "UploadId": upload_id, "PartNumber": 1, "Body": data}
+        """Send a part, with a digest that may be wrong: a refusal is the answer, and is not tried again."""
+        self._try("upload_part", Key=key, UploadId=upload_id, PartNumber=1, Body=data, **header)
+
+    def send_trial(self, key: str, data: bytes, **header: Any) -> None:
+        """Put an object, with a digest that may be wrong."""
+        self._try("put_object", Key=key, Body=data, **self._created_with(), **header)
+
+    def _try(self, operation: str, **asked: Any) -> None:
         for _ in range(2):
             try:
-                self._client.request("trying digests", "upload_part", **asked, **header)
+                self._client.request("trying digests", operation, **asked)
             except (Unreachable, Expired):
                 continue
             return
-        self._client.request("trying digests", "upload_part", **asked, **header)
+        self._client.request("trying digests", operation, **asked)
 
     def _digest(self) -> Digest:
         """Give the digest that goes with every body: the cheapest that this store refuses when it is wrong."""
@@ -295,6 +316,8 @@ class S3Store(S3Reader):
         return wished
 
 
+# The store knows no uploads in parts. Source: RFC 9110, 15.5.6, 15.6.2 and 15.6.6.
+_UNKNOWN = (405, 501, 505)
 _UNLESS_THERE = Option(Feature.CONDITION, {"IfNoneMatch": "*"})
 _WHOLE_CHECKSUM = Option(
     Feature.WHOLE_CHECKSUM, {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}

@@ -6,9 +6,12 @@ Each quirk plays what a public report tells of; `docs/stores.md` names the store
 from __future__ import annotations
 
 import base64
+import calendar
 import hashlib
+import os
 import re
 import socket
+import struct
 import threading
 import time
 import zlib
@@ -17,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from tests.harness.stores.server import HOST, StoreServer
@@ -43,6 +46,12 @@ CODES = {
     405: "MethodNotAllowed",
     400: "InvalidRequest",
     403: "AccessDenied",
+    404: "NoSuchKey",
+    411: "MissingContentLength",
+    415: "UnsupportedMediaType",
+    422: "UnprocessableEntity",
+    505: "HTTPVersionNotSupported",
+    510: "NotExtended",
 }
 _EXPLICIT_DENY = (
     'User: arn:aws:sts::123456789012:assumed-role/x is not authorized to perform: s3:PutObject on resource: "arn:aws:s3:::b/k" '
@@ -86,6 +95,27 @@ class Ways:
     ignores_list_v2: bool = False  # answers as to version 1
     moved_to: tuple[int, str] | None = None  # status and Location of every answer
     html: tuple[int, str] | None = None  # status and page of every answer: a portal, a wrong port
+    clock_off_s: float = (
+        0  # the store's clock is ahead of this machine's by so much, and it checks signatures by it
+    )
+    signed_payload_only: bool = False  # no UNSIGNED-PAYLOAD and no trailers
+    ignores_start_after: bool = False
+    unsorted: bool = False  # S3 Express One Zone's directory buckets
+    encodes_keys: bool = False  # keys of listings are URL-encoded where that was asked for
+    component_max_bytes: int = 0  # stores above a file system: 255
+    no_object_below_an_object: bool = False  # the same stores: `a` and `a/b` cannot both be
+    metadata_max_bytes: int = 0  # 2,048 on S3
+    random_etags: bool = False  # objects encrypted with KMS
+    ignores_ranges: bool = False
+    hides_missing: bool = False  # credentials without s3:ListBucket: 403 where nothing is
+    conflicts: int = 0  # so many conditional requests are answered 409 first
+    passing: tuple[int, str, int] | None = (
+        None  # status, code ("" with an HTML page) and how often, of each request
+    )
+    part_max_bytes: int = 0  # EntityTooLarge with 400
+    lacks_multipart: bool = False
+    resets: int = 0  # so many bodies are cut off half-way by a reset
+    hangs_up: bool = False  # each connection is closed after its answer, which does not say so
     refuses: dict[str, int] = field(default_factory=dict)  # what of OPTIONAL -> status
     wrong_key: tuple[int, str] = (
         403,
@@ -114,6 +144,7 @@ class _Upload:
     headers: dict[str, str]
     at: float
     parts: dict[int, bytes] = field(default_factory=dict)
+    etags: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -130,6 +161,9 @@ class FakeStore:
     began: int = 0
     refused_busy: int = 0
     completed: int = 0
+    met: dict[str, int] = field(
+        default_factory=dict
+    )  # how often something was answered in a way of a first time
     longest_pause_s: float = 0  # between two reads of one body
 
     @property
@@ -177,6 +211,9 @@ class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
+_PAGE_502 = "<html><head><title>502 Bad Gateway</title></head><body><hr>nginx<br></body></html>"
+
+
 class _Refused(Exception):
     def __init__(self, status: int, code: str, message: str = "") -> None:
         super().__init__(code)
@@ -219,7 +256,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.query = parse_qs(url.query, keep_blank_values=True)
         if self.hurries():
             return
-        self.data = self.read_body(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        if length > 1000 and self.meets("reset", self.store.ways.resets):
+            self.read_body(length // 2)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+            return
+        self.data = self.read_body(length)
         host = self.headers.get("Host", "").split(":")[0]
         path = unquote(url.path)[1:]
         self.in_host = host.startswith(f"{BUCKET}.")
@@ -236,6 +280,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(refused.status, text)
         except ConnectionAbortedError:
             self.close_connection = True
+        if self.store.ways.hangs_up:
+            self.close_connection = True
+
+    def meets(self, what: str, times: int) -> bool:
+        """Say whether this is one of the first `times` that this is asked for `what`."""
+        with self.store.lock:
+            met = self.store.met[what] = self.store.met.get(what, 0) + 1
+        return met <= times
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) + self.store.ways.clock_off_s)
 
     def hurries(self) -> bool:
         """Refuse a large body before it has come, if that is this store's way; say whether it was."""
@@ -298,6 +353,12 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(
                 ways.wrong_key[0], ways.wrong_key[1], "The access key Id does not exist in our records."
             )
+        self.check_signature()
+        if ways.passing and self.meets(f"passing {what}", ways.passing[2]):
+            if ways.passing[1]:
+                raise _Refused(ways.passing[0], ways.passing[1])
+            self.answer(ways.passing[0], _PAGE_502, {"Content-Type": "text/html"})
+            return
         self.refuse(what)
         if self.command in ("PUT", "POST"):
             self.check_body(what)
@@ -325,8 +386,52 @@ class _Handler(BaseHTTPRequestHandler):
         if self.store.ways.keeps_everything and what == "delete":
             raise _Refused(403, "AccessDenied", "Access Denied")
 
+    def check_signature(self) -> None:
+        ways = self.store.ways
+        signed_at = calendar.timegm(time.strptime(self.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
+        if abs(signed_at - time.time() - ways.clock_off_s) > 900:
+            raise _Refused(
+                403,
+                "RequestTimeTooSkewed",
+                "The difference between the request time and the current time is too large.",
+            )
+        payload = self.headers.get("x-amz-content-sha256", "")
+        if ways.signed_payload_only:
+            if not re.fullmatch("[0-9a-f]{64}", payload):
+                raise _Refused(400, "InvalidArgument", "x-amz-content-sha256 must be a valid sha256 value.")
+            if payload != hashlib.sha256(self.data).hexdigest():
+                raise _Refused(400, "XAmzContentSHA256Mismatch")
+
+    def check_key(self) -> None:
+        ways = self.store.ways
+        if ways.component_max_bytes and any(
+            len(name.encode()) > ways.component_max_bytes for name in self.key.split("/")
+        ):
+            raise _Refused(400, "KeyTooLongError", "Your key is too long")
+        with self.store.lock:
+            others = [*self.store.objects]
+        if ways.no_object_below_an_object and any(
+            other.startswith(f"{self.key}/") or self.key.startswith(f"{other}/") for other in others
+        ):
+            raise _Refused(400, "XMinioParentIsObject", "Object-prefix is already an object")
+        size = sum(
+            len(name) - 11 + len(value)
+            for name, value in self.headers.items()
+            if name.lower().startswith("x-amz-meta-")
+        )
+        if ways.metadata_max_bytes and size > ways.metadata_max_bytes:
+            raise _Refused(400, "MetadataTooLarge", "Your metadata headers exceed the maximum allowed size")
+
     def check_body(self, what: str) -> None:
         ways = self.store.ways
+        if what in ("put", "create"):
+            self.check_key()
+        if what == "create" and ways.lacks_multipart:
+            raise _Refused(501, "NotImplemented")
+        if what == "part" and ways.part_max_bytes and len(self.data) > ways.part_max_bytes:
+            raise _Refused(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
+        if self.headers.get("If-None-Match") and self.meets("conflict", ways.conflicts):
+            raise _Refused(409, "ConditionalRequestConflict")
         if self.command == "PUT" and ways.put_status:
             raise _Refused(*ways.put_status)
         if ways.max_body_bytes and len(self.data) > ways.max_body_bytes:
@@ -388,13 +493,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.put(
                 self.data, self.metadata(), self.asked(), self.headers.get("x-amz-storage-class", "STANDARD")
             )
-        self.answer(200, headers={"ETag": _etag(self.data)})
+        self.answer(200, headers={"ETag": self.etag(self.data)})
+
+    def etag(self, data: bytes) -> str:
+        return f'"{os.urandom(16).hex()}"' if self.store.ways.random_etags else _etag(data)
 
     def find(self) -> StoredBytes:
         with self.store.lock:
             found = self.store.objects.get(self.key)
         if found is None or time.time() - found.at < self.store.ways.seen_after_s:
-            raise _Refused(404, "NoSuchKey")
+            raise (
+                _Refused(403, "AccessDenied") if self.store.ways.hides_missing else _Refused(404, "NoSuchKey")
+            )
         return found
 
     def do_head(self) -> None:
@@ -410,7 +520,9 @@ class _Handler(BaseHTTPRequestHandler):
         if found.storage_class != "STANDARD":
             headers["x-amz-storage-class"] = found.storage_class
         data, status = found.data, 200
-        span = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        span = not self.store.ways.ignores_ranges and re.match(
+            r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")
+        )
         if span:
             first, last = int(span[1]), int(span[2]) if span[2] else len(data) - 1
             if first >= len(data):
@@ -428,6 +540,9 @@ class _Handler(BaseHTTPRequestHandler):
         prefix = self.query.get("prefix", [""])[0]
         is_v2 = "list-type" in self.query and not self.store.ways.ignores_list_v2
         after = self.query.get("continuation-token" if is_v2 else "marker", [""])[0]
+        ways = self.store.ways
+        if not after and is_v2 and not ways.ignores_start_after:
+            after = self.query.get("start-after", [""])[0]
         with self.store.lock:
             below = [
                 (k, v) for k, v in sorted(self.store.objects.items()) if k.startswith(prefix) and k > after
@@ -438,8 +553,12 @@ class _Handler(BaseHTTPRequestHandler):
                 truncated = "<IsTruncated>true</IsTruncated>"
                 if is_v2:
                     truncated += f"<NextContinuationToken>{escape(page[-1][0])}</NextContinuationToken>"
-            entries = "".join(
-                f"<Contents><Key>{escape(key)}</Key><Size>{len(found.data)}</Size><ETag>{escape(_etag(found.data))}</ETag>"
+            if ways.unsorted:
+                page.reverse()
+            encodes = ways.encodes_keys and "encoding-type" in self.query
+            entries = "<EncodingType>url</EncodingType>" if encodes else ""
+            entries += "".join(
+                f"<Contents><Key>{quote(key) if encodes else escape(key)}</Key><Size>{len(found.data)}</Size><ETag>{escape(_etag(found.data))}</ETag>"
                 f"<LastModified>{_iso(found.at)}</LastModified><StorageClass>{found.storage_class}</StorageClass></Contents>"
                 for key, found in page
             )
@@ -478,8 +597,10 @@ class _Handler(BaseHTTPRequestHandler):
         number = int(self.query["partNumber"][0])
         if number > self.store.ways.part_count:
             raise _Refused(400, "InvalidArgument", "Part number must be an integer between 1 and the limit")
+        etag = self.etag(self.data)
         self.upload().parts[number] = self.data
-        self.answer(200, headers={"ETag": _etag(self.data)})
+        self.upload().etags[number] = etag.strip('"')
+        self.answer(200, headers={"ETag": etag})
 
     def do_complete(self) -> None:
         with self.store.lock:
@@ -487,7 +608,7 @@ class _Handler(BaseHTTPRequestHandler):
             numbers = [int(number) for number in re.findall(r"<PartNumber>(\d+)<", self.data.decode())]
             etags = re.findall(r"<ETag>(?:&quot;|\")?([0-9a-f]+)", self.data.decode())
             if any(
-                number not in upload.parts or hashlib.md5(upload.parts[number]).hexdigest() != etag
+                number not in upload.parts or upload.etags[number] != etag
                 for number, etag in zip(numbers, etags, strict=True)
             ):
                 raise _Refused(400, "InvalidPart")
@@ -519,6 +640,9 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return
         self.put(*made)
+        if said == "504":
+            self.answer(504, _PAGE_502, {"Content-Type": "text/html"})
+            return
         if said in ("nothing", "html"):
             self.answer(200, "" if said == "nothing" else "<html><body>ok<br></body></html>")
             return
@@ -536,7 +660,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_list_parts(self) -> None:
         entries = "".join(
-            f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(_etag(part))}</ETag><Size>{len(part)}</Size></Part>"
+            f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;{self.upload().etags[number]}&quot;</ETag><Size>{len(part)}</Size></Part>"
             for number, part in sorted(self.upload().parts.items())
         )
         self.answer(200, f"<ListPartsResult><IsTruncated>false</IsTruncated>{entries}</ListPartsResult>")

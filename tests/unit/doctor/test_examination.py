@@ -188,12 +188,10 @@ def test_a_store_that_refuses_is_named_with_its_hint(
     assert bucket.fix
 
 
-@pytest.mark.parametrize(
-    ("skew_s", "result"), [(3600, Result.FAILED), (-3600, Result.FAILED), (120, Result.WARNING)]
-)
-def test_a_clock_that_is_off_is_named(tmp_path: Path, endpoint: str, skew_s: float, result: Result) -> None:
+@pytest.mark.parametrize("skew_s", [3600, -3600, 120])
+def test_a_clock_that_is_off_is_named(tmp_path: Path, endpoint: str, skew_s: float) -> None:
     clock = examine(tmp_path, endpoint, now=lambda: time.time() + skew_s)["clock"]
-    assert clock.result is result
+    assert clock.result is Result.WARNING
     assert "NTP" in clock.fix
 
 

@@ -32,7 +32,7 @@ _HOUR_S = 3600
 # Troubles that nothing mends but a new start of the daemon, or that are over with the telling.
 _WITHOUT_END = {
     "watch_unavailable", "watch_limited", "watch_overflowed", "mount_unshared",
-    "storage_class_unknown", "store_unverifying", "store_unconditional",
+    "storage_class_unknown", "store_unverifying", "store_unconditional", "store_clock_apart",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dumpagent.settings import S3, Replica
 from dumpagent.store.s3.credentials import find_credentials
 from dumpagent.store.s3.session import new_session
 from dumpagent.store.s3.store import S3Store
-from dumpagent.store.s3.trust import ca_file
+from dumpagent.store.trust import ca_file
 from dumpagent.store_settings import PUBLIC_CAS, Access, for_replica
 
 _KEYS = Access(access_key_id="SECOND", secret_access_key="second-secret", region="eu-central-1")

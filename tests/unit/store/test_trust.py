@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dumpagent.store.s3.trust import ca_file
+from dumpagent.store.trust import ca_file
 
 
 def test_the_file_that_the_variable_names_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
