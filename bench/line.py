@@ -1,8 +1,8 @@
 """A line to the sink that is far away or narrow: passes bytes on after half a round trip, and only so many a second.
 
 The kernels of many machines have no netem, so it is done in a process of its own, whose CPU counts for nobody. A new
-connection's first bytes wait one round trip more, as TCP's handshake would make them. The narrow direction is the
-one to the sink, shared by all connections. At most `window` bytes of a connection are on their way at once, as with
+connection's first bytes wait one round trip more, as TCP's handshake would make them. Each direction is as narrow as
+the other, and shared by all connections. At most `window` bytes of a connection are on their way at once, as with
 TCP's largest window; slow start and losses are not imitated.
 
     python -m bench.line --to PORT --rtt-ms 100 --mbit 100        prints its own port when it listens
@@ -42,7 +42,8 @@ class Line:
     def __init__(self, to: int, *, rtt_s: float, mbit: float) -> None:
         self._to, self._rtt_s = to, rtt_s
         self._bytes_per_s = mbit * 1e6 / 8
-        self._free_at = 0.0  # when the narrow direction has passed on what it was given
+        # By direction: when it has passed on what it was given.
+        self._free_at = {True: 0.0, False: 0.0}
         self._poll = selectors.EpollSelector()
         self._due: list[tuple[float, int, Lane, memoryview | None]] = []
         self._numbers = itertools.count()
@@ -100,8 +101,9 @@ class Line:
             data = b""
         now = time.monotonic()
         passed_at = max(now, lane.opens_at)
-        if lane.upwards and self._bytes_per_s and data:
-            passed_at = self._free_at = max(passed_at, self._free_at) + len(data) / self._bytes_per_s
+        if self._bytes_per_s and data:
+            passed_at = max(passed_at, self._free_at[lane.upwards]) + len(data) / self._bytes_per_s
+            self._free_at[lane.upwards] = passed_at
         due = passed_at + self._rtt_s / 2
         lane.on_the_way += len(data)
         heapq.heappush(self._due, (due, next(self._numbers), lane, memoryview(data) if data else None))

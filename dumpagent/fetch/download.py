@@ -7,42 +7,44 @@ are never glued together. Every step can be cut off by anything; the next call g
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+
+from isal import isal_zlib
 
 from dumpagent.dumps.owner import local_name
 from dumpagent.dumps.text import printable
-from dumpagent.errors import DumpagentError
+from dumpagent.fetch.part_file import (
+    Advance,
+    Note,
+    TargetTaken,
+    confirm_room,
+    locked_part,
+    note_other_parts,
+    read_file,
+)
+from dumpagent.fetch.part_map import PartMap, range_bytes_noted
+from dumpagent.fetch.ranges import RANGE_BYTES, bring_ranges, connections_to
 from dumpagent.fetch.stored import Checksum, StoredDump
-from dumpagent.fetch.stream import Damaged, Pause, Summed, read_object, unpack
-from dumpagent.hprof.records import GZIP_MAGIC
-from dumpagent.kernel.files import sync_directory
+from dumpagent.fetch.stream import Broken, Damaged, Pause, Summed, read_object, unpack
+from dumpagent.fetch.unpacking import begins_with_gzip, unpack_to, unpacked_size
+from dumpagent.kernel.files import sync_directory, write_at
 from dumpagent.kernel.rename import rename_noreplace
 from dumpagent.store.protocol import Replaced, Store
 from dumpagent.units import MIB
 
-_READ_BYTES = 1 * MIB
-# Room that is left alone: a disk that is filled to its last byte breaks other programs.
-_SPARE_BYTES = 16 * MIB
 _SYNC_BYTES = 256 * MIB
+# What programs that open heap dumps look for; a number or a claimed dump's time may stand behind it.
+_DUMPS_NAME = re.compile(r"(?i)\.(hprof|phd|dmp)(\.gz|\.[0-9TZ]+)*$")
 
-Advance = Callable[[int], None]
 # Gives the bar for a step: what is done, the bytes of all, the bytes that are done already.
 Bar = Callable[[str, int, int], AbstractContextManager[Advance]]
-Note = Callable[[str], None]
-
-
-class TargetTaken(DumpagentError):
-    """Something else stands where the dump is to go."""
-
-
-class NoRoom(DumpagentError):
-    """The disk has no room for the dump."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,36 @@ def target_of(dump: StoredDump, output: str | None, *, gunzip: bool) -> str:
         raise TargetTaken(
             f"the key {dump.key!r} has no name for a file in it", hint="name the file with --output"
         )
-    if name.startswith(".") or name != printable(name):
+    if not is_harmless(name):
         raise TargetTaken(
             f"the key {printable(dump.key)} would make a hidden file, or one whose name steers a terminal",
             hint="see whose object that is; name the file with --output to fetch it all the same",
         )
+    if not _DUMPS_NAME.search(name):  # not a script, nor a file that some program reads by its name
+        name += ".hprof"
     return os.path.join(directory, name) if directory else name
+
+
+def targets_of(dumps: Sequence[StoredDump], output: str | None, *, gunzip: bool) -> list[str]:
+    """Give the path of the file for each dump; where two would have the same, their keys tell them apart. Raises TargetTaken."""
+    targets = [target_of(dump, output, gunzip=gunzip) for dump in dumps]
+    times = Counter(targets)
+    return [
+        os.path.join(os.path.dirname(target), f"{_folder_of(dump)}_{os.path.basename(target)}")
+        if times[target] > 1
+        else target
+        for dump, target in zip(dumps, targets, strict=True)
+    ]
+
+
+def _folder_of(dump: StoredDump) -> str:
+    folder = re.sub(r"[^A-Za-z0-9._-]+", "_", dump.path.rpartition("/")[0])
+    return folder.lstrip(".") or "dump"
+
+
+def is_harmless(name: str) -> bool:
+    """Say whether a file may get a name that came from the bucket: it is no hidden one, and steers no terminal."""
+    return bool(name) and not name.startswith(".") and "/" not in name and name == printable(name)
 
 
 def fetch(store: Store, wish: Fetch, *, bar: Bar, note: Note, pause: Pause) -> Fetched:
@@ -107,33 +133,44 @@ def fetch(store: Store, wish: Fetch, *, bar: Bar, note: Note, pause: Pause) -> F
     if there:
         return there
     part_path = wish.part_path
-    _note_other_parts(wish.target, part_path, note)
-    with _locked(part_path) as fd:
-        return _fetch(store, wish, part_path, fd, bar=bar, note=note, pause=pause)
+    note_other_parts(wish.target, part_path, note)
+    with locked_part(part_path, note) as fd:
+        return _fetch(_Errands(store, wish, fd, bar, note, pause), part_path)
 
 
-def _fetch(
-    store: Store, wish: Fetch, part_path: str, fd: int, *, bar: Bar, note: Note, pause: Pause
-) -> Fetched:
-    dump = wish.dump
-    resumed_bytes = os.fstat(fd).st_size
-    if resumed_bytes > dump.size_bytes:
-        os.ftruncate(fd, 0)
-        resumed_bytes = 0
+@dataclass(frozen=True, slots=True)
+class _Errands:
+    """What the steps of one fetch share: `fd` is the part file."""
+
+    store: Store
+    wish: Fetch
+    fd: int
+    bar: Bar
+    note: Note
+    pause: Pause
+
+    @property
+    def dump(self) -> StoredDump:
+        return self.wish.dump
+
+
+def _fetch(run: _Errands, part_path: str) -> Fetched:
+    dump, wish, fd = run.dump, run.wish, run.fd
+    resumed_bytes = _here_bytes(fd, dump.size_bytes)
     unpacked_bytes = (dump.original_size_bytes or dump.size_bytes) if wish.gunzip else 0
-    _confirm_room(fd, wish.target, dump.size_bytes - resumed_bytes + unpacked_bytes)
+    confirm_room(fd, wish.target, dump.size_bytes - resumed_bytes + unpacked_bytes)
     try:
-        checked = _complete(store, dump, fd, bar=bar, note=note, pause=pause)
+        checked = _complete(run)
     except Damaged as error:
         if not resumed_bytes:
             raise Damaged(
                 f"{dump.key} arrived damaged: {error}",
                 hint=f"the bytes are left in {part_path}; run it again to fetch it anew, `dumpagent verify` tells whether the store's are damaged",
             ) from error
-        note(f"the part that lay here is damaged ({error}): fetching it anew")
+        run.note(f"the part that lay here is damaged ({error}): fetching it anew")
         os.ftruncate(fd, 0)
         resumed_bytes = 0
-        checked = _complete(store, dump, fd, bar=bar, note=note, pause=pause)
+        checked = _complete(run)
     except Replaced as error:
         os.unlink(part_path)
         raise Replaced(
@@ -143,11 +180,11 @@ def _fetch(
     os.fsync(fd)
     finished_path = part_path
     if wish.gunzip:
-        if _begins_with_gzip(fd):
+        if begins_with_gzip(fd):
             finished_path = f"{part_path}.unpacked"
-            _unpack_to(finished_path, fd, dump, bar)
+            _unpack(run, finished_path)
         else:
-            note("it is not compressed: it is kept as it is")
+            run.note("it is not compressed: it is kept as it is")
     _give_name(finished_path, wish)
     if finished_path != part_path:
         os.unlink(part_path)
@@ -155,42 +192,105 @@ def _fetch(
     return Fetched(wish.target, os.stat(wish.target).st_size, checked, resumed_bytes)
 
 
-def _complete(store: Store, dump: StoredDump, fd: int, *, bar: Bar, note: Note, pause: Pause) -> bool:
+def _here_bytes(fd: int, size_bytes: int) -> int:
+    """Give how much of an object of `size_bytes` the part file has, as it says itself."""
+    have_bytes = os.fstat(fd).st_size
+    if noted := range_bytes_noted(fd, size_bytes):
+        return PartMap(fd, size_bytes, noted).noted_bytes()
+    if have_bytes > size_bytes:
+        os.ftruncate(fd, 0)
+        return 0
+    return have_bytes
+
+
+def _complete(run: _Errands) -> bool:
     """Bring what is missing in the part file, and check all of it; say whether there was a checksum. Raises Damaged."""
-    wanted = dump.checksum
-    have_bytes, crc32 = os.fstat(fd).st_size, 0
-    if have_bytes and wanted and not wanted.unpacked:
-        with bar("checking what is here", have_bytes, 0) as advance:
-            summed = Summed(_read(fd, advance))
-            for _ in summed:
+    fd, dump, wanted = run.fd, run.dump, run.dump.checksum
+    noted = range_bytes_noted(fd, dump.size_bytes)
+    missing_bytes = dump.size_bytes - _here_bytes(fd, dump.size_bytes)
+    connections = connections_to(run.store, dump.stored, missing_bytes)
+    if noted or connections > 1:
+        crc32 = _bring_ranges(run, noted, connections)
+    else:
+        crc32 = _bring_on(run)
+    if wanted is None:
+        return False
+    if wanted.unpacked:
+        with run.bar("checking", dump.size_bytes, 0) as advance:
+            unpacked = Summed(unpack(read_file(fd, advance), most_bytes=wanted.size_bytes))
+            for _ in unpacked:
                 pass
-            crc32 = summed.crc32
+        _confirm(wanted, unpacked.size_bytes, unpacked.crc32)
+    else:
+        _confirm(wanted, dump.size_bytes, crc32)
+    return True
 
-    def broken(offset: int, _error: Exception) -> None:
-        note(f"the connection broke at {offset:,} of {dump.size_bytes:,} bytes; going on from there")
 
-    with bar(dump.name, dump.size_bytes, have_bytes) as advance:
-        arriving = Summed(read_object(store, dump.stored, start=have_bytes, pause=pause, broken=broken))
-        arriving.crc32 = crc32
+def _bring_on(run: _Errands) -> int:
+    """Bring what is missing behind what is here, over one connection, and give the CRC32 of all."""
+    fd, dump = run.fd, run.dump
+    have_bytes, crc32 = os.fstat(fd).st_size, 0
+    if have_bytes and dump.checksum and not dump.checksum.unpacked:
+        with run.bar("checking what is here", have_bytes, 0) as advance:
+            crc32 = _crc32_of(fd, advance)
+    with run.bar(dump.name, dump.size_bytes, have_bytes) as advance:
         at, synced = have_bytes, have_bytes
-        for chunk in arriving:
-            _write(fd, chunk, at)
+        for chunk in read_object(
+            run.store, dump.stored, start=have_bytes, pause=run.pause, broken=_broken(run)
+        ):
+            write_at(fd, chunk, at)
+            crc32 = isal_zlib.crc32(chunk, crc32)
             at += len(chunk)
             advance(len(chunk))
             if at - synced >= _SYNC_BYTES:  # so that little is left to do at the end, and after a power cut
                 os.fdatasync(fd)
                 synced = at
-    if wanted is None:
-        return False
-    if wanted.unpacked:
-        with bar("checking", dump.size_bytes, 0) as advance:
-            unpacked = Summed(unpack(_read(fd, advance)))
-            for _ in unpacked:
-                pass
-        _confirm(wanted, unpacked.size_bytes, unpacked.crc32)
-    else:
-        _confirm(wanted, at, arriving.crc32)
-    return True
+    return crc32
+
+
+def _bring_ranges(run: _Errands, noted: int | None, connections: int) -> int:
+    """Bring the ranges that are missing, several at once, and give the CRC32 of all."""
+    dump = run.dump
+    part = PartMap(run.fd, dump.size_bytes, noted or RANGE_BYTES)
+    with run.bar("checking what is here", part.noted_bytes(), 0) as advance:
+        damaged = part.read(advance) if noted else part.begin(advance)
+    if damaged:
+        ranges = "1 range" if damaged == 1 else f"{damaged} ranges"
+        run.note(
+            f"{ranges} of the part that lay here {'is' if damaged == 1 else 'are'} damaged: fetching anew"
+        )
+    with run.bar(dump.name, dump.size_bytes, part.done_bytes) as advance:
+        bring_ranges(
+            run.store,
+            dump.stored,
+            part,
+            connections=connections,
+            advance=advance,
+            pause=run.pause,
+            broken=_broken(run),
+        )
+    part.finish()
+    return part.crc32
+
+
+def _broken(run: _Errands) -> Broken:
+    size_bytes = run.dump.size_bytes
+    return lambda offset, _error: run.note(
+        f"the connection broke at {offset:,} of {size_bytes:,} bytes; going on from there"
+    )
+
+
+def _unpack(run: _Errands, path: str) -> None:
+    """Make `path` of what the part file unpacks to. Raises NoRoom, Damaged, OSError."""
+    dump, wanted = run.dump, run.dump.checksum
+    if wanted and wanted.unpacked:
+        size_bytes = wanted.size_bytes  # it was checked
+    else:  # the JVM compressed it, and nobody has told what it unpacks to
+        with run.bar("measuring what it unpacks to", dump.size_bytes, 0) as advance:
+            size_bytes = unpacked_size(run.fd, advance)
+    confirm_room(run.fd, run.wish.target, size_bytes)
+    with run.bar("unpacking", dump.size_bytes, 0) as advance:
+        unpack_to(path, run.fd, size_bytes, advance)
 
 
 def _confirm(wanted: Checksum, size_bytes: int, crc32: int) -> None:
@@ -222,12 +322,10 @@ def _already(wish: Fetch, bar: Bar) -> Fetched | None:
         fd = os.open(wish.target, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with bar("checking what is here", status.st_size, 0) as advance:
-                summed = Summed(_read(fd, advance))
-                for _ in summed:
-                    pass
+                crc32 = _crc32_of(fd, advance)
         finally:
             os.close(fd)
-        if summed.crc32 == wanted.crc32:
+        if crc32 == wanted.crc32:
             return Fetched(wish.target, status.st_size, checked=True, there=True)
     if wish.force:
         return None
@@ -237,90 +335,11 @@ def _already(wish: Fetch, bar: Bar) -> Fetched | None:
     )
 
 
-@contextmanager
-def _locked(part_path: str) -> Iterator[int]:
-    """Give a descriptor of the part file, which nobody else writes meanwhile. Raises DumpagentError."""
-    # 0600: a heap holds passwords, keys and customers' data.
-    fd = os.open(part_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-    try:
-        if not _is_ours(fd, part_path):
-            raise DumpagentError(
-                f"another `dumpagent get` is fetching this dump to {part_path}", hint="wait for its end"
-            )
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise TargetTaken(f"{part_path} is no regular file", hint="remove it")
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _is_ours(fd: int, path: str) -> bool:
-    """Lock the open file for this process; say whether that came about, and `path` still names it."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        ours, named = os.fstat(fd), os.lstat(path)
-    except (BlockingIOError, FileNotFoundError):
-        return False  # somebody else has it, or has just finished it
-    return (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)
-
-
-def _note_other_parts(target: str, part_path: str, note: Note) -> None:
-    directory, _, name = target.rpartition("/")
-    with os.scandir(f"{directory}/" if "/" in target else ".") as entries:
-        others = [
-            entry.name
-            for entry in entries
-            if entry.name.startswith(f"{name}.") and entry.name.endswith((".part", ".part.unpacked"))
-        ]
-    for other in others:
-        if other != os.path.basename(part_path) and not other.startswith(os.path.basename(part_path)):
-            note(f"{other} is left of fetching another dump to this name; delete it if you do not need it")
-
-
-def _confirm_room(fd: int, target: str, missing_bytes: int) -> None:
-    found = os.fstatvfs(fd)
-    free_bytes = found.f_bavail * found.f_frsize
-    if missing_bytes and free_bytes < missing_bytes + _SPARE_BYTES:
-        raise NoRoom(
-            f"{os.path.dirname(os.path.abspath(target))} has {free_bytes:,} bytes free, {missing_bytes + _SPARE_BYTES:,} are needed",
-            hint="name a directory on another disk with --output, or make room",
-        )
-
-
-def _read(fd: int, advance: Advance) -> Iterator[bytes]:
-    at = 0
-    while chunk := os.pread(fd, _READ_BYTES, at):
-        yield chunk
-        at += len(chunk)
-        advance(len(chunk))
-
-
-def _write(fd: int, chunk: bytes, at: int) -> None:
-    view = memoryview(chunk)
-    while view:
-        written = os.pwrite(fd, view, at)
-        view, at = view[written:], at + written
-
-
-def _begins_with_gzip(fd: int) -> bool:
-    return os.pread(fd, len(GZIP_MAGIC), 0) == GZIP_MAGIC
-
-
-def _unpack_to(path: str, packed_fd: int, dump: StoredDump, bar: Bar) -> None:
-    """Make `path` of what the part file unpacks to, durably. Raises Damaged, OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with bar("unpacking", dump.size_bytes, 0) as advance:
-            at = 0
-            for piece in unpack(_read(packed_fd, advance)):
-                _write(fd, piece, at)
-                at += len(piece)
-        os.fsync(fd)
-    except BaseException:
-        os.unlink(path)
-        raise
-    finally:
-        os.close(fd)
+def _crc32_of(fd: int, advance: Advance) -> int:
+    crc32 = 0
+    for chunk in read_file(fd, advance):
+        crc32 = isal_zlib.crc32(chunk, crc32)
+    return crc32
 
 
 def _give_name(path: str, wish: Fetch) -> None:

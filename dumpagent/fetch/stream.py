@@ -8,7 +8,7 @@ from typing import Any, cast
 from isal import isal_zlib
 
 from dumpagent.errors import DumpagentError, Unreachable
-from dumpagent.store.protocol import Store, StoredObject
+from dumpagent.store.protocol import NoRanges, Store, StoredObject
 
 ATTEMPTS = 6  # without a byte between them; the store's own short retries come on top
 _PAUSE_S = 0.25
@@ -30,31 +30,53 @@ def read_object(
     stored: StoredObject,
     *,
     start: int = 0,
+    end: int | None = None,
     pause: Pause,
     broken: Broken = lambda _offset, _error: None,
 ) -> Iterator[bytes]:
-    """Give the bytes of just this object from `start` to its end, asking again wherever the connection breaks.
+    """Give the bytes of just this object from `start` to its end, or to `end`, asking again wherever the connection breaks.
 
-    `broken` is told each time, with the offset reached; `pause` sleeps. Raises Unreachable when ATTEMPTS in a row
-    brought nothing, Replaced if another object stands there meanwhile, Refused.
+    `broken` is told each time, with the offset reached; `pause` sleeps. From a store that gives no part of an object
+    what was there already is read once more. Raises Unreachable when ATTEMPTS in a row brought nothing, Replaced if
+    another object stands there meanwhile, Damaged if there are more bytes than the object has, Refused.
     """
-    at, idle = start, 0
-    while at < stored.size_bytes:
+    at, idle, whole = start, 0, False
+    last = stored.size_bytes if end is None else end
+    while at < last:
         before = at
         try:
-            for chunk in store.read(stored.key, start=at, etag=stored.etag):
-                at += len(chunk)
-                yield chunk
-            if at < stored.size_bytes:
+            for chunk in _chunks(store, stored, at, end, whole=whole):
+                piece = chunk[: last - at]
+                at += len(piece)
+                if piece:
+                    yield piece
+                if len(piece) < len(chunk):
+                    if end is None:  # an answer without end would fill the disk
+                        raise Damaged(f"{stored.key} gives more bytes than the {last:,} that it has")
+                    break  # the store goes on behind the range
+            if at < last:
                 raise Unreachable(f"reading {stored.key} in {store.name}: the answer ended at byte {at}")
+        except NoRanges:
+            if whole:
+                raise
+            whole = True
         except Unreachable as error:
             idle = 1 if at > before else idle + 1
             if idle >= ATTEMPTS:
                 raise
             broken(at, error)
             pause(min(_PAUSE_MOST_S, _PAUSE_S * 2**idle))
-    if at > stored.size_bytes:
-        raise Damaged(f"{stored.key} gave {at} bytes and has {stored.size_bytes}")
+
+
+def _chunks(store: Store, stored: StoredObject, at: int, end: int | None, *, whole: bool) -> Iterator[bytes]:
+    if not whole:
+        length = None if end is None else end - at
+        yield from store.read(stored.key, start=at, length=length, etag=stored.etag)
+        return
+    passed = 0
+    for chunk in store.read(stored.key, etag=stored.etag):
+        yield chunk[max(0, at - passed) :]
+        passed += len(chunk)
 
 
 class Summed:
@@ -72,14 +94,14 @@ class Summed:
             yield chunk
 
 
-def unpack(packed: Iterable[bytes]) -> Iterator[bytes]:
+def unpack(packed: Iterable[bytes], *, most_bytes: int | None = None) -> Iterator[bytes]:
     """Give what the members of a gzip stream unpack to, in pieces of at most 1 MiB.
 
-    Raises Damaged where they are not gzip, or end inside a member. Source: RFC 1952, section 2.2: members just follow
+    Raises Damaged where they are not gzip, end inside a member, or unpack to more than `most_bytes`. Source: RFC 1952, section 2.2: members just follow
     each other.
     """
     decoder: Any = None
-    read, more_inside = 0, False
+    read, more_inside, given = 0, False, 0
     for chunk in packed:
         waiting = chunk
         read += len(chunk)
@@ -90,6 +112,9 @@ def unpack(packed: Iterable[bytes]) -> Iterator[bytes]:
                 piece: bytes = decoder.decompress(waiting, _PIECE_BYTES)
             except _BadGzip as error:
                 raise Damaged(f"its gzip data is damaged before byte {read} ({error})") from error
+            given += len(piece)
+            if most_bytes is not None and given > most_bytes:
+                raise Damaged(f"it unpacks to more than the {most_bytes:,} bytes that the dump had")
             if piece:
                 yield piece
             more_inside = len(piece) == _PIECE_BYTES and not decoder.eof

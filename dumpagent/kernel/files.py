@@ -37,3 +37,11 @@ def replace_file(path: str, content: bytes, *, mode: int = 0o644) -> None:
             pass  # the error that counts is the first one
         raise
     sync_directory(os.path.dirname(path) or ".")
+
+
+def write_at(fd: int, content: bytes | memoryview, at: int) -> None:
+    """Write all of `content` at the offset `at`. Raises OSError, with a part of it written."""
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(fd, view, at)
+        view, at = view[written:], at + written

@@ -33,6 +33,10 @@ class Replaced(Refused):
     """The object under the key is not the one that was asked for: another was put in its place."""
 
 
+class NoRanges(Refused):
+    """The store gives no part of an object, only all of it."""
+
+
 class TooLarge(Refused):
     """The store, or a proxy before it, does not take the dump in such parts. From now on `limits` tell in which it does."""
 
@@ -232,7 +236,7 @@ class Store(Protocol):
     def read(
         self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None
     ) -> Iterator[bytes]:
-        """Give an object's bytes from `start` in chunks. Raises Refused if there is none.
+        """Give an object's bytes from `start` in chunks. Raises Refused if there is none, NoRanges if it gives no part.
 
         With `etag`, of that very object: raises Replaced if the store holds another one.
         """

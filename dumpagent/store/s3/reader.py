@@ -23,6 +23,7 @@ from dumpagent.store.protocol import (
     Limits,
     Link,
     LookRefused,
+    NoRanges,
     Occupied,
     Replaced,
     StoredObject,
@@ -35,7 +36,7 @@ from dumpagent.store.s3.profile import Digest, Profile
 from dumpagent.store_settings import Access
 from dumpagent.units import MIB
 
-_READ_BYTES = 1 * MIB
+_READ_BYTES = 256 << 10  # stays in the processor's cache until it is summed and written
 _GONE = ("404", "NoSuchKey", "NotFound")
 _NOT_ALLOWED = ("403", "AccessDenied", "Forbidden")
 
@@ -212,7 +213,7 @@ class S3Reader:
         self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None
     ) -> Iterator[bytes]:
         last = "" if length is None else str(start + length - 1)
-        asked: dict[str, Any] = {} if etag is None else {"IfMatch": f'"{etag}"'}
+        asked: dict[str, Any] = {"IfMatch": f'"{etag}"'} if etag else {}
         if start or length is not None:
             asked["Range"] = f"bytes={start}-{last}"
         try:
@@ -221,12 +222,11 @@ class S3Reader:
             raise Replaced(str(error)) from error
         try:
             # Neither condition nor range is honoured by every store; gluing other bytes on would go unnoticed.
-            if etag is not None and etag_of(answer) != etag:
+            if etag and etag_of(answer) != etag:
                 raise Replaced(f"reading {key} in {self.name}: it is another object now")
             if "Range" in asked and not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
-                raise Refused(
-                    f"reading {key} in {self.name}: the store gives no part of an object, only all of it",
-                    hint="delete the .part file to fetch it from its beginning",
+                raise NoRanges(
+                    f"reading {key} in {self.name}: the store gives no part of an object, only all of it"
                 )
         except Refused:
             answer["Body"].close()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dumpagent.errors import DumpagentError, Refused, Unreachable
-from dumpagent.fetch.download import NoRoom, TargetTaken, target_of
+from dumpagent.fetch.download import target_of
+from dumpagent.fetch.part_file import NoRoom, TargetTaken
 from dumpagent.fetch.stored import StoredDump
 from dumpagent.fetch.stream import ATTEMPTS, Damaged
 from dumpagent.store.protocol import Replaced, StoredObject
@@ -243,6 +244,13 @@ def test_gunzip_of_what_is_not_compressed_keeps_it(bucket: Bucket, getter: Gette
         ("shop_cart-7d4f9c8b6-x2k9q/java_pid1.hprof", None, False, "shop_cart-7d4f9c8b6-x2k9q.hprof"),
         ("shop_cart-0/java_pid1.20261128T120301Z.hprof.gz", None, True, "shop_cart-0.20261128T120301Z.hprof"),
         ("shop_cart-0/heap.hprof", None, False, "heap.hprof"),
+        # A name that no dump has could be that of a script, or of a file that a program reads.
+        ("shop/heap", None, False, "heap.hprof"),
+        ("shop/Makefile", None, False, "Makefile.hprof"),
+        ("shop/run.sh", None, False, "run.sh.hprof"),
+        ("shop/javaheap.phd.gz", None, False, "javaheap.phd.gz"),
+        ("shop/java_pid1.HPROF", None, False, "java_pid1.HPROF"),
+        ("shop/heap", "as-i-say", False, "as-i-say"),
     ],
 )
 def test_the_file_is_named_as_the_jvm_named_it(
