@@ -77,6 +77,7 @@ class Doctor:
         looks: dict[str, Look] = {
             "volume": lambda: volume.answers(root),
             "volume writes": lambda: volume.takes_writes(state_dir),
+            "owners": lambda: volume.owners(root),
             "space": lambda: volume.space(root, state_dir, self._store.name),
             "dumps": lambda: dumps.dumps(
                 root, state_dir, quiet_s=patient.quiet_s, now=self._now(), rules=patient.rules

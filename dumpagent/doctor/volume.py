@@ -8,6 +8,9 @@ import uuid
 from collections.abc import Iterator
 
 from dumpagent.doctor.finding import Finding, Result
+from dumpagent.dumps.model import DumpFile
+from dumpagent.kernel.beneath import open_file, opened_directory
+from dumpagent.kernel.owned import MAPPED_HINT, STATE, our_uid
 from dumpagent.kernel.volume import space_of
 from dumpagent.units import GIB, MIB
 from dumpagent.upload.ledger import receipts_in
@@ -44,6 +47,37 @@ def takes_writes(state_dir: str) -> Iterator[Finding]:
         os.close(fd)
         os.unlink(path)
     yield Finding("volume writes", Result.OK, f"1 MiB in {time.monotonic() - began:.3f} s")
+
+
+def owners(root: str) -> Iterator[Finding]:
+    """Say whose the files are that we make here: a server may map root to another user, and every user to one."""
+    with opened_directory(root, "") as directory:
+        uid = our_uid(directory)
+    if uid == os.geteuid():
+        yield Finding("owners", Result.OK, f"files that are made here are of uid {uid}, as this process")
+        return
+    found = scan(root, skip=frozenset({f"{root}/{STATE}"}))
+    theirs = [dump for dump in found.dumps if dump.uid == uid]
+    closed = [dump for dump in found.dumps if not _can_be_read(dump)]
+    seen = f"files that are made here are of uid {uid}, this process has uid {os.geteuid()}: the volume maps users"
+    if closed:
+        seen += f"; {len(closed)} dumps cannot be read, such as {closed[0].relpath} of uid {closed[0].uid}"
+    if theirs:
+        seen += (
+            f"; {len(theirs)} dumps are of that uid too, such as {theirs[0].relpath}: applications have it"
+        )
+    # Without a dump nobody can say what is readable: what the mapping breaks is broken with the first one.
+    yield Finding("owners", Result.FAILED if closed or theirs else Result.WARNING, seen, MAPPED_HINT)
+
+
+def _can_be_read(dump: DumpFile) -> bool:
+    try:
+        os.close(open_file(dump.root, dump.relpath))
+    except FileNotFoundError:
+        return True  # gone meanwhile
+    except OSError:
+        return False
+    return True
 
 
 def space(root: str, state_dir: str, store_name: str) -> Iterator[Finding]:

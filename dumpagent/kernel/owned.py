@@ -21,6 +21,13 @@ _OTHERS_WRITE = 0o022
 _TRIES = 4  # somebody may make the name again and again
 _FOLDERS = ("receipts", "uploads", "deleting", "outbox", "rescue")
 _FILES = ("lock", "store.json", BUSY)
+# Source: exports(5), root_squash and all_squash; Amazon EFS User Guide, "Enforcing a user identity using an access point";
+# mount.cifs(8), uid and forceuid; mount.fuse(8), uid and default_permissions.
+MAPPED_HINT = (
+    "let the volume keep users: export NFS with no_root_squash and without all_squash, use an EFS access point without a "
+    "POSIX user, mount SMB without uid= and forceuid, FUSE without uid=; else dumps of mode 0600 cannot be read, and who "
+    "runs under this uid may change what the agent keeps on the volume"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,11 @@ class Owned:
     name: str
     uid: int
     moved_aside: tuple[tuple[str, int], ...] = field(default=())
+
+    @property
+    def mapped_uid(self) -> int | None:
+        """Give the owner of what we make here, where the volume maps us to another user; else None."""
+        return self.uid if self.uid != os.geteuid() else None
 
 
 def own_directory(above: int, name: str = STATE) -> Owned:
@@ -48,7 +60,7 @@ def own_directory(above: int, name: str = STATE) -> Owned:
             except FileExistsError:
                 pass  # somebody was faster: look whose it is
             continue
-        uid = found.st_uid if found.st_uid == os.geteuid() else _our_uid(above)
+        uid = found.st_uid if found.st_uid == os.geteuid() else our_uid(above)
         if _is_ours(found, uid, directory=True):
             aside += _own_folders(above, name, uid)
             return Owned(name, uid, tuple(aside))
@@ -59,7 +71,7 @@ def own_directory(above: int, name: str = STATE) -> Owned:
                 raise
             aside.append((name, found.st_uid))
             break
-    uid = _our_uid(above)
+    uid = our_uid(above)
     return Owned(_other_name(above, name, uid), uid, tuple(aside))
 
 
@@ -89,7 +101,7 @@ def _is_ours(status: os.stat_result, uid: int, *, directory: bool) -> bool:
     )
 
 
-def _our_uid(above: int) -> int:
+def our_uid(above: int) -> int:
     """Give the owner that what we make here gets: a server may map root to another user. Raises OSError."""
     name = f"{STATE}-{secrets.token_hex(8)}"
     os.mkdir(name, 0o700, dir_fd=above)

@@ -45,6 +45,7 @@ class Proof:
     """The outcome of one write test. `through_target`: the write went through the target and was seen in the source.
 
     `moved_aside` are names of ours that somebody else had taken, as they are called now, with their owner's uid.
+    `mapped_uid` is the owner of what we make on the volume where that is another user than ours.
     """
 
     backend: Backend
@@ -52,6 +53,7 @@ class Proof:
     error: str = ""
     through_target: bool = False
     moved_aside: tuple[tuple[str, int], ...] = ()
+    mapped_uid: int | None = None
 
     @property
     def ready(self) -> bool:
@@ -71,6 +73,7 @@ class Proof:
             str(line["error"]),
             bool(line["through_target"]),
             tuple((str(name), int(uid)) for name, uid in line.get("moved_aside", ())),  # type: ignore[attr-defined]
+            uid if isinstance(uid := line.get("mapped_uid"), int) else None,
         )
 
 
@@ -105,7 +108,13 @@ def prove(source: str, target: str | None, node: str) -> Proof:
         # Someone who waits for .ready must not find it while dumps are refused.
         withdraw_ready(source)
         return replace(failed.proof, moved_aside=moved)
-    return Proof(Backend.WRITABLE, "all", through_target=target is not None, moved_aside=moved)
+    return Proof(
+        Backend.WRITABLE,
+        "all",
+        through_target=target is not None,
+        moved_aside=moved,
+        mapped_uid=owned.mapped_uid,
+    )
 
 
 def open_to_every_user(source: str) -> None:

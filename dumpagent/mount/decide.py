@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 
+from dumpagent.kernel.owned import MAPPED_HINT
 from dumpagent.mount import hints
 from dumpagent.mount.backend import Backend, Proof
 from dumpagent.mount.state import (
@@ -49,7 +50,7 @@ from dumpagent.observe.events.mount import (
     WriteProven,
     WriteTested,
 )
-from dumpagent.observe.events.volume import NameTaken
+from dumpagent.observe.events.volume import NameTaken, UsersMapped
 
 LOST: dict[Shows, type[MountLoss]] = {
     Shows.NOTHING: MountLost,
@@ -226,6 +227,7 @@ class _MountRules:
         if proof.backend is not Backend.HUNG and state.asked != state.changes:
             return replace(state, prove_at=self.now), []  # it was about a mount that is gone
         first, was_ready = state.proof is None, state.ready
+        mapped_before = state.proof.mapped_uid if state.proof else None
         state = replace(state, proof=proof)
         fields = {
             "outcome": proof.backend.value, "step": proof.step, "seconds": seen.seconds,
@@ -235,6 +237,9 @@ class _MountRules:
         for name, uid in proof.moved_aside:
             taken = {"path": f"{self.target}/{name}", "uid": uid, "hint": hints.NAME_TAKEN}
             actions.append(TellEvent(NameTaken, taken))
+        if proof.mapped_uid not in (None, mapped_before):
+            mapped = {"path": self.target, "uid": proof.mapped_uid, "hint": MAPPED_HINT}
+            actions.append(TellEvent(UsersMapped, mapped))
         if first and state.found is None and proof.backend in (Backend.DEAD, Backend.MISSING):
             message = f"MOUNT_SOURCE {self.source!r} cannot be used: {proof.step}: {proof.error}"
             return state, [*actions, GiveUp(message, hints.UNUSABLE)]

@@ -8,13 +8,15 @@ import stat
 
 from dumpagent.errors import Refused
 from dumpagent.kernel.beneath import DIRECTORY, opened_directory
+from dumpagent.kernel.owned import MAPPED_HINT, our_uid
 
 
 def make_own_directory(root: str, namespace: str, pod: str) -> str:
     """Make `<namespace>_<pod>` below `root`, mode 0700, owned by whoever runs this; say what was done.
 
     One that is there already is taken if this user owns it, and closed to others. Raises Refused where another user
-    owns it, or something else has the name: that user could read, delete and replace every dump in it.
+    owns it, or something else has the name: that user could read, delete and replace every dump in it. Where the volume
+    maps users, this user's files have the owner that it gives them.
     """
     name = f"{namespace}_{pod}"
     if "/" in name or name.startswith("."):
@@ -47,12 +49,15 @@ def _taken(above: int, name: str, path: str) -> str:
         raise _not_ours(path, os.stat(name, dir_fd=above, follow_symlinks=False)) from error
     try:
         status = os.fstat(fd)
-        if status.st_uid != os.geteuid():
+        mapped = status.st_uid != os.geteuid()
+        if mapped and status.st_uid != our_uid(above):
             raise _not_ours(path, status)
         if stat.S_IMODE(status.st_mode) != 0o700:
             os.fchmod(fd, 0o700)
     finally:
         os.close(fd)
+    if mapped:
+        return f"dumps of this pod go to {path}, which the volume gives to the user {status.st_uid}: {MAPPED_HINT}"
     return f"dumps of this pod go to {path}"
 
 

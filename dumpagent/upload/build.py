@@ -10,10 +10,10 @@ from dumpagent.dumps.globs import COMPANIONS, Globs
 from dumpagent.dumps.recognise import FileRules, Recogniser
 from dumpagent.index.indexer import Indexer
 from dumpagent.kernel.beneath import opened_directory
-from dumpagent.kernel.owned import own_directory
+from dumpagent.kernel.owned import MAPPED_HINT, own_directory
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
-from dumpagent.observe.events.volume import NameTaken, StateUnwritable, StateWritable
+from dumpagent.observe.events.volume import NameTaken, StateUnwritable, StateWritable, UsersMapped
 from dumpagent.observe.incident import Incident
 from dumpagent.settings import BesideDumps, Compressing, Keeping, Place, Remembering, Watching
 from dumpagent.store.protocol import Store
@@ -66,6 +66,8 @@ def owned_state_dir(state_dir: str, tell: Tell) -> str:
         return state_dir  # not there yet, or not to be written: the ledger tells
     for taken, uid in owned.moved_aside:
         tell(NameTaken(path=f"{above}/{taken}", uid=uid, hint=_NAME_TAKEN))
+    if owned.mapped_uid is not None:
+        tell(UsersMapped(path=above, uid=owned.mapped_uid, hint=MAPPED_HINT))
     return f"{above}/{owned.name}"
 
 

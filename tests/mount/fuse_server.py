@@ -1,8 +1,9 @@
-"""A FUSE file system in memory that dies or hangs when told to: `python -I -S fuse_server.py MOUNTPOINT HANG_FILE`.
+"""A FUSE file system in memory that dies or hangs when told to: `python -I -S fuse_server.py MOUNTPOINT HANG_FILE [SQUASH]`.
 
 It speaks the kernel's protocol on /dev/fuse itself, so that no package is needed. While HANG_FILE exists it takes
 requests and does not answer them: who asks then is in an uninterruptible wait, which SIGKILL does not end.
-Source: <linux/fuse.h>, protocol 7.31.
+SQUASH is `root:UID` or `all:UID`: whom it maps to this user, as an NFS server does; modes are then checked by the mapped
+user. Source: <linux/fuse.h>, protocol 7.31; exports(5), root_squash, all_squash, anonuid.
 """
 
 from __future__ import annotations
@@ -47,12 +48,18 @@ class Node:
 class Server:
     """Answers requests from a tree in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, squash: str = "") -> None:
+        self._whom, _, mapped = squash.partition(":")
+        self._mapped = int(mapped or 0)
         self.nodes = {1: Node(1, stat.S_IFDIR | 0o777)}
 
     def answer(self, opcode: int, nodeid: int, uid: int, gid: int, body: bytes) -> bytes:
         """Give the reply's body. Raises OSError for an error reply."""
         node = self.nodes.get(nodeid)
+        if self._whom == "all" or (self._whom == "root" and uid == 0):
+            uid = gid = self._mapped
+        if self._whom and node:
+            self._check(opcode, node, uid, body)
         if opcode == INIT:
             _major, minor, readahead, _flags = struct.unpack_from("<IIII", body)
             return struct.pack(
@@ -127,6 +134,33 @@ class Server:
             return self._directory(node, offset, size)
         raise OSError(errno.ENOSYS, "not here")
 
+    def _check(self, opcode: int, node: Node, uid: int, body: bytes) -> None:
+        """Check the mode as the server does: by the user whom it sees. Raises OSError."""
+        shift = 6 if uid == node.uid else 0
+        allowed = node.mode >> shift & 7
+        needs = {
+            LOOKUP: 1,
+            OPENDIR: 4,
+            CREATE: 3,
+            MKDIR: 3,
+            UNLINK: 3,
+            RMDIR: 3,
+            RENAME: 3,
+            RENAME2: 3,
+            LINK: 3,
+        }
+        wanted = needs.get(opcode, 0)
+        if opcode == OPEN:
+            wanted = {os.O_RDONLY: 4, os.O_WRONLY: 2}.get(struct.unpack_from("<I", body)[0] & os.O_ACCMODE, 6)
+        if allowed & wanted != wanted:
+            raise OSError(errno.EACCES, "the mode refuses it")
+        if opcode == SETATTR and uid != node.uid and struct.unpack_from("<I", body)[0] & 7:
+            raise OSError(errno.EPERM, "not the owner")
+        if opcode in (UNLINK, RMDIR, RENAME, RENAME2) and node.mode & stat.S_ISVTX and uid != node.uid:
+            name = body[{RENAME: 8, RENAME2: 16}.get(opcode, 0) :].split(b"\0")[0]
+            if name in node.names and node.names[name].uid != uid:
+                raise OSError(errno.EPERM, "the sticky bit refuses it")
+
     def _child(self, node: Node, name: bytes) -> Node:
         try:
             return node.names[name]
@@ -147,14 +181,14 @@ class Server:
 
 
 def main() -> None:
-    mountpoint, hang_file = sys.argv[1:]
+    mountpoint, hang_file = sys.argv[1:3]
     fd = os.open("/dev/fuse", os.O_RDWR)
     libc = ctypes.CDLL(None, use_errno=True)
     options = f"fd={fd},rootmode=40777,user_id=0,group_id=0,allow_other"
     if libc.mount(b"fuse-test", os.fsencode(mountpoint), b"fuse", ctypes.c_ulong(0), options.encode()) != 0:
         sys.exit(os.strerror(ctypes.get_errno()))
     print("mounted", flush=True)
-    server = Server()
+    server = Server(*sys.argv[3:])
     kept: list[bytes] = []  # requests that wait for the end of the hang
     while True:
         try:

@@ -14,10 +14,21 @@ from tests.mount.node import Node
 
 
 @contextmanager
-def fuse(node: Node, mountpoint: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """Mount a FUSE file system on the host (at its volume, if nothing is named); it hangs while `node.base/hang` exists."""
+def fuse(node: Node, mountpoint: str = "", *, squash: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """Mount a FUSE file system on the host (at its volume, if nothing is named); it hangs while `node.base/hang` exists.
+
+    `squash`: `root:UID` or `all:UID`, whom it maps to this user.
+    """
     server = node.host.popen(
-        [sys.executable, "-I", "-S", fuse_server.__file__, mountpoint or node.pv, f"{node.base}/hang"],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            fuse_server.__file__,
+            mountpoint or node.pv,
+            f"{node.base}/hang",
+            *([squash] if squash else []),
+        ],
         stdout=subprocess.PIPE,
     )
     assert server.stdout

@@ -34,6 +34,14 @@ class NameTaken(Event, level="warning"):
     hint: str
 
 
+class UsersMapped(Event, level="warning"):
+    """The volume gives the agent's files another owner (`uid`) than the agent's user, as NFS does with root_squash."""
+
+    path: str
+    uid: int
+    hint: str
+
+
 class OwnerCrowded(Failure, level="warning"):
     """A user (`uid`) has more dumps at once than are taken, directories too deep, or links to others' files: they wait."""
 
