@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from dumpagent.dumps.model import Identity
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.dumps.recognise import Recogniser
 from dumpagent.errors import DumpagentError
@@ -15,6 +16,7 @@ from dumpagent.kernel.children import Precedence
 from dumpagent.observe.barrier import Barrier
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import DumpWaiting, DumpWouldUpload, UploadFailed, UploadRecovered
+from dumpagent.observe.events.volume import ReceiptsPruned
 from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import Store
 from dumpagent.upload.backlog import Backlog
@@ -41,6 +43,7 @@ from dumpagent.upload.worker import (
 )
 
 _DAY_S = 86400.0
+_MOST_MET = 2000  # files that are held for who follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ class UploadLoop:
         self._store_health = StoreHealth(store, tell, monotonic=monotonic)
         self.companions = self._companions(travel, store, monotonic) if travel else None
         dump_incident = Incident(tell, UploadFailed, UploadRecovered, monotonic=monotonic)
+        self._ledgers = (ledger, replica.ledger) if replica else (ledger,)
+        self._retention_s = retention_days * _DAY_S
         self._finder = Finder(
             root=root,
             backlog=self.backlog,
@@ -110,11 +115,9 @@ class UploadLoop:
             claim=claim,
             dump_incident=dump_incident,
             tell=tell,
-            retention_s=retention_days * _DAY_S,
             barrier=self.barrier,
             recogniser=recogniser or Recogniser(),
-            beside=self.companions.finder if self.companions else None,
-            ledgers=(ledger, replica.ledger) if replica else (ledger,),
+            keeps_beside=self.companions is not None,
             monotonic=monotonic,
         )
         uploader.give_way_when(self.backlog.turn.is_cut, turn_is_over=self.backlog.turn.is_over)
@@ -158,7 +161,7 @@ class UploadLoop:
     def _replica(
         self, parts: ReplicaParts, deletion: Deletion | None, monotonic: Callable[[], float]
     ) -> ReplicaUploads:
-        first = First(self.backlog, self.companions, self._ledger, self._has_work, self._finder.identities)
+        first = First(self.backlog, self.companions, self._ledger, self._has_work, self.identities)
         replica = ReplicaUploads(
             parts, first, tell=self._tell, stop=self._stop, barrier=self.barrier, monotonic=monotonic
         )
@@ -198,7 +201,17 @@ class UploadLoop:
         Gives the seconds after which another look can tell more, None if only a change of the volume can. Works for a
         second at most, unless `whole`: then 0 says that it goes on with the next look of any kind.
         """
-        return self._followed(self._finder.look(whole=whole))
+        recheck_s = self._look_everywhere() if whole else self._finder.look()
+        return self._followed(recheck_s, whole=whole)
+
+    def _look_everywhere(self) -> float | None:
+        """Scan and judge to the end. Who follows gets what was met after that, or a part of it where that is a lot."""
+        recheck_s = self._finder.look()
+        while self.is_scanning or recheck_s == 0:
+            if self._finder.has_met > _MOST_MET:
+                self._followed(None)
+            recheck_s = self._finder.look_again()
+        return recheck_s
 
     def watch_with(self, watch: Watch | None) -> None:
         """Have every directory watched that is scanned from now on."""
@@ -212,10 +225,28 @@ class UploadLoop:
         """Judge the dumps that wait, without a scan. Gives the same as `look`."""
         return self._followed(self._finder.look_again())
 
-    def _followed(self, recheck_s: float | None) -> float | None:
+    def _followed(self, recheck_s: float | None, *, whole: bool = False) -> float | None:
+        """Let those follow that need what the finder met. Gives when another look of anybody can tell more."""
+        met = self._finder.take_met()
+        if self.companions:
+            beside_s = self.companions.follow(met, whole=whole)
+            recheck_s = min((each for each in (recheck_s, beside_s) if each is not None), default=None)
+        if met.ended and met.is_home:
+            self._prune_receipts()
         if self.replica:
             self.replica.take_over()
         return recheck_s
+
+    def _prune_receipts(self) -> None:
+        for ledger in self._ledgers:
+            dropped = ledger.note_present(self.identities(), retention_s=self._retention_s)
+            if dropped:
+                self._tell(ReceiptsPruned(count=len(dropped), oldest=dropped[0].key))
+
+    def identities(self) -> frozenset[Identity]:
+        """Give all files that are known to be on the volume, dumps and what lies beside them."""
+        beside = self.companions.finder.identities() if self.companions else frozenset()
+        return self.backlog.identities() | beside
 
     def note_store(self, error: DumpagentError | None) -> None:
         """Take note of how the store answered a question that was not about a dump."""
@@ -262,7 +293,7 @@ class UploadLoop:
     def _sweep_leftovers(self) -> None:
         if self._sweep:
             self._sweep.sweep(
-                present=self._finder.identities(),
+                present=self.identities(),
                 settled=self.counts.pending == 0,
                 stopped=self._stop.is_set,
             )
@@ -273,8 +304,10 @@ class UploadLoop:
 
     def run_once(self, *, dry_run: bool = False) -> Pass:
         """Scan once and upload everything that is due, to the replica too; each dump is tried once."""
-        self.look(whole=True)
+        self._look_everywhere()
         did = self._upload_all(self._upload_worker, self._uploader, dry_run=dry_run)
+        if not self._stop.is_set():
+            self._followed(None, whole=True)  # the dumps are safe first
         while not dry_run and not self._stop.is_set() and self.upload_companion():
             pass
         replica = self._run_replica_once(self.replica, dry_run=dry_run) if self.replica else None

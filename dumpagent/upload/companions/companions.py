@@ -26,6 +26,9 @@ from dumpagent.upload.keeping.reclaim import Turn
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.store_health import StoreHealth
 from dumpagent.upload.transfer.uploader import Uploader
+from dumpagent.upload.volume.finder import Met
+
+_STEP_S = 0.4  # of judging, before somebody else has a turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,24 @@ class Companions:
             monotonic=monotonic,
         )
         self._dumps, self._ledger, self._stop, self._told = dumps, ledger, stop, _as_companions(tell)
+        self._monotonic = monotonic
         self._recheck = Recheck(store, ledger, self._told, monotonic=monotonic)
         self._deletion = travel.deletion(self._told) if travel.deletion else None
 
     @property
     def counts(self) -> Counts:
         return self.queue.counts()
+
+    def follow(self, met: Met, *, whole: bool) -> float | None:
+        """Take over what the finder of dumps met, judge what waits; for a moment, unless `whole`.
+
+        Gives the seconds after which another look can tell more, None if only a change of the volume can.
+        """
+        self.finder.follow(met)
+        recheck_s = self.finder.judge_some(until=self._monotonic() + _STEP_S)
+        while whole and recheck_s == 0:
+            recheck_s = self.finder.judge_some(until=self._monotonic() + _STEP_S)
+        return recheck_s
 
     def are_overdue(self) -> bool:
         """Say whether a companion has waited for so long that it goes although dumps wait."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dumpagent.dumps.companion import Anchor, companion_folder, is_crash_file, nearest
 from dumpagent.dumps.files import found_again
 from dumpagent.dumps.model import DumpFile, Identity
-from dumpagent.dumps.names import parts_of, stamped_ms
+from dumpagent.dumps.names import original_name, parts_of, stamped_ms
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.companions import CompanionGone, CompanionLeftAlone
 from dumpagent.upload.backlog import Backlog
@@ -17,6 +17,7 @@ from dumpagent.upload.companions.queue import CompanionQueue
 from dumpagent.upload.companions.rest import Rest
 from dumpagent.upload.entry import Entry
 from dumpagent.upload.ledger import Ledger
+from dumpagent.upload.volume.finder import Met
 
 _AT_ONCE = 16
 _MOST_ANCHORS = 20  # of one directory and user: the newest
@@ -52,6 +53,19 @@ class CompanionFinder:
             Folder, dict[tuple[int, int], DumpFile]
         ] = {}  # logs with no dump beside them yet
         self._volume: Hashable = None
+
+    def follow(self, met: Met) -> None:
+        """Take over what the finder of dumps met."""
+        if met.begun:
+            self.begin_scan()
+        self.note_claimed(met.named)
+        self.take_over(met.files, volume=met.volume)
+        for judged in met.judged:
+            directory, slash, name = judged.dump.relpath.rpartition("/")
+            original = directory + slash + original_name(name, judged.dump_time_ms)
+            self.anchor(judged.dump, original, judged.dump_time_ms)
+        if met.ended:
+            self.finish_scan(met.volume)
 
     # -- dumps that files belong to -----------------------------------------------------------------------------
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from dumpagent.dumps.files import found_again, segment_files_of
-from dumpagent.dumps.model import DumpFacts, DumpFile, Identity, State, Verdict, dump_time_ms
-from dumpagent.dumps.names import original_name
+from dumpagent.dumps.model import DumpFacts, DumpFile, State, Verdict, dump_time_ms
 from dumpagent.dumps.recognise import Recogniser, Role
 from dumpagent.kernel.children import Precedence
 from dumpagent.kernel.owned import STATE
@@ -27,7 +26,6 @@ from dumpagent.observe.events.dumps import (
 from dumpagent.observe.events.volume import (
     OwnerCrowded,
     OwnerUncrowded,
-    ReceiptsPruned,
     ScanFailed,
     ScanFinished,
     ScanRecovered,
@@ -52,28 +50,37 @@ _STEP_S = 0.4  # of scanning, and of judging, before somebody else has a turn
 _AT_ONCE = 16  # dumps to judge, chosen in fair order
 
 
-class TakesCompanions(Protocol):
-    """Who takes over what lies beside dumps."""
+@dataclass(frozen=True, slots=True)
+class JudgedDump:
+    """A dump that was put up, with the time when its JVM made it, ms since the epoch."""
 
-    def anchor(self, dump: DumpFile, original: str, dump_time_ms: int) -> None: ...
-    def note_claimed(self, dumps: Iterable[DumpFile]) -> None: ...
-    def begin_scan(self) -> None: ...
-    def take_over(self, files: Iterable[DumpFile], *, volume: Hashable) -> None: ...
-    def finish_scan(self, volume: Hashable) -> None: ...
-    def judge_some(self, *, until: float) -> float | None: ...
-    def identities(self) -> frozenset[Identity]: ...
+    dump: DumpFile
+    dump_time_ms: int
+
+
+@dataclass(slots=True)
+class Met:
+    """What the finder met since it was last asked, for who follows: the files beside dumps, then the receipts.
+
+    `begun`: a scan began with these. `named` are dumps under their names of now, `judged` those that were put up.
+    `ended`: the scan looked everywhere on `volume`; `is_home`: the receipts are about that one.
+    """
+
+    begun: bool = False
+    files: list[DumpFile] = field(default_factory=list)
+    named: list[DumpFile] = field(default_factory=list)
+    judged: list[JudgedDump] = field(default_factory=list)
+    volume: Hashable = None
+    ended: bool = False
+    is_home: bool = False
 
 
 Claim = Callable[[DumpFile, DumpFacts | None], DumpFile]
 
 
-def _enter_unwatched(_fd: int, _relpath: str) -> None:
-    """Do nothing: there is no watch."""
-
-
 class Finder:
     """Belongs to one thread. `claim` is None where dumps keep their names; `dump_incident` is told what one dump has.
-    `ledgers` are all whose receipts go with their dumps; `ledger` is among them, and says what is stored.
+    `ledger` says what is stored. `keeps_beside`: somebody asks for the files beside dumps.
 
     `unreadable` says of the last scan what it could not look at, and why, by path.
     """
@@ -89,11 +96,9 @@ class Finder:
         claim: Claim | None,
         dump_incident: Incident[UploadFailed, UploadRecovered],
         tell: Tell,
-        retention_s: float,
         barrier: Barrier,
         recogniser: Recogniser,
-        beside: TakesCompanions | None,
-        ledgers: tuple[Ledger, ...],
+        keeps_beside: bool,
         monotonic: Callable[[], float],
     ) -> None:
         self._root, self._backlog, self._ledger, self._judge = root, backlog, ledger, judge
@@ -103,7 +108,7 @@ class Finder:
             dump_incident,
             tell,
         )
-        self._retention_s, self._barrier, self._monotonic = retention_s, barrier, monotonic
+        self._barrier, self._monotonic = barrier, monotonic
         self._scan_incident = Incident(tell, ScanFailed, ScanRecovered, monotonic=monotonic)
         self._claim_incident = Incident(tell, ClaimFailed, ClaimRecovered, monotonic=monotonic)
         self._volume_incident = Incident(tell, VolumeAway, VolumeBack, monotonic=monotonic)
@@ -111,9 +116,9 @@ class Finder:
         self._volume: VolumeAt | None = None
         self._away = False
         self._crowd_incident = Incident(tell, OwnerCrowded, OwnerUncrowded, monotonic=monotonic)
-        self._recogniser, self._left_alone, self._beside = recogniser, LeftAlone(tell), beside
+        self._recogniser, self._left_alone, self._keeps_beside = recogniser, LeftAlone(tell), keeps_beside
+        self._met = Met()
         self._held_open = HeldOpen(tell)
-        self._ledgers = ledgers
         self.unreadable: dict[str, str] = {}
         self.watch: Watch | None = None
         self._scanner: Scanner | None = None
@@ -126,8 +131,19 @@ class Finder:
         """Say whether a scan is under way."""
         return self._scanner is not None
 
-    def look(self, *, whole: bool = False) -> float | None:
-        """Scan the volume, judge what waits, put up what is due; for a second at most, unless `whole`.
+    @property
+    def has_met(self) -> int:
+        """Say how many files are held for who follows."""
+        return len(self._met.files) + len(self._met.named)
+
+    def take_met(self) -> Met:
+        """Give what was met since the last call."""
+        met, self._met = self._met, Met()
+        met.volume = self._volume
+        return met
+
+    def look(self) -> float | None:
+        """Scan the volume, judge what waits, put up what is due; for a second at most.
 
         Gives the seconds after which another look can tell more (0: the scan goes on with the next look of any kind),
         None if only a change of the volume can.
@@ -136,9 +152,7 @@ class Finder:
             return None
         if self._scanner is None:
             self._begin_scan()
-        while (recheck_s := self._go_on()) is not None and whole and (self._scanner or not recheck_s):
-            pass
-        return recheck_s
+        return self._go_on()
 
     def look_at(self, relpaths: Iterable[str], *, created: Iterable[str] = ()) -> float | None:
         """Look at these files, which may be finished, and judge what waits. Gives the same as `look`.
@@ -167,9 +181,8 @@ class Finder:
                 yield found
 
     def _take_over_beside(self, found: Iterable[FoundFile]) -> None:
-        if self._beside:
-            companions = [each.dump for each in found if each.role is Role.COMPANION]
-            self._beside.take_over(companions, volume=self._volume)
+        if self._keeps_beside:
+            self._met.files += [each.dump for each in found if each.role is Role.COMPANION]
 
     def look_again(self) -> float | None:
         """Go on with the scan if one is under way, and judge the dumps that wait. Gives the same as `look`."""
@@ -198,9 +211,6 @@ class Finder:
         if self._scanner:
             self._scan_on(self._scanner, until=self._monotonic() + _STEP_S)
         recheck_s = self._judge_some(until=self._monotonic() + _STEP_S)
-        if self._beside:
-            beside_s = self._beside.judge_some(until=self._monotonic() + _STEP_S)
-            recheck_s = min((each for each in (recheck_s, beside_s) if each is not None), default=None)
         return 0.0 if self._scanner else recheck_s
 
     def _begin_scan(self) -> None:
@@ -210,10 +220,9 @@ class Finder:
         if self.watch:
             self.watch.begin()
         skip = names_in(self._root, frozenset({self._ledger.directory})) | {STATE}
-        enter = self.watch.enter if self.watch else _enter_unwatched
+        enter = self.watch.enter if self.watch else None
         self._left_alone.begin()
-        if self._beside:
-            self._beside.begin_scan()
+        self._met.begun = True
         self._scanner = Scanner(self._root, skip=skip, enter=enter, recogniser=self._recogniser)
 
     def _scan_on(self, scanner: Scanner, *, until: float) -> None:
@@ -258,18 +267,7 @@ class Finder:
         if scanner.unreadable or volume_at(self._root) != self._volume:
             return  # what was not found may be there; or something was mounted or unmounted meanwhile
         self._tell_lost(self._backlog.finish_scan(self._volume))
-        if self._beside:
-            self._beside.finish_scan(self._volume)
-        if self._volume != self._home:
-            return  # the receipts are about another one
-        for ledger in self._ledgers:
-            dropped = ledger.note_present(self.identities(), retention_s=self._retention_s)
-            if dropped:
-                self._tell(ReceiptsPruned(count=len(dropped), oldest=dropped[0].key))
-
-    def identities(self) -> frozenset[Identity]:
-        """Give all files that are known to be on the volume, dumps and what lies beside them."""
-        return self._backlog.identities() | (self._beside.identities() if self._beside else frozenset())
+        self._met.ended, self._met.is_home = True, self._volume == self._home
 
     def _tell_lost(self, dumps: Iterable[DumpFile]) -> None:
         for dump in dumps:
@@ -305,8 +303,8 @@ class Finder:
         )
         self._left_out += changes.left_out
         self._tell_lost(changes.lost)
-        if self._beside:
-            self._beside.note_claimed(dumps)
+        if self._keeps_beside:
+            self._met.named += dumps
         for dump in changes.new:
             if dump.is_mostly_holes:
                 self._left_out[dump.uid] += 1
@@ -364,10 +362,8 @@ class Finder:
                 UploadFailed(error=f"cannot be read: {error.strerror}", path=dump.path, hint=NOT_READABLE),
             )
             return None
-        if self._beside:
-            time_ms = dump_time_ms(dump, verdict.facts)
-            directory, slash, name = dump.relpath.rpartition("/")
-            self._beside.anchor(dump, directory + slash + original_name(name, time_ms), time_ms)
+        if self._keeps_beside:
+            self._met.judged.append(JudgedDump(dump, dump_time_ms(dump, verdict.facts)))
         self._backlog.ready(entry, dump, verdict)
         self._take_over(parts)
         return None

@@ -67,7 +67,7 @@ class Scanner:
         root: str,
         *,
         skip: frozenset[str] = frozenset(),
-        enter: Callable[[int, str], None] = lambda _fd, _relpath: None,
+        enter: Callable[[int, str], None] | None = None,
         recogniser: Recogniser | None = None,
     ) -> None:
         self._root, self._skip, self._enter = root, skip, enter
@@ -118,7 +118,8 @@ class Scanner:
     def _directory(self, fd: int, below: str, depth: int) -> Iterator[list[FoundFile]]:
         """Give what lies below the directory that is open on `fd`, some files at a time."""
         try:
-            self._enter(fd, below)
+            if self._enter:
+                self._enter(fd, below)
             own = os.fstat(fd)
             listing = self._recogniser.recall(own)
             if listing is None:
