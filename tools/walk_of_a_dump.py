@@ -26,8 +26,8 @@ BEGIN = "upload/volume/scan.py:Scanner.step"
 END = "upload/ledger.py:Ledger.record"
 # The aim is 12 modules and 16 entries, so that a reader can keep the way in mind. These are today's figures, with the trial of a
 # store that is not known yet: lower them with each change that shortens the way, and never raise them.
-MOST_MODULES = 26
-MOST_ENTRIES = 36
+MOST_MODULES = 12
+MOST_ENTRIES = 14
 
 
 @dataclass(frozen=True, order=True)

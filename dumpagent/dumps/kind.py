@@ -58,3 +58,8 @@ def packed_kind(head: bytes) -> FileKind:
     if kind is FileKind.UNDECIDED and len(head) >= PACKED_HEAD_BYTES:
         return FileKind.OTHER
     return kind
+
+
+def is_plain_dump(head: bytes) -> bool:
+    """Say whether the file that begins with `head` is a heap dump that gzip can make smaller: what is gzip already is not."""
+    return head.startswith(b"JAVA PROFILE ")

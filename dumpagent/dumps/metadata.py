@@ -187,3 +187,28 @@ def _number(text: str | None, base: int) -> int | None:
     except ValueError:
         return None
     return number if number >= 0 else None
+
+
+# The metadata of a dump, whose names some stores change: Azure behind S3Proxy gives `_` for `-`.
+_NAMES = {
+    "".join(letter for letter in name if letter.isalnum()): name
+    for name in (
+        "upload-time",
+        "dump-time",
+        "original-size",
+        "original-path",
+        "agent-version",
+        "agent-pod",
+        "agent-namespace",
+    )
+}
+
+
+def with_known_names(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Give an object's metadata under the names that they were given, in lower case."""
+    return {_name_of(name): value for name, value in metadata.items()}
+
+
+def _name_of(name: str) -> str:
+    lower = name.lower()
+    return _NAMES.get("".join(letter for letter in lower if letter.isalnum()), lower)

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 
 from dumpagent.bandwidth import BandwidthLimit
-from dumpagent.store.protocol import BLOCK_BYTES, Span
+from dumpagent.part_sizes import SENT_BYTES
+from dumpagent.store.protocol import Span
 
 _PIECE_S = 0.125  # of the rate: with ten threads each sends something every 1.25 s
 _LEAST_PIECE_BYTES = 1 << 10
@@ -39,6 +40,11 @@ class Pace:
         self._broken_down = time.localtime if os.environ.get("TZ") else time.gmtime
         self._lock = threading.Lock()
         self._free_at_s = float("-inf")
+
+    @property
+    def has_limit(self) -> bool:
+        """Say whether there is a limit, at any time of the day."""
+        return bool(self._limit.rules)
 
     @property
     def part_bytes(self) -> int | None:
@@ -135,4 +141,4 @@ class _BytesSpan(io.BytesIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Give the next bytes: more than `size`, as `FileSpan` does."""
-        return super().read(size if size is None or size < 0 else max(size, BLOCK_BYTES))
+        return super().read(size if size is None or size < 0 else max(size, SENT_BYTES))

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from dumpagent.errors import Refused
+from dumpagent.part_sizes import Limits
 from dumpagent.store.md5 import md5_of
 
-BLOCK_BYTES, TLS_BLOCK_BYTES = 256 << 10, 512 << 10
+TLS_BLOCK_BYTES = 512 << 10
 
 
 class Occupied(Refused):
@@ -97,22 +98,6 @@ class Link:
     url: str = field(repr=False)
     until: float
     at_most: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one upload may look like. Source: S3 User Guide, "Amazon S3 multipart upload limits".
-
-    `block_bytes`: of a body, handed over at once with the least CPU. `part_large_bytes`: parts grow above what they
-    must be only up to this.
-    """
-
-    parts: int = 10_000
-    part_min_bytes: int = 5 << 20
-    part_max_bytes: int = 5 << 30
-    part_large_bytes: int = 5 << 30
-    object_max_bytes: int = 5 << 40
-    block_bytes: int = BLOCK_BYTES
 
 
 class Span(Protocol):

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dumpagent.store.protocol import Body, Limits, OpenUpload, Part, Store, StoredObject
+from dumpagent.part_sizes import Limits
+from dumpagent.store.protocol import Body, OpenUpload, Part, Store, StoredObject
 
 
 @dataclass

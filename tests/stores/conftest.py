@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from dumpagent.part_sizes import Limits
 from dumpagent.settings import S3
-from dumpagent.store.protocol import Limits, Store
+from dumpagent.store.protocol import Store
 from dumpagent.store.s3.store import S3Store
 from tests.harness.fixtures import STORES
 from tests.harness.stores.memory import MemoryStore

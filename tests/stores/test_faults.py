@@ -13,7 +13,7 @@ from dumpagent.dumps.keys import is_own_key, trial_key
 from dumpagent.dumps.source import FileSpan
 from dumpagent.errors import Refused, Unreachable
 from dumpagent.store.protocol import Body, Corrupted, Occupied
-from dumpagent.store.s3 import client
+from dumpagent.store.s3 import session
 from dumpagent.store.s3.store import S3Store
 from tests.harness.faults import Fault, FaultProxy, always, at_random, once, times
 from tests.harness.stores.server import StoreServer
@@ -157,7 +157,7 @@ def test_a_read_that_is_cut_short_is_an_error_and_not_a_short_dump(
 def test_a_store_that_never_answers_is_given_up(
     server: StoreServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "READ_TIMEOUT_S", 1)
+    monkeypatch.setattr(session, "READ_TIMEOUT_S", 1)
     with FaultProxy(server, always(Fault.HANG)) as proxy:
         store = connect(proxy.server, server.new_bucket(), attempts=1)
         with pytest.raises(Unreachable) as error:

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dumpagent.store.protocol import Body, Limits
-from dumpagent.upload.transfer.prepare import part_size
+from dumpagent.part_sizes import Limits, part_size
+from dumpagent.store.protocol import Body
 from tests.harness.stores.server import StoreServer
 from tests.stores.conftest import Connect
 

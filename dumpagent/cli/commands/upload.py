@@ -29,6 +29,7 @@ from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.dumps.model import DumpFile
 from dumpagent.dumps.text import printable
+from dumpagent.errors import DumpagentError
 from dumpagent.kernel.shutdown import Shutdown
 from dumpagent.observe.events import Tell
 from dumpagent.observe.events.daemon import AgentStarted, AgentStopped
@@ -56,7 +57,7 @@ from dumpagent.settings import (
     Watching,
 )
 from dumpagent.store.pace import Pace
-from dumpagent.store.protocol import LookRefused, Store
+from dumpagent.store.protocol import LookRefused
 from dumpagent.store.s3.store import S3Store
 from dumpagent.terminal import progress
 from dumpagent.upload.build import Second, UploadPlan, build_ledger, build_loop, owned_state_dir
@@ -302,7 +303,7 @@ def _started(plan: UploadPlan, s3: S3, replica: Replica) -> AgentStarted:
 
 
 def _run_once(
-    loop: UploadLoop, ledger: Ledger, store: Store, tell: Tell, shutdown: Shutdown, *, dry_run: bool
+    loop: UploadLoop, ledger: Ledger, store: S3Store, tell: Tell, shutdown: Shutdown, *, dry_run: bool
 ) -> int:
     began = time.monotonic()
     outcome: list[Pass | BaseException] = []
@@ -313,6 +314,8 @@ def _run_once(
                 store.check()
             with ledger.owned(), loop.replica.ledger.owned() if loop.replica else contextlib.nullcontext():
                 if not dry_run:
+                    with contextlib.suppress(DumpagentError):  # the first dump will tell
+                        store.get_to_know()
                     restore_hidden(loop.root, ledger.directory, barrier=loop.barrier)
                 outcome.append(loop.run_once(dry_run=dry_run))
         except BaseException as error:  # noqa: BLE001 - raised again below, by the main thread

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from dumpagent.errors import Refused
 from dumpagent.store.protocol import Body, Corrupted, Expired, NoSuchUpload, Occupied, Part, TooLarge
-from dumpagent.store.s3.client import code_of, status_of
 from dumpagent.store.s3.profile import Digest
+from dumpagent.store.s3.request import code_of, status_of
 
 _DATA = b"does this store verify what it is told?"
 
@@ -116,7 +116,8 @@ def try_deletion(call: Callable[..., Any], key: str) -> bool:
     """
     doing = "trying whether objects can be deleted"
     try:
-        if call(doing, "head_object", Key=key).get("VersionId") not in (None, "", "null"):
+        found = call(doing, "head_object", Key=key) or {}
+        if found.get("VersionId") not in (None, "", "null"):
             return False  # a version would stay, beside the mark of its deletion
     except Refused:
         pass

@@ -1,16 +1,35 @@
-"""The SDK's session, made without what nobody here asks of it."""
+"""Makes the SDK's session with its client for one bucket, without what nobody here asks of them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import botocore.session
+from botocore.config import Config
+from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError
+from botocore.handlers import add_expect_header, validate_bucket_name
 from botocore.loaders import Loader
 
+from dumpagent import __version__
+from dumpagent.secrets import NET
+from dumpagent.settings import S3
+from dumpagent.store.clock import StoreClock
+from dumpagent.store.s3.signing import sign_with
+from dumpagent.store.s3.tls import blockwise
 from dumpagent.store.trust import ca_file, ca_file_set
 from dumpagent.store_settings import Access
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials
+    from mypy_boto3_s3.client import S3Client
+
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 60
+_CONNECTIONS = 16  # kept open for the threads that ask at once
 
 
 class _Catalogue(Loader):
@@ -50,3 +69,110 @@ def _ca_file(session: botocore.session.Session, access: Access | None) -> str | 
     if access and access.ca_bundle:
         return ca_file(access)
     return ca_file_set(session.get_config_variable("ca_bundle"))
+
+
+# -- the client -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A client with the credentials that it signs with."""
+
+    client: S3Client
+    credentials: Credentials | None
+
+
+def connect(
+    settings: S3,
+    access: Access | None,
+    clock: StoreClock,
+    *,
+    virtual_hosts: bool,
+    signs_bodies: bool,
+    reads_only: bool,
+) -> Connected:
+    """Make the client of the bucket in `settings`, with the credentials that the SDK's chain or `access` gives.
+
+    boto3 costs 30 MB and half a second of CPU. Raises what the SDK raises, BadEndpoint.
+    """
+    import boto3
+
+    core = new_session(access)
+    session = boto3.session.Session(botocore_session=core)
+    credentials = session.get_credentials()
+    _learn_secrets(credentials)
+    own_endpoint = bool(settings.endpoint_url)
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        max_pool_connections=_CONNECTIONS,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"total_max_attempts": 1},
+        tcp_keepalive=True,
+        user_agent_extra=f"dumpagent/{__version__}",
+        # Our own digest header stands beside each body. The SDK's would be a trailer over https,
+        # which makes the request chunked, which Ceph RGW refuses with 411; and without either
+        # setting the SDK would hash each body with SHA-256 for its signature, which few stores ask for.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={
+            "payload_signing_enabled": signs_bodies,
+            "addressing_style": _style(settings, core, virtual_hosts=virtual_hosts),
+        },
+        # AWS_ENDPOINT_URL is the first store's, whose setting has it already.
+        ignore_configured_endpoint_urls=access is not None,  # type: ignore[call-arg]
+    )
+    try:
+        with contextlib.nullcontext() if reads_only else blockwise():
+            client: S3Client = session.client(
+                "s3",
+                endpoint_url=settings.endpoint_url or None,
+                # A store of one's own has no regions, but the signature needs one.
+                region_name=session.region_name or ("us-east-1" if own_endpoint else None),
+                verify=core.get_config_variable("ca_bundle"),
+                config=config,
+            )
+    except ValueError as error:  # an endpoint URL or a region that the SDK cannot parse
+        raise BadEndpoint(str(error)) from error
+    # The SDK would ask before each body whether it may send it: a round trip more for each part.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    sign_with(client, clock)
+    if own_endpoint:
+        client.meta.events.register_last("before-call.s3.HeadBucket", _know_no_region)
+    if ":" in settings.bucket:  # Ceph RGW's tenant:bucket, which the SDK's own check refuses
+        client.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
+    return Connected(client, credentials)
+
+
+def _style(settings: S3, core: Any, *, virtual_hosts: bool) -> Literal["auto", "path", "virtual"]:
+    """Give the addressing style: the setting, the SDK's own configuration, or what usually works."""
+    if virtual_hosts:
+        return "virtual"
+    if settings.addressing_style != "auto":
+        return cast("Literal['path', 'virtual']", settings.addressing_style)
+    configured = (core.get_scoped_config().get("s3") or {}).get("addressing_style")
+    if configured in ("path", "virtual"):
+        return cast("Literal['path', 'virtual']", configured)
+    return "path" if settings.endpoint_url else "auto"
+
+
+class BadEndpoint(ValueError):
+    """The SDK cannot make a client of these settings."""
+
+
+def _learn_secrets(found: Any) -> None:
+    """Hide what a profile or a file of the SDK's holds. What is renewed is known by its form, and costs a request."""
+    if found is not None and not isinstance(found, RefreshableCredentials):
+        NET.learn(found.secret_key)
+        NET.learn(found.token or "")
+
+
+@dataclass(frozen=True, slots=True)
+class _NotAsked:
+    """The answer to a request that was not made."""
+
+    status_code: int = 200
+
+
+def _know_no_region(**_more: object) -> Any:
+    """After a redirection the SDK would ask for the bucket's region by a HEAD, be redirected, and ask again without end."""
+    return _NotAsked(), {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}}}

@@ -1,93 +1,44 @@
-"""The store over boto3: AWS S3 and every server that speaks its language."""
+"""The store over boto3, AWS S3 and every server that speaks its language, with its uploads in parts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dumpagent.dumps.keys import trial_key
 from dumpagent.errors import Refused, Unreachable
-from dumpagent.store.md5 import has_md5
-from dumpagent.store.protocol import (
-    Body,
-    Expired,
-    LookRefused,
-    NoSuchUpload,
-    Occupied,
-    OpenUpload,
-    Part,
-    TooLarge,
-)
-from dumpagent.store.s3.answers import base64_of, etag_of, open_upload_of, part_of
-from dumpagent.store.s3.client import code_of, status_of
-from dumpagent.store.s3.learn import try_condition, try_conditions, try_deletion, try_digests
-from dumpagent.store.s3.options import Feature, Option, may_be_unknown, negotiate
-from dumpagent.store.s3.profile import Digest
+from dumpagent.store.protocol import Body, Expired, NoSuchUpload, Occupied, OpenUpload, Part, TooLarge
+from dumpagent.store.s3.learn import Tried, try_deletion
+from dumpagent.store.s3.objects import UNLESS_THERE, crc32_of, etag_of
+from dumpagent.store.s3.options import Feature, Option, may_be_unknown
 from dumpagent.store.s3.reader import S3Reader
+from dumpagent.store.s3.request import base64_of, code_of, status_of
 from dumpagent.store.s3.versions import erase
-from dumpagent.store.tags import tags_of
-from dumpagent.units import KIB
 
-# Infrequent access bills an object for 128 KiB and 30 days. Source: Amazon S3 pricing, "S3 Standard-IA".
-_SMALL_BYTES = 128 * KIB
-_INFREQUENT = {"STANDARD_IA", "ONEZONE_IA", "GLACIER_IR"}
 # Making an object of thousands of parts takes some stores minutes, longer than an answer is waited for.
 _LATE_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
 class S3Store(S3Reader):
-    """One bucket of an S3-compatible store; see `Store` for what the calls do, `S3Reader` for how it is made."""
+    """One bucket of an S3-compatible store; see `Store` for what the calls do, `S3Objects` for how it is made."""
 
-    _is_condition_tried = False
-
-    def put(self, key: str, body: Body, metadata: Mapping[str, str]) -> None:
-        if not self._heeds_conditions():
-            self._refuse_taken(key)
-        self._put(key, body, metadata)
+    def _tried(self) -> Tried:
+        return self
 
     def put_if_free(self, key: str, body: Body) -> None:
         """Put an object with which the store is tried out."""
         self._put(key, body, {})
 
-    def _heeds_conditions(self) -> bool:
-        """Say whether the store keeps what stands under a key from being overwritten. Tries it out, the first time."""
-        profile = self.profile
-        if not self._settings.endpoint_url or profile.conditional is False:
-            return profile.conditional is not False
-        if not self._is_condition_tried and profile.conditional_complete is None:
-            try:
-                if not try_condition(self, trial_key(self._settings.prefix)):
-                    self._learn(conditional=False)
-            except Refused as error:
-                if not may_be_unknown(error):
-                    raise
-                return True  # not allowed to try; the write itself tells what is refused
-        self._is_condition_tried = True
-        return self.profile.conditional is not False
+    def can_delete(self) -> bool:
+        if self.profile.deletes is None:
+            self._learn(deletes=try_deletion(self._call, trial_key(self._settings.prefix)))
+        return self.profile.deletes is True
 
-    def _refuse_taken(self, key: str) -> None:
-        """Look before writing, where the store has no conditions. What comes between the two goes unnoticed."""
-        try:
-            found = self.look(key)
-        except LookRefused:
-            return
-        if found is not None and not found.reserved:
-            raise Occupied(f"writing {key} in {self.name}: another object is there")
-
-    def _put(self, key: str, body: Body, metadata: Mapping[str, str]) -> None:
-        def send(**options: Any) -> Any:
-            return self._call(
-                f"writing {key}",
-                "put_object",
-                body=body,
-                digest=self._digest(),
-                Key=key,
-                Metadata=dict(metadata),
-                **self._created_with(),
-                **options,
-            )
-
-        self._negotiate(send, [*self._wished(body.size_bytes, metadata), _UNLESS_THERE])
+    def get_to_know(self) -> None:
+        """Try out what the upload of a dump has to know of this store, unless that is known. Raises Refused, Unreachable."""
+        self._digest()
+        if self.must_reserve():
+            self.can_delete()
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> str:
         self._digest()
@@ -115,19 +66,6 @@ class S3Store(S3Reader):
             # A store that does not know checksums leaves them out of its answer.
             self._learn(whole_checksum=answer.get("ChecksumType") == "FULL_OBJECT")
         return str(answer["UploadId"])
-
-    def must_reserve(self) -> bool:
-        if not self._settings.endpoint_url:
-            return False
-        if self.profile.conditional_complete is None:
-            heeds = self._heeds_conditions() and try_conditions(self, trial_key(self._settings.prefix))
-            self._learn(conditional_complete=heeds)
-        return self.profile.conditional_complete is not True
-
-    def can_delete(self) -> bool:
-        if self.profile.deletes is None:
-            self._learn(deletes=try_deletion(self._call, trial_key(self._settings.prefix)))
-        return self.profile.deletes is True
 
     def send_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         answer = self._call(
@@ -177,9 +115,9 @@ class S3Store(S3Reader):
         def send(**options: Any) -> Any:
             asked = {**request, **options}
             try:
-                return self._client.request(f"completing {key}", "complete_multipart_upload", **asked)
+                return self._requests.once(f"completing {key}", "complete_multipart_upload", **asked)
             except Expired:
-                return self._client.request(f"completing {key}", "complete_multipart_upload", **asked)
+                return self._requests.once(f"completing {key}", "complete_multipart_upload", **asked)
 
         if not replace and not self._heeds_conditions():
             self._refuse_taken(key)
@@ -187,7 +125,7 @@ class S3Store(S3Reader):
         late: Unreachable | None = None
         for pause_s in (*_LATE_S, 0):
             try:
-                self._negotiate(send, [] if replace else [_UNLESS_THERE])
+                self._negotiate(send, [] if replace else [UNLESS_THERE])
                 return
             except Unreachable as error:
                 late = error
@@ -270,55 +208,26 @@ class S3Store(S3Reader):
     def _try(self, operation: str, **asked: Any) -> None:
         for _ in range(2):
             try:
-                self._client.request("trying digests", operation, **asked)
+                self._requests.once("trying digests", operation, **asked)
             except (Unreachable, Expired):
                 continue
             return
-        self._client.request("trying digests", operation, **asked)
-
-    def _digest(self) -> Digest:
-        """Give the digest that goes with every body: the cheapest that this store refuses when it is wrong."""
-        if self.profile.digest is None:
-            if self._settings.endpoint_url:
-                self._learn(digest=try_digests(self, trial_key(self._settings.prefix), has_md5=has_md5()))
-            else:
-                self._learn(digest=Digest.CRC32)
-        return self.profile.digest or Digest.NONE
-
-    # -- options ------------------------------------------------------------------------------------------------
-
-    def _negotiate(self, send: Callable[..., Any], options: list[Option]) -> tuple[Any, set[Feature]]:
-        return negotiate(
-            send,
-            options,
-            known=lambda feature: getattr(self.profile, feature.value),
-            learn=lambda feature, knows: self._learn(**{feature.value: knows}),
-        )
-
-    def _created_with(self) -> dict[str, Any]:
-        """Give what a bucket's policy may ask of every request that creates an object."""
-        asked = {
-            "ServerSideEncryption": self._settings.sse,
-            "SSEKMSKeyId": self._settings.sse_kms_key_id,
-            "ACL": self._settings.acl,
-        }
-        return {name: value for name, value in asked.items() if value}
-
-    def _wished(self, size_bytes: int | None, metadata: Mapping[str, str]) -> list[Option]:
-        """Give what the settings wish for an object of that size with these metadata; None: a large one."""
-        wished = []
-        if tags := tags_of(self._settings.tags, metadata):
-            wished.append(Option(Feature.TAGS, {"Tagging": tags}))
-        storage_class = self._settings.storage_class
-        is_small = size_bytes is not None and size_bytes < _SMALL_BYTES and storage_class in _INFREQUENT
-        if storage_class and not is_small:
-            wished.append(Option(Feature.STORAGE_CLASS, {"StorageClass": storage_class}))
-        return wished
+        self._requests.once("trying digests", operation, **asked)
 
 
 # The store knows no uploads in parts. Source: RFC 9110, 15.5.6, 15.6.2 and 15.6.6.
 _UNKNOWN = (405, 501, 505)
-_UNLESS_THERE = Option(Feature.CONDITION, {"IfNoneMatch": "*"})
 _WHOLE_CHECKSUM = Option(
     Feature.WHOLE_CHECKSUM, {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
 )
+
+
+def part_of(entry: Mapping[str, Any]) -> Part:
+    """Give one part of a listing."""
+    return Part(entry["PartNumber"], entry["Size"], etag_of(entry), crc32_of(entry.get("ChecksumCRC32")))
+
+
+def open_upload_of(entry: Mapping[str, Any]) -> OpenUpload:
+    """Give one upload of a listing. Some stores do not tell when it began."""
+    started = entry.get("Initiated")
+    return OpenUpload(entry["Key"], entry["UploadId"], started.timestamp() if started else 0.0)

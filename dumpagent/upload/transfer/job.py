@@ -8,6 +8,7 @@ from dumpagent.dumps import metadata, model
 from dumpagent.dumps.fingerprint import Fingerprint
 from dumpagent.dumps.model import DumpFile, Identity, Verdict
 from dumpagent.dumps.names import original_name
+from dumpagent.part_sizes import PartSizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,6 @@ class Job:
 class PreparedJob:
     """A job whose file was read once.
 
-    `part_bytes`: the smallest parts it may go in; `large_part_bytes`: those in which it is cheapest to send.
-    `packed_part_bytes`: the length of its parts if it goes as gzip.
     `packed`: it goes as gzip. `packable`: it could, so the store may hold it in that form.
     """
 
@@ -44,9 +43,7 @@ class PreparedJob:
     fd: int
     fingerprint: Fingerprint
     contents: metadata.Contents
-    part_bytes: int
-    large_part_bytes: int
-    packed_part_bytes: int
+    sizes: PartSizes
     packed: bool
     packable: bool
 

@@ -20,13 +20,13 @@ from dumpagent.dumps.source import (
 )
 from dumpagent.errors import DumpagentError, Refused
 from dumpagent.kernel.cgroup import cpu_limit_cores, memory_limit_bytes
+from dumpagent.part_sizes import workers_for
 from dumpagent.store.md5 import md5_of
 from dumpagent.store.protocol import Body, LookRefused, NoSuchUpload, Part, Store
 from dumpagent.store.reservation import release
 from dumpagent.units import MIB
 from dumpagent.upload.transfer.gzip_parts import Piece
 from dumpagent.upload.transfer.job import PreparedJob
-from dumpagent.upload.transfer.prepare import workers_for
 from dumpagent.upload.transfer.throttle import CpuThrottle, InTurn
 
 # Up to this round trip one after the other will do, if that keeps the CPU busy: on a longer line a connection that had
@@ -129,13 +129,13 @@ def find_unfinished(store: Store, journal: Journal, job: PreparedJob, key: str, 
         else:
             give_up(store, known, prefix=prefix)
             journal.forget_unfinished(job.identity)
-    if job.packed or job.contents.size_bytes <= job.part_bytes:
+    if job.packed or job.contents.size_bytes <= job.sizes.part:
         return None  # compressed parts do not tell which bytes of the dump they are: that upload begins anew
     return _adopt(store, journal, job, key)
 
 
 def _smallest(job: PreparedJob) -> int:
-    return job.packed_part_bytes if job.packed else job.part_bytes
+    return job.sizes.packed if job.packed else job.sizes.part
 
 
 def _stored_parts(store: Store, job: PreparedJob, known: Unfinished) -> list[Part]:
@@ -222,10 +222,10 @@ def _packed(upload: Unfinished, stored: list[Part]) -> dict[int, Part]:
 def _fits(upload: Unfinished, job: PreparedJob) -> bool:
     """Say whether the dump can go on in parts of that size, whichever version of the agent chose it."""
     if job.packed:
-        return upload.part_bytes == job.packed_part_bytes and not upload.etags
+        return upload.part_bytes == job.sizes.packed and not upload.etags
     block_bytes = job.fingerprint.block_bytes
     return (
-        job.part_bytes <= upload.part_bytes <= job.large_part_bytes
+        job.sizes.part <= upload.part_bytes <= job.sizes.large
         and upload.part_bytes % block_bytes == 0
         and not upload.packed
     )

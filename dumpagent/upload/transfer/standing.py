@@ -1,4 +1,4 @@
-"""What stands under a key of the store, seen from one dump: nothing, the dump itself, or something else."""
+"""Which key a dump gets, by what stands under each in the store: nothing, the dump itself, or something else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from isal import isal_zlib
 
 from dumpagent.dumps import metadata
+from dumpagent.dumps.keys import candidates
 from dumpagent.dumps.source import read_span
 from dumpagent.errors import DumpagentError, Refused, Unreachable
 from dumpagent.hprof import chunked
@@ -49,6 +50,24 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyChoice:
+    """A key that the dump may get or has, with what was found there, and how long the answer took.
+
+    `is_other_form`: it is that of a packed dump where this one goes plain, or the other way round.
+    """
+
+    key: str
+    found: Found
+    round_trip_s: float = 0.0
+    is_other_form: bool = False
+
+    @property
+    def is_stored(self) -> bool:
+        """Say whether the store holds the dump there already."""
+        return self.found.standing is Standing.WHOLE
+
+
+@dataclass(frozen=True, slots=True)
 class Sent:
     """An object as the store must hold it now, and what it took. `upload_id`: of the upload that made it, if one did."""
 
@@ -65,6 +84,47 @@ class Confirmed:
 
     looked: bool
     described: bool
+
+
+def key_choices(
+    store: Store, job: PreparedJob, *, prefix: str, node: str, monotonic: Callable[[], float]
+) -> Iterator[KeyChoice]:
+    """Give the keys that this dump may get or has, best first. Raises Refused when there are no more."""
+    for key, other in _keys(job, prefix, node):
+        if other:
+            began = monotonic()
+            found = standing_of(store, other, job, packed=not job.packed, prefix=prefix)
+            if found.standing in (Standing.WHOLE, Standing.RESERVED_BY_US):
+                # The latter: COMPRESSION was changed in the middle of an upload of version 0.1.
+                yield KeyChoice(other, found, monotonic() - began, is_other_form=True)
+        began = monotonic()
+        found = standing_of(store, key, job, packed=job.packed, prefix=prefix)
+        # The last one before the upload counts: by then the connection stands.
+        if found.standing is not Standing.FOREIGN:
+            yield KeyChoice(key, found, monotonic() - began)
+    raise Refused(
+        f"every key for {job.job.original} is taken by other objects",
+        hint="nothing was overwritten; set S3_PREFIX to one of your own, or look who else writes to this bucket",
+    )
+
+
+def _keys(job: PreparedJob, prefix: str, node: str) -> Iterator[tuple[str, str | None]]:
+    """Give the keys that the dump may get, each with the one it would have in the other form, if there is one."""
+    plain = _keys_of(job, job.job.original, prefix, node)
+    if not job.packable:
+        return ((key, None) for key in plain)
+    packed = _keys_of(job, f"{job.job.original}.gz", prefix, node)
+    return zip(packed, plain, strict=True) if job.packed else zip(plain, packed, strict=True)
+
+
+def _keys_of(job: PreparedJob, original: str, prefix: str, node: str) -> Iterator[str]:
+    return candidates(
+        prefix=prefix,
+        original=original,
+        dump_time_ms=job.job.dump_time_ms,
+        node=node,
+        crc32=job.contents.crc32,
+    )
 
 
 def standing_of(store: Store, key: str, job: PreparedJob, *, packed: bool, prefix: str = "") -> Found:

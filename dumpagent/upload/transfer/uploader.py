@@ -11,16 +11,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from dumpagent.dumps import metadata
-from dumpagent.dumps.fingerprint import HalfRead
-from dumpagent.dumps.keys import candidates
+from dumpagent.dumps.fingerprint import HalfRead, take_fingerprint
+from dumpagent.dumps.kind import HEAD_BYTES, is_plain_dump
 from dumpagent.dumps.model import DumpFile, Verdict
 from dumpagent.dumps.receipt import Journal, Receipt, Unfinished
 from dumpagent.dumps.source import FileSpan, Stop, Stopped, confirm_unchanged, drop_behind, open_dump
 from dumpagent.errors import Refused
 from dumpagent.hprof import chunked
+from dumpagent.part_sizes import PART_BYTES, sizes_for
 from dumpagent.settings import Place
 from dumpagent.store.protocol import Body, NoSuchUpload, Occupied, Part, Store, TooLarge
 from dumpagent.store.reservation import release, reserve
@@ -35,8 +35,15 @@ from dumpagent.upload.transfer.multipart import (
     give_up,
     plain_pieces,
 )
-from dumpagent.upload.transfer.prepare import PART_BYTES, prepare
-from dumpagent.upload.transfer.standing import Confirmed, Found, Sent, Standing, confirm, standing_of
+from dumpagent.upload.transfer.standing import (
+    Confirmed,
+    KeyChoice,
+    Sent,
+    Standing,
+    confirm,
+    key_choices,
+    standing_of,
+)
 
 # A store, or a proxy before it, that takes less at once: each refusal halves the parts, down to 5 MiB.
 _SMALLER_PARTS_TIMES = 12
@@ -49,19 +56,6 @@ Index = Callable[
 
 def no_index(_dump: DumpFile, _verdict: Verdict, _original: str, _receipt: Receipt) -> None:
     """Write no index entry."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyChoice:
-    """A key that the dump may get or has, and what was found there."""
-
-    key: str
-    found: Found
-
-    @property
-    def is_stored(self) -> bool:
-        """Say whether the store holds the dump there already."""
-        return self.found.standing is Standing.WHOLE
 
 
 class Uploader:
@@ -137,64 +131,36 @@ class Uploader:
         """Give the key that the dump would get, and what stands there now. Asks the store, changes nothing."""
         fd = open_dump(job.dump)
         try:
-            return next(self._candidates(self._prepare(job, fd)))
+            return next(self._choices(self._prepare(job, fd)))
         finally:
             self._half_read.forget(job.dump)
             os.close(fd)
 
     def _prepare(self, job: Job, fd: int) -> PreparedJob:
-        return prepare(
-            job,
+        """Read the whole dump once and choose the size of its parts. Raises Stopped, SourceChanged, Refused, OSError."""
+        size_bytes = job.dump.size_bytes
+        sizes = sizes_for(size_bytes, limits=self._store.limits, usual_bytes=self._part_bytes)
+        packable = job.stored_as is None and is_plain_dump(os.pread(fd, HEAD_BYTES, 0))
+        fingerprint = take_fingerprint(
             fd,
-            limits=self._store.limits,
-            usual_bytes=self._part_bytes,
-            packed=self._packed,
-            half_read=self._half_read,
+            size_bytes,
+            block_bytes=sizes.block,
             stopped=self._stop.is_set_between,
+            blocks=self._half_read.blocks_of(job.dump, sizes.block),
         )
+        contents = metadata.Contents(size_bytes, fingerprint.crc32, job.dump.uid)
+        packed = self._packed and packable and sizes.can_pack
+        return PreparedJob(job, fd, fingerprint, contents, sizes, packed, packable)
 
     # -- the order of things ------------------------------------------------------------------------------------
 
-    def _candidates(self, job: PreparedJob) -> Iterator[KeyChoice]:
-        """Give the keys that this dump may get or has, best first. Raises Refused when there are no more."""
-        for key, other in self._keys(job):
-            if other:
-                found = standing_of(self._store, other, job, packed=not job.packed, prefix=self._prefix)
-                if found.standing in (Standing.WHOLE, Standing.RESERVED_BY_US):
-                    # The latter: COMPRESSION was changed in the middle of an upload of version 0.1.
-                    yield KeyChoice(other, found)
-            began = self._monotonic()
-            found = standing_of(self._store, key, job, packed=job.packed, prefix=self._prefix)
-            # The last one before the upload counts: by then the connection stands.
-            self._round_trip_s = self._monotonic() - began
-            if found.standing is not Standing.FOREIGN:
-                yield KeyChoice(key, found)
-        raise Refused(
-            f"every key for {job.job.original} is taken by other objects",
-            hint="nothing was overwritten; set S3_PREFIX to one of your own, or look who else writes to this bucket",
-        )
-
-    def _keys(self, job: PreparedJob) -> Iterator[tuple[str, str | None]]:
-        """Give the keys that the dump may get, each with the one it would have in the other form, if there is one."""
-        plain = self._keys_of(job, job.job.original)
-        if not job.packable:
-            return ((key, None) for key in plain)
-        packed = self._keys_of(job, f"{job.job.original}.gz")
-        return zip(packed, plain, strict=True) if job.packed else zip(plain, packed, strict=True)
-
-    def _keys_of(self, job: PreparedJob, original: str) -> Iterator[str]:
-        return candidates(
-            prefix=self._prefix,
-            original=original,
-            dump_time_ms=job.job.dump_time_ms,
-            node=self._place.node_name,
-            crc32=job.contents.crc32,
-        )
+    def _choices(self, job: PreparedJob) -> Iterator[KeyChoice]:
+        node = self._place.node_name
+        return key_choices(self._store, job, prefix=self._prefix, node=node, monotonic=self._monotonic)
 
     def _upload(self, job: PreparedJob, journal: Journal, progress: Progress) -> Receipt:
-        wanted = {key for key, _ in self._keys(job)}
-        for candidate in self._candidates(job):
-            replace = False
+        for candidate in self._choices(job):
+            replace, self._round_trip_s = False, candidate.round_trip_s
             match candidate.found.standing:
                 case Standing.WHOLE:
                     return self._already(job, journal, candidate)
@@ -202,7 +168,7 @@ class Uploader:
                     continue  # an earlier run was told that it is stored; of no use to anybody, and not ours to delete
                 case Standing.RESERVED_BY_US:
                     replace = not self._delete(candidate.key)
-                    if candidate.key not in wanted:
+                    if candidate.is_other_form:
                         continue
             receipt = self._send(job, candidate.key, journal, progress, replace=replace)
             if receipt:
@@ -319,7 +285,7 @@ class Uploader:
 
     def _goes_whole(self, job: PreparedJob, journal: Journal) -> bool:
         """Say whether one request makes the object: no upload in parts was begun, and one part holds the plain dump."""
-        is_small = not job.packed and job.contents.size_bytes <= job.part_bytes
+        is_small = not job.packed and job.contents.size_bytes <= job.sizes.part
         return is_small and journal.unfinished(job.identity) is None
 
     def _whole_body(self, job: PreparedJob) -> Body:
@@ -346,7 +312,7 @@ class Uploader:
         if self._store.must_reserve():
             reserve(self._store, key, described, prefix=self._prefix)
         upload_id = self._store.begin(key, described)
-        part_bytes = job.packed_part_bytes if job.packed else job.large_part_bytes
+        part_bytes = job.sizes.packed if job.packed else job.sizes.large
         upload = Unfinished(job.identity, self._store.name, key, upload_id, part_bytes, job.contents.crc32)
         journal.note_unfinished(upload)
         return upload
@@ -368,13 +334,13 @@ class Uploader:
         """Give what the store does not hold yet, each made when it is asked for."""
         held = run.held if run else {}
         if not job.packed:
-            part_bytes = run.upload.part_bytes if run else job.large_part_bytes
+            part_bytes = run.upload.part_bytes if run else job.sizes.large
             block_bytes = self._store.limits.block_bytes
             return plain_pieces(job, part_bytes, held, block_bytes=block_bytes, stopped=self._stop.is_set)
         return packed_pieces(
             job.fd,
             job.fingerprint,
-            run.upload.part_bytes if run else job.packed_part_bytes,
+            run.upload.part_bytes if run else job.sizes.packed,
             number=len(held) + 1,
             after=run.upload.packed[len(held)] if run and held else None,
             block_bytes=self._block_bytes,

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dumpagent.errors import Refused
+from dumpagent.part_sizes import Limits
 from dumpagent.store.protocol import (
     Body,
     Corrupted,
-    Limits,
     NoSuchUpload,
     Occupied,
     OpenUpload,

@@ -15,8 +15,8 @@ import pytest
 import dumpagent
 from dumpagent.store.md5 import md5_of
 from dumpagent.store.protocol import Body
-from dumpagent.store.s3.answers import digest_of
 from dumpagent.store.s3.profile import Digest
+from dumpagent.store.s3.request import digest_of
 
 _PACKAGE = Path(dumpagent.__file__).parent
 _REFUSED_BY_FIPS = {"md5", "sha1", "new", "blake2b", "blake2s"}

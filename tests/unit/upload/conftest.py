@@ -12,8 +12,9 @@ import pytest
 from dumpagent.dumps.model import DumpFacts, State, Verdict
 from dumpagent.dumps.receipt import Receipt
 from dumpagent.observe.events import Event
+from dumpagent.part_sizes import Limits
 from dumpagent.settings import Place
-from dumpagent.store.protocol import Limits, Store
+from dumpagent.store.protocol import Store
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer.job import Job
 from dumpagent.upload.transfer.uploader import Uploader

@@ -54,10 +54,10 @@ def test_the_first_stores_address_is_never_its_own(monkeypatch: pytest.MonkeyPat
     replica = Replica(
         bucket="b", region="eu-central-1", access_key_id="SECOND", secret_access_key="second-secret"
     )
-    client = S3Store(replica.s3, access=replica.access)._client.connect()
+    client = S3Store(replica.s3, access=replica.access)._requests.connect()
     assert client.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
     assert client.meta.region_name == "eu-central-1"
-    first = S3Store(S3(bucket="b"))._client.connect()
+    first = S3Store(S3(bucket="b"))._requests.connect()
     assert first.meta.endpoint_url == "https://first.example.com"
 
 

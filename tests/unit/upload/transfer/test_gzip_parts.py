@@ -17,12 +17,12 @@ from dumpagent.dumps.receipt import PackedPart
 from dumpagent.dumps.source import SourceChanged
 from dumpagent.errors import Unreachable
 from dumpagent.hprof.chunked import DENSE, FAST, announced_block_bytes, last_member
+from dumpagent.part_sizes import Limits, can_pack_size, packed_part_size, workers_for
 from dumpagent.settings import Place
-from dumpagent.store.protocol import Body, Limits, Store, StoredObject
+from dumpagent.store.protocol import Body, Store, StoredObject
 from dumpagent.upload.ledger import Ledger
 from dumpagent.upload.transfer import gzip_parts
 from dumpagent.upload.transfer.gzip_parts import CompressionLevel, Piece, packed_pieces
-from dumpagent.upload.transfer.prepare import can_pack_size, packed_part_size, workers_for
 from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.stores.memory import MemoryStore

@@ -14,10 +14,10 @@ import pytest
 from dumpagent.dumps.receipt import Receipt, Unfinished
 from dumpagent.dumps.source import SourceChanged, Stopped
 from dumpagent.errors import Refused, Unreachable
+from dumpagent.part_sizes import PART_BYTES, Limits, large_part_size, part_size
 from dumpagent.settings import Place
-from dumpagent.store.protocol import Body, Limits, LookRefused, OpenUpload, Part, StoredObject
+from dumpagent.store.protocol import Body, LookRefused, OpenUpload, Part, StoredObject
 from dumpagent.upload.ledger import Ledger
-from dumpagent.upload.transfer.prepare import PART_BYTES, large_part_size, part_size
 from dumpagent.upload.transfer.standing import NotAsSent
 from dumpagent.upload.transfer.uploader import Uploader
 from tests.harness.faulty_store import FaultyStore

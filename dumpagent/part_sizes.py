@@ -1,17 +1,13 @@
-"""Prepares a dump for its upload: one reading gives its fingerprint, its size the parts in which it goes."""
+"""How large the parts of an upload are, how many are sent at once. Pure functions."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from dataclasses import dataclass
 
-from dumpagent.dumps import metadata
-from dumpagent.dumps.fingerprint import HalfRead, take_fingerprint
 from dumpagent.errors import Refused
-from dumpagent.store.protocol import Limits
 from dumpagent.units import KIB, MIB
-from dumpagent.upload.transfer.job import Job, PreparedJob
 
+SENT_BYTES = 256 * KIB  # of a body, at once
 # Measured against a 100 ms round trip at 0.2 CPU: smaller ones wait for answers.
 PART_BYTES = 16 * MIB
 # Parts begin and end at multiples of this, so that a part's CRC32 follows from the fingerprint.
@@ -31,63 +27,51 @@ _WORKERS, _WORKERS_FAR, _FAR_S = 2, 4, 0.05
 _SCANTY_BYTES = 160 * MIB  # below this memory limit two must do
 
 
-_MAGIC = b"JAVA PROFILE "
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one upload may look like. Source: S3 User Guide, "Amazon S3 multipart upload limits".
 
-
-def prepare(
-    job: Job,
-    fd: int,
-    *,
-    limits: Limits,
-    usual_bytes: int,
-    packed: bool,
-    half_read: HalfRead,
-    stopped: Callable[[], bool],
-) -> PreparedJob:
-    """Read the whole dump once and choose the size of its parts, `usual_bytes` where nothing asks for another.
-
-    `packed`: it goes as gzip if it can. Raises Stopped, SourceChanged, Refused, OSError.
+    `block_bytes`: of a body, handed over at once with the least CPU. `part_large_bytes`: parts grow above what they
+    must be only up to this.
     """
-    size_bytes = job.dump.size_bytes
+
+    parts: int = 10_000
+    part_min_bytes: int = 5 << 20
+    part_max_bytes: int = 5 << 30
+    part_large_bytes: int = 5 << 30
+    object_max_bytes: int = 5 << 40
+    block_bytes: int = SENT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class PartSizes:
+    """In what sizes one dump may go, bytes.
+
+    `block`: its fingerprint is taken in such blocks. `part`: the smallest parts; `large`: those in which it is cheapest
+    to send; `packed`: those of a dump that is compressed on its way, if it `can_pack`.
+    """
+
+    block: int
+    part: int
+    large: int
+    packed: int
+    can_pack: bool
+
+
+def sizes_for(size_bytes: int, *, limits: Limits, usual_bytes: int) -> PartSizes:
+    """Give the sizes for a dump of so many bytes; parts have `usual_bytes` where nothing asks for others. Raises Refused."""
     most_bytes = limits.part_max_bytes // BLOCK_BYTES * BLOCK_BYTES or limits.part_max_bytes
     least_bytes = min(usual_bytes, most_bytes)
     packed_least_bytes = max(least_bytes // 2, limits.part_min_bytes)
-    block_bytes = min(BLOCK_BYTES, least_bytes)
     part_bytes = part_size(size_bytes, limits=limits, least_bytes=least_bytes)
-    packable = job.stored_as is None and can_pack(fd)
-    fingerprint = take_fingerprint(
-        fd,
-        size_bytes,
-        block_bytes=block_bytes,
-        stopped=stopped,
-        blocks=half_read.blocks_of(job.dump, block_bytes),
+    large_most_bytes = min(limits.part_max_bytes, limits.part_large_bytes)
+    return PartSizes(
+        block=min(BLOCK_BYTES, least_bytes),
+        part=part_bytes,
+        large=large_part_size(size_bytes, part_bytes, least_bytes=least_bytes, most_bytes=large_most_bytes),
+        packed=packed_part_size(size_bytes, limits=limits, least_bytes=packed_least_bytes),
+        can_pack=can_pack_size(size_bytes, limits=limits, least_bytes=packed_least_bytes),
     )
-    return PreparedJob(
-        job,
-        fd,
-        fingerprint,
-        metadata.Contents(size_bytes, fingerprint.crc32, job.dump.uid),
-        part_bytes=part_bytes,
-        large_part_bytes=large_part_size(
-            size_bytes,
-            part_bytes,
-            least_bytes=least_bytes,
-            most_bytes=min(limits.part_max_bytes, limits.part_large_bytes),
-        ),
-        packed_part_bytes=packed_part_size(size_bytes, limits=limits, least_bytes=packed_least_bytes),
-        packed=packed
-        and packable
-        and can_pack_size(size_bytes, limits=limits, least_bytes=packed_least_bytes),
-        packable=packable,
-    )
-
-
-def can_pack(fd: int) -> bool:
-    """Say whether the file is a plain heap dump: what is gzip already, or no dump at all, is not compressed."""
-    return os.pread(fd, len(_MAGIC), 0) == _MAGIC
-
-
-# -- the sizes, pure functions ----------------------------------------------------------------------------------
 
 
 def part_size(size_bytes: int, *, limits: Limits, least_bytes: int = PART_BYTES) -> int:

@@ -6,7 +6,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from dumpagent.errors import Refused
-from dumpagent.store.s3.options import Feature, Option, negotiate
+from dumpagent.store.s3.objects import negotiate
+from dumpagent.store.s3.options import Feature, Option
 
 CLASS = Option(Feature.STORAGE_CLASS, {"StorageClass": "STANDARD_IA"})
 CONDITION = Option(Feature.CONDITION, {"IfNoneMatch": "*"})

@@ -1,40 +1,44 @@
-"""One SDK client for one bucket: made when it is needed, renewed when credentials change, one request at a time.
+"""Sends one request to the bucket until it is answered, with a client that is made when it is needed.
 
 boto3 costs 30 MB and half a second of CPU, so it is imported at the first request and not before.
-Each request is one attempt of the SDK's; trying again is done in `attempts`, where a stop can end it.
+The SDK's own retries are off: they do not end when the agent is told to, and send a body from where the last
+attempt left it. What still fails after our attempts is for the caller, who tries the whole dump again later.
 """
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
-from dumpagent import __version__
+import tenacity
+
 from dumpagent.errors import DumpagentError, Unreachable
 from dumpagent.gc_pause import uncollected
-from dumpagent.secrets import NET, hide
+from dumpagent.secrets import hide
 from dumpagent.settings import S3
 from dumpagent.store.clock import StoreClock
-from dumpagent.store.protocol import Expired, Link
+from dumpagent.store.pace import Pace
+from dumpagent.store.protocol import Body, Corrupted, Expired, Link
+from dumpagent.store.s3.profile import Digest
 from dumpagent.store_settings import Access, for_replica
 
 if TYPE_CHECKING:
-    from botocore.credentials import Credentials
     from botocore.exceptions import ClientError
     from mypy_boto3_s3.client import S3Client
 
-CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 60
+    from dumpagent.store.s3.session import Connected
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0
+_LONGEST_ASKED_S = 30.0
+_WORTH_ANOTHER = (Unreachable, Corrupted)
 # A store, or a proxy before it, may leave a header out for ever; a connection that breaks leaves out another each time.
 _LACKING_TIMES = 3
 # The SDK's chain is asked for other credentials at most once in this time.
 _RENEW_AFTER_S = 60.0
-_CONNECTIONS = 16  # kept open for the threads that ask at once
 # Source: Alibaba Cloud OSS and Tencent COS, error codes for requests in path style.
 _WANTS_VIRTUAL_HOSTS = {"SecondLevelDomainForbidden", "PathStyleDomainForbidden"}
 _ALWAYS_ANSWERED = {
@@ -43,20 +47,22 @@ _ALWAYS_ANSWERED = {
     "upload_part": ("ETag",),
     "create_multipart_upload": ("UploadId",),
 }
+# What a HEAD of a key says that is free: no error, and no reason to look for one.
+_ABSENT = ("404", "NoSuchKey", "NotFound")
+_growing = tenacity.wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)
 
 
-@dataclass(frozen=True, slots=True)
-class _Connected:
-    """A client with the credentials that it signs with."""
+def _wait_s(state: tenacity.RetryCallState) -> float:
+    """Give the growing wait, or the one that the store asked for: a store that is busy counts who comes too early."""
+    raised = state.outcome.exception() if state.outcome else None
+    asked_s = raised.retry_after_s if isinstance(raised, Unreachable) else 0.0
+    return max(_growing(state), min(asked_s, _LONGEST_ASKED_S))
 
-    client: S3Client
-    credentials: Credentials | None
 
-
-class SdkClient:
+class Requests:
     """Makes requests to the bucket of `settings`. Safe to use from several threads.
 
-    `access` is for the replica, which the SDK's own variables are not about. `reads_only` is for somebody who fetches
+    At most `attempts` for each, with growing waits that `stop` ends. `pace` says how fast bodies may be sent. `access` is for the replica, which the SDK's own variables are not about. `reads_only` is for somebody who fetches
     dumps: hints ask for no more rights than that takes.
     """
 
@@ -64,6 +70,9 @@ class SdkClient:
         self,
         settings: S3,
         *,
+        stop: threading.Event,
+        attempts: int = 4,
+        pace: Pace | None = None,
         access: Access | None = None,
         reads_only: bool = False,
         clock: StoreClock | None = None,
@@ -71,8 +80,10 @@ class SdkClient:
     ) -> None:
         self._settings, self._reads_only, self._monotonic = settings, reads_only, monotonic
         self._access, self._clock = access, clock or StoreClock()
+        self._pace = pace if pace and pace.has_limit else None
+        self._attempts, self._stop = attempts, stop
         self._lock = threading.Lock()  # never held during a request
-        self._connected: Future[_Connected] | None = None
+        self._connected: Future[Connected] | None = None
         self._renew_at = 0.0
         self._lacked: dict[str, tuple[tuple[str, ...], int]] = {}
         self._virtual_hosts = self._signs_bodies = False
@@ -86,8 +97,50 @@ class SdkClient:
         """Give the client, made by the first thread that asks; the others wait for it."""
         return self._current().result().client
 
-    def request(self, doing: str, operation: str, **parameters: Any) -> Any:
-        """Make one request and give the SDK's answer. Raises Refused, Unreachable, and what reading the body raised.
+    def send(
+        self,
+        doing: str,
+        operation: str,
+        *,
+        body: Body | None = None,
+        digest: Digest = Digest.NONE,
+        **parameters: Any,
+    ) -> Any:
+        """Send until there is an answer, a refusal, or the attempts are used up; give what `once` gives.
+
+        The request is made anew each time: body, digest, and after Expired credentials too. Those are worth one attempt
+        more, at once; who gets the same ones again need not ask a third time. Raises what the last attempt raised.
+        """
+
+        def send() -> Any:
+            if body is None:
+                return self.once(doing, operation, **parameters)
+            # Of the body of the attempt before nobody knows how far it was read.
+            data = body.data if isinstance(body.data, bytes) else body.data.anew()
+            digests = digest_of(Body(data, body.crc32), digest)  # reads the bytes, at any pace
+            if self._pace:
+                data = self._pace.paced(data)
+            return self.once(doing, operation, Body=data, **digests, **parameters)
+
+        def send_with_fresh_credentials() -> Any:
+            try:
+                return send()
+            except Expired:
+                return send()
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_WORTH_ANOTHER),
+            stop=tenacity.stop_after_attempt(self._attempts) | tenacity.stop_when_event_set(self._stop),
+            wait=_wait_s,
+            sleep=tenacity.sleep_using_event(self._stop),
+            reraise=True,
+        )
+        return retrying(send_with_fresh_credentials)
+
+    def once(self, doing: str, operation: str, **parameters: Any) -> Any:
+        """Make one request and give the SDK's answer, None of a HEAD where nothing is there.
+
+        Raises Refused, Unreachable, and what reading the body raised.
 
         Refused credentials are looked up anew: where the SDK's chain gives others by now, Expired is raised, and the
         same request can help.
@@ -97,14 +150,18 @@ class SdkClient:
         from urllib3.exceptions import HTTPError
 
         from dumpagent.store.s3.errors import speaks_of_credentials, translate
+        from dumpagent.store.s3.session import BadEndpoint
 
-        connected: Future[_Connected] | None = None
+        connected: Future[Connected] | None = None
         try:
             connected = self._current()
             answer = getattr(connected.result().client, operation)(Bucket=self._settings.bucket, **parameters)
-        except (BotoCoreError, ClientError, ResponseParserError, HTTPError, OSError, _BadEndpoint) as error:
+        except (BotoCoreError, ClientError, ResponseParserError, HTTPError, OSError, BadEndpoint) as error:
             if (failure := getattr(parameters.get("Body"), "failure", None)) is not None:
                 raise failure from error  # the dump could not be read: the store has nothing to do with it
+            if operation == "head_object" and isinstance(error, ClientError):
+                if error.response.get("Error", {}).get("Code") in _ABSENT:
+                    return None
             told = translate(error, doing=doing, where=self.name, reads_only=self._reads_only)
             if self._access:
                 told.hint = for_replica(told.hint)
@@ -141,6 +198,7 @@ class SdkClient:
 
         from dumpagent.store.s3.credentials import expiry_of
         from dumpagent.store.s3.errors import translate
+        from dumpagent.store.s3.session import BadEndpoint
 
         try:
             connected = self._current().result()
@@ -153,14 +211,14 @@ class SdkClient:
                 Params={"Bucket": self._settings.bucket, "Key": key},
                 ExpiresIn=max(1, int(until - now)),
             )
-        except (BotoCoreError, ClientError, OSError, _BadEndpoint) as error:
+        except (BotoCoreError, ClientError, OSError, BadEndpoint) as error:
             raise translate(error, doing=f"making a link to {key}", where=self.name) from error
         token = connected.credentials and connected.credentials.token
         return Link(url, until, at_most=bool(token) and ends is None)
 
     # -- the client ---------------------------------------------------------------------------------------------
 
-    def _current(self) -> Future[_Connected]:
+    def _current(self) -> Future[Connected]:
         with self._lock:
             connected = self._connected
             if connected is not None:
@@ -175,12 +233,12 @@ class SdkClient:
             raise
         return connected
 
-    def _forget(self, connected: Future[_Connected]) -> None:
+    def _forget(self, connected: Future[Connected]) -> None:
         with self._lock:
             if self._connected is connected:
                 self._connected = None
 
-    def _has_renewed(self, refused: Future[_Connected]) -> bool:
+    def _has_renewed(self, refused: Future[Connected]) -> bool:
         """Ask the SDK's chain anew, if it is time; say whether the next request goes with other credentials."""
         with self._lock:
             if self._connected is not refused:
@@ -194,7 +252,7 @@ class SdkClient:
                 return False
         except Exception:  # noqa: BLE001 - no other credentials can be had: the store's refusal is what is told
             return False
-        renewed: Future[_Connected] = Future()
+        renewed: Future[Connected] = Future()
         renewed.set_result(fresh)
         with self._lock:
             if self._connected is refused:
@@ -218,103 +276,24 @@ class SdkClient:
             self._virtual_hosts, self._signs_bodies, self._connected = virtual_hosts, signs_bodies, None
         return True
 
-    def _connect(self) -> _Connected:
-        import boto3
-        from botocore.config import Config
-        from botocore.handlers import validate_bucket_name
+    def _connect(self) -> Connected:
+        from dumpagent.store.s3.session import connect
 
-        from dumpagent.store.s3.session import new_session
-        from dumpagent.store.s3.signing import sign_with
-        from dumpagent.store.s3.tls import blockwise
-
-        core = new_session(self._access)
-        session = boto3.session.Session(botocore_session=core)
-        credentials = session.get_credentials()
-        _learn_secrets(credentials)
-        own_endpoint = bool(self._settings.endpoint_url)
-        config = Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            max_pool_connections=_CONNECTIONS,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"total_max_attempts": 1},
-            tcp_keepalive=True,
-            user_agent_extra=f"dumpagent/{__version__}",
-            # Our own digest header stands beside each body. The SDK's would be a trailer over https,
-            # which makes the request chunked, which Ceph RGW refuses with 411; and without either
-            # setting the SDK would hash each body with SHA-256 for its signature, which few stores ask for.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"payload_signing_enabled": self._signs_bodies, "addressing_style": self._style(core)},
-            # AWS_ENDPOINT_URL is the first store's, whose setting has it already.
-            ignore_configured_endpoint_urls=self._access is not None,  # type: ignore[call-arg]
+        return connect(
+            self._settings,
+            self._access,
+            self._clock,
+            virtual_hosts=self._virtual_hosts,
+            signs_bodies=self._signs_bodies,
+            reads_only=self._reads_only,
         )
-        try:
-            with nullcontext() if self._reads_only else blockwise():
-                client: S3Client = session.client(
-                    "s3",
-                    endpoint_url=self._settings.endpoint_url or None,
-                    # A store of one's own has no regions, but the signature needs one.
-                    region_name=session.region_name or ("us-east-1" if own_endpoint else None),
-                    verify=core.get_config_variable("ca_bundle"),
-                    config=config,
-                )
-        except ValueError as error:  # an endpoint URL or a region that the SDK cannot parse
-            raise _BadEndpoint(str(error)) from error
-        # The SDK would ask before each body whether it may send it: a round trip more for each part.
-        client.meta.events.register_last("before-call.s3", _send_at_once)
-        sign_with(client, self._clock)
-        if own_endpoint:
-            client.meta.events.register_last("before-call.s3.HeadBucket", _know_no_region)
-        if ":" in self._settings.bucket:  # Ceph RGW's tenant:bucket, which the SDK's own check refuses
-            client.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
-        return _Connected(client, credentials)
-
-    def _style(self, core: Any) -> Literal["auto", "path", "virtual"]:
-        """Give the addressing style: the setting, the SDK's own configuration, or what usually works."""
-        if self._virtual_hosts:
-            return "virtual"
-        if self._settings.addressing_style != "auto":
-            return cast("Literal['path', 'virtual']", self._settings.addressing_style)
-        configured = (core.get_scoped_config().get("s3") or {}).get("addressing_style")
-        if configured in ("path", "virtual"):
-            return cast("Literal['path', 'virtual']", configured)
-        return "path" if self._settings.endpoint_url else "auto"
 
 
-class _BadEndpoint(ValueError):
-    """The SDK cannot make a client of these settings."""
-
-
-def _keys_of(connected: _Connected) -> object:
+def _keys_of(connected: Connected) -> object:
     if connected.credentials is None:
         return None
     keys = connected.credentials.get_frozen_credentials()
     return keys.access_key, keys.secret_key, keys.token
-
-
-def _learn_secrets(found: Any) -> None:
-    """Hide what a profile or a file of the SDK's holds. What is renewed is known by its form, and costs a request."""
-    from botocore.credentials import RefreshableCredentials
-
-    if found is not None and not isinstance(found, RefreshableCredentials):
-        NET.learn(found.secret_key)
-        NET.learn(found.token or "")
-
-
-def _send_at_once(params: dict[str, Any], **_more: object) -> None:
-    params["headers"].pop("Expect", None)
-
-
-@dataclass(frozen=True, slots=True)
-class _NotAsked:
-    """The answer to a request that was not made."""
-
-    status_code: int = 200
-
-
-def _know_no_region(**_more: object) -> Any:
-    """After a redirection the SDK would ask for the bucket's region by a HEAD, be redirected, and ask again without end."""
-    return _NotAsked(), {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}}}
 
 
 def code_of(error: DumpagentError) -> str:
@@ -334,3 +313,20 @@ def _answer_of(error: DumpagentError) -> tuple[str, int]:
 
     cause = error.__cause__
     return code_and_status(cause) if isinstance(cause, ClientError) else ("", 0)
+
+
+def digest_of(body: Body, digest: Digest) -> dict[str, str]:
+    """Give the digest of `body` as the SDK's parameters."""
+    if digest in (Digest.MD5, Digest.ASKED_FOR_MD5):
+        if (md5 := body.md5()) is not None:
+            return {"ContentMD5": base64.b64encode(md5).decode()}
+        # A FIPS machine without MD5: the header that every S3 SDK sends, which most stores keep and AWS verifies.
+        return {"ChecksumCRC32": base64_of(body.crc32)}
+    if digest in (Digest.CRC32, Digest.ASKED_FOR_CRC32):
+        return {"ChecksumCRC32": base64_of(body.crc32)}
+    return {}
+
+
+def base64_of(crc32: int) -> str:
+    """Give a CRC32 as it stands in x-amz-checksum-crc32."""
+    return base64.b64encode(crc32.to_bytes(4, "big")).decode()
