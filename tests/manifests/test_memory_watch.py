@@ -52,6 +52,14 @@ def test_it_has_no_capability_and_sees_no_other_process(container: Container) ->
     assert scc["allowPrivilegedContainer"] is False
 
 
+def test_it_may_look_at_the_directories_of_every_namespace(container: Container) -> None:
+    """Under SELinux a pod's own directory has its categories; with a level of its own the watch saw no dump there."""
+    level = {"level": "s0:c0.c1023"}
+    assert container.pod["securityContext"]["seLinuxOptions"] == level
+    scc = _one("SecurityContextConstraints")
+    assert scc["seLinuxContext"] == {"type": "MustRunAs", "seLinuxOptions": level}
+
+
 def test_the_token_may_list_pods_and_create_events_and_no_more() -> None:
     """RBAC: no get, no secrets, no other group."""
     rules = _one("ClusterRole")["rules"]

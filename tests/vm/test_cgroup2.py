@@ -28,7 +28,9 @@ _LAST_KILL = "dmesg | grep 'Killed process' | tail -n 1 | sed -E 's/^\\[ *([0-9.
 def node(machine: Machine) -> Node:
     node = Node(machine, {"METRICS_PORT": "0"})
     node.prepare()
-    machine.sh("mkdir -p /mnt/dump")
+    # As the volume's manager leaves the node's own directory.
+    machine.sh("mkdir -p /mnt/dump; chmod 1777 /mnt/dump")
+    node.label("/mnt/dump", "s0")
     return node
 
 
@@ -132,6 +134,23 @@ def test_a_process_beside_the_jvm(node: Node, watch: Running, pod_ends: None) ->
     _app(node, "/usr/bin/python3", "-c", main)
     kill = _kill(node, watch)
     assert (kill["cause"], kill["lives_on"]) == ("other_process", True)
+
+
+def test_a_dump_that_was_begun_is_seen_whatever_its_categories(
+    node: Node, watch: Running, pod_ends: None
+) -> None:
+    """The pod's own directory has the application's level: the watch must be allowed to look at it."""
+    node.denials()
+    own = f"/mnt/dump/{APP_POD.namespace}_{APP_POD.name}"
+    main = (
+        f"import os, time\nos.mkdir({own!r}, 0o700)\nopen({own + '/java_pid1.hprof'!r}, 'w').close()\nprint('ready', flush=True)\n"
+        "kept = []\nwhile True: kept.append(b'x' * (1 << 20)); time.sleep(0.02)"
+    )
+    _app(node, "/usr/bin/python3", "-c", main)
+    watch.wait_for("kill_left_dump", timeout_s=_LONG_S)
+    assert watch.events("container_killed") == []
+    assert node.denials() == []
+    node.machine.sh(f"rm -r {own}")
 
 
 def test_page_cache_at_the_limit_and_a_stop_tell_nothing(node: Node, watch: Running, pod_ends: None) -> None:

@@ -5,6 +5,7 @@ Debian's policy with the module containers.te in place of container-selinux; wha
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import zlib
@@ -28,6 +29,8 @@ NEIGHBOUR_POD = Pod("neighbour-1", "0d0d", namespace="other", level="s0:c33,c44"
 LEAKY = (JAVA, "-Xmx24m", "-XX:+UseSerialGC", "-cp", "/project/tests/harness/java/leaky-app.jar", "LeakyApp")
 OWN_PORT = {"METRICS_PORT": "9096"}  # the containers share the machine's network; pods have each their own
 _LONG_S = 300.0  # an emulated machine beside other work
+# In the pods' own directories, or where an application writes while those are away.
+_DUMPS = "find /mnt/dump -path /mnt/dump/.dumpagent -prune -o -type f -path '*memory-leak-app*' -print"
 
 
 class Chain:
@@ -54,10 +57,11 @@ class Chain:
         """Give what the bucket holds of dumps."""
         client = self.server.client()
         listed = client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
-        keys = [
-            each["Key"] for each in listed if ".hprof" in each["Key"] and "/.dumpagent/" not in each["Key"]
-        ]
-        return {key: client.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys}
+        found = {
+            each["Key"]: client.get_object(Bucket=self.bucket, Key=each["Key"])["Body"].read()
+            for each in listed
+        }
+        return {key: content for key, content in found.items() if content.startswith(b"JAVA PROFILE")}
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +117,8 @@ def test_a_dump_of_another_category_travels_and_nothing_is_denied(chain: Chain) 
     assert (uploaded["verdict"], uploaded["cause"]) == ("complete", "oom")
     ((_, content),) = chain.stored().items()
     machine = chain.node.machine
-    (path,) = machine.sh("ls /mnt/dump/*.hprof").split()
+    (path,) = machine.sh(_DUMPS).split()
+    assert os.path.dirname(path) == "/mnt/dump/memory-leak-demo_memory-leak-app-1"
     assert re.search(r"\.\d{8}T\d{6}Z\.hprof$", path), (
         "not claimed: the JVM's next dump would find its name taken"
     )
@@ -126,8 +131,9 @@ def test_a_dump_of_another_category_travels_and_nothing_is_denied(chain: Chain) 
 def test_a_neighbour_of_another_category_cannot_read_a_dump(chain: Chain) -> None:
     """Not even with the dump's own uid and a mode that lets everybody: the categories alone stop it."""
     machine = chain.node.machine
-    machine.sh("for f in /mnt/dump/*.hprof; do chmod 644 $f; done")
-    script = "for f in /mnt/dump/*.hprof; do cat $f > /dev/null && echo READ || echo DENIED; done"
+    (path,) = machine.sh(_DUMPS).split()
+    machine.sh(f"chmod 644 {path}; chmod 755 {os.path.dirname(path)}")
+    script = f"cat {path} > /dev/null && echo READ || echo DENIED"
     said = chain.node.run(NEIGHBOUR_POD, APP, ["/bin/sh", "-c", script]).out
     assert said.split() == ["DENIED"]
     denied = chain.node.denials()
@@ -147,8 +153,9 @@ def test_what_was_written_while_the_mount_was_away_is_rescued_with_its_label(cha
     machine.run(["runc", "kill", chain.manager.name, "CONT"]).check()
     chain.manager.wait_for("file_rescued", timeout_s=_LONG_S)
     # Under its last name: until the uploader has claimed it, it may be renamed between two questions.
-    machine.wait_for("ls /mnt/dump/*memory-leak-app-2*Z.hprof", timeout_s=_LONG_S)
-    (path,) = machine.sh("ls /mnt/dump/*memory-leak-app-2*Z.hprof").split()
+    claimed = f"{_DUMPS} | grep -E 'memory-leak-app-2.*Z[.].*Z|memory-leak-app-2.*[.][0-9T]+Z[.]hprof' || ! {_DUMPS} >&2"
+    machine.wait_for(claimed, timeout_s=_LONG_S)
+    (path,) = machine.sh(claimed).split()
     assert _context(machine, path) == "system_u:object_r:container_file_t:s0:c55,c66"
     assert node.denials() == []
     app.stop()
@@ -161,7 +168,7 @@ def test_retention_deletes_a_stored_dump_of_another_category(chain: Chain) -> No
         UPLOADER_POD, UPLOADER, env={**OWN_PORT, "LOCAL_KEEP": "until-uploaded"}
     )
     machine = chain.node.machine
-    machine.wait_for("! ls /mnt/dump/*.hprof", timeout_s=_LONG_S)
+    machine.wait_for(f"! {_DUMPS} | grep .", timeout_s=_LONG_S)
     assert len(chain.stored()) == 2
     assert chain.node.denials() == []
 
