@@ -359,3 +359,19 @@ class MemoryWatch:
         "ask the API server which pods of this node use the dump volume and how large their heaps are, and put an Event on "
         "a killed one; needs a token that may list pods and create events; false: every pod, by its uid",
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Triggering:
+    """How often and how long a running JVM may be asked for a heap dump (`dumpagent trigger`)."""
+
+    least_interval_s: float = setting(
+        900.0, "TRIGGER_INTERVAL", Kind.DURATION,
+        "the least time between two requests to one pod: each stops the application for as long as its dump takes",
+        low=0, high=604800,
+    )  # fmt: skip
+    timeout_s: float = setting(
+        600.0, "TRIGGER_TIMEOUT", Kind.DURATION,
+        "how long the dump's end is waited for; the JVM goes on after it",
+        low=1, high=86400,
+    )  # fmt: skip

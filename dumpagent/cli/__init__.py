@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "memory_watch",
         "Tell of containers killed for their memory without a dump (daemon).",
     ),
+    "trigger": ("trigger", "Ask a running JVM of a pod on this node for a heap dump."),
     "inspect": (
         "inspect",
         "Say whether a heap dump is complete, who wrote it and why, and what is in it.",

@@ -39,6 +39,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dumpagent memory-watch --dump-root /mnt/dump --node-name worker-1",
         "dumpagent memory-watch --once",
     ),
+    "trigger": (
+        "dumpagent trigger shop/orders-7d4b9c-x2x8z",
+        "dumpagent trigger shop/orders-7d4b9c-x2x8z --all --yes",
+    ),
     "doctor": ("dumpagent doctor", "dumpagent doctor --json"),
     "gather": (
         "dumpagent gather",

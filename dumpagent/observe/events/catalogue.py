@@ -12,12 +12,13 @@ from dumpagent.observe.events import (
     notify,
     replica,
     store,
+    trigger,
     volume,
 )
 
 CATALOGUE: dict[str, type[Event]] = {
     kind.name: kind
-    for module in (daemon, dumps, companions, store, replica, volume, mount, notify, memory)
+    for module in (daemon, dumps, companions, store, replica, volume, mount, notify, memory, trigger)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Event) and "level" in vars(kind)
 }

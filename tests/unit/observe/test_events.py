@@ -33,6 +33,7 @@ _HOUR_S = 3600
 _WITHOUT_END = {
     "watch_unavailable", "watch_limited", "watch_overflowed", "mount_unshared",
     "storage_class_unknown", "store_unverifying", "store_unconditional", "store_clock_apart",
+    "dump_request_failed",
 }  # fmt: skip
 
 
