@@ -56,7 +56,7 @@ e2e: setup-cluster $(STAMP)  ## the manifests on a real kubelet, following the g
 	$(BIN)/python -m pytest -m e2e tests/e2e -rP --durations=20
 
 test-vm: setup-vm $(STAMP)  ## SELinux enforcing and cgroup v2, in a virtual machine (root; half an hour at most, emulated)
-	timeout 3000 $(BIN)/python -m pytest -m vm tests/vm -v --durations=10
+	timeout 5600 $(BIN)/python -m pytest -m vm tests/vm -v --durations=10
 
 arm64: $(STAMP)  ## every dependency has a wheel for arm64 (asks the package index)
 	$(BIN)/python -m tools.arm64_wheels

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 
 from dumpagent.errors import Refused
-from dumpagent.kernel.space import Space, space_of
+from dumpagent.kernel.volume import Space, space_of
 from dumpagent.trigger.attach import FOLDER_ONLY
 
 _WAIT = "let the init container `dumpagent wait` make it, and mount /mnt with HostToContainer (docs/kubernetes.md)"

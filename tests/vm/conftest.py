@@ -17,6 +17,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     if reason := why_not():
         pytest.fail(reason)
     folder = tmp_path_factory.mktemp("vm")
-    with Machine(image(), folder, limit_s=2700) as machine:
+    with Machine(image(), folder, limit_s=5400) as machine:
         yield machine
     shutil.rmtree(folder, ignore_errors=True)

@@ -29,7 +29,7 @@ from tests.vm.image import PROJECT, Image
 
 HOST_FROM_INSIDE = "10.0.2.2"  # the host's 127.0.0.1. Source: QEMU, "Network emulation", user mode
 MEMORY_MIB = 2560
-_START_S = 240.0
+_START_S = 600.0
 _GRACE_S = 30.0  # beside a command's own time limit: the frame's way through an emulated port
 
 

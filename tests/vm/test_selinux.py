@@ -18,7 +18,7 @@ from tests.harness.stores.server import StoreServer
 from tests.vm.machine import HOST_FROM_INSIDE, Machine
 from tests.vm.node import JAVA, PV, PYTHON, Node, Pod, Running, manifest
 
-pytestmark = [pytest.mark.vm, pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.vm, pytest.mark.e2e, pytest.mark.timeout(3600)]
 MANAGER = manifest("dump-volume-manager", "dump-volume-manager")
 UPLOADER = manifest("heap-dump-s3-uploader", "s3-uploader")
 APP = manifest("memory-leak-app", "memory-leak-app")
@@ -28,7 +28,7 @@ APP_POD = Pod("memory-leak-app-1", "0c0c", level="s0:c11,c22")
 NEIGHBOUR_POD = Pod("neighbour-1", "0d0d", namespace="other", level="s0:c33,c44")
 LEAKY = (JAVA, "-Xmx24m", "-XX:+UseSerialGC", "-cp", "/project/tests/harness/java/leaky-app.jar", "LeakyApp")
 OWN_PORT = {"METRICS_PORT": "9096"}  # the containers share the machine's network; pods have each their own
-_LONG_S = 300.0  # an emulated machine beside other work
+_LONG_S = 900.0  # an emulated machine beside other work
 # In the pods' own directories, or where an application writes while those are away.
 _DUMPS = "find /mnt/dump -path /mnt/dump/.dumpagent -prune -o -type f -path '*memory-leak-app*' -print"
 
