@@ -161,6 +161,53 @@ def test_what_was_written_while_the_mount_was_away_is_rescued_with_its_label(cha
     app.stop()
 
 
+_MAKE_DUMP = """
+import os, struct, sys, time
+path = os.path.join("/mnt/dump", "memory-leak-demo_memory-leak-app-1", "java_pid1.hprof")
+with open(path, "xb") as file:
+    file.write(b"JAVA PROFILE 1.0.2\\0" + struct.pack(">IQ", 8, int(time.time() * 1000)))
+    body = os.urandom(1 << 20)
+    for number in range(160):
+        array = struct.pack(">BQIIB", 0x23, 4096 + 8 * number, 1, len(body), 8) + body
+        file.write(struct.pack(">BII", 0x1C, 0, len(array)) + array)
+    file.write(struct.pack(">BII", 0x2C, 0, 0))
+"""
+
+
+def test_both_daemons_stay_inside_their_limits_under_version_2(
+    chain: Chain, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dump of 160 MiB through an uploader of 256 MiB: nothing is killed, and what cannot be dropped stays below half."""
+    before = len(chain.uploader.events("dump_uploaded"))
+    chain.node.run(APP_POD, APP, ["/usr/bin/python3", "-c", _MAKE_DUMP], timeout_s=_LONG_S).check()
+    until = time.monotonic() + _LONG_S
+    while len(uploaded := chain.uploader.events("dump_uploaded")) == before:
+        assert time.monotonic() < until, chain.uploader.log
+        time.sleep(2)
+    assert uploaded[-1]["size_bytes"] > 160 << 20
+    for daemon, pod, container in (
+        (chain.uploader, UPLOADER_POD, UPLOADER),
+        (chain.manager, MANAGER_POD, MANAGER),
+    ):
+        folder = f"/sys/fs/cgroup{pod.cgroup}/crio-{pod.name}-{container.spec['name']}.scope"
+        names = ("memory.peak", "memory.max", "memory.current", "memory.stat", "memory.events")
+        peak, most, current, stat, events = (
+            chain.node.machine.read(f"{folder}/{name}").decode() for name in names
+        )
+        anonymous, cached = (
+            int(re.findall(rf"^{name} (\d+)", stat, re.MULTILINE)[0]) for name in ("anon", "file")
+        )
+        with capsys.disabled():
+            figures = (int(each) >> 20 for each in (peak, most, current, anonymous, cached))
+            print(
+                "\n{}: peak {} of {} MiB, now {}, anonymous {}, page cache {}".format(daemon.name, *figures),
+                events.split(),
+            )
+        assert re.search(r"^oom_kill 0$", events, re.MULTILINE), events
+        assert anonymous < int(most) / 2
+    assert chain.node.denials() == []
+
+
 def test_retention_deletes_a_stored_dump_of_another_category(chain: Chain) -> None:
     """LOCAL_KEEP=until-uploaded: what the store has confirmed leaves the volume, whoever wrote it."""
     chain.uploader.stop()
@@ -169,7 +216,7 @@ def test_retention_deletes_a_stored_dump_of_another_category(chain: Chain) -> No
     )
     machine = chain.node.machine
     machine.wait_for(f"! {_DUMPS} | grep .", timeout_s=_LONG_S)
-    assert len(chain.stored()) == 2
+    assert len(chain.stored()) == 3
     assert chain.node.denials() == []
 
 
