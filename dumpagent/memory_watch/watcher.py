@@ -187,10 +187,12 @@ class MemoryWatcher:
                 whole.oom_kills if older else 0, whole.refused_processes if older else 0
             )
         self._tell_refused(pod, known, whole)
+        there: set[str] = set()
         for container_id, path in pod.containers.items():
             figures = read_figures(path, self._tree.version)
             if figures is None:
-                continue
+                continue  # it went since it was listed: judged below, with its last minute
+            there.add(container_id)
             container = known.containers.setdefault(container_id, _WatchedContainer(self._now()))
             if container.killed is not None and not self._still_ends(container, figures):
                 # Told one look later: only now is it certain whether the container outlives the kill.
@@ -204,7 +206,7 @@ class MemoryWatcher:
                 known.kills += figures.oom_kills - before
             container.note(self._monotonic(), figures)
         unexplained = whole.oom_kills - known.kills
-        self._look_for_the_gone(pod, known, unexplained)
+        self._look_for_the_gone(pod.uid, there, known, unexplained)
         known.kills += max(0, unexplained)
 
     def _tell_refused(self, pod: PodCgroup, known: _WatchedPod, whole: Figures) -> None:
@@ -221,27 +223,27 @@ class MemoryWatcher:
             "raise podPidsLimit of the node's kubelet; `jcmd 1 Thread.print` names the threads",
         ))  # fmt: skip
 
-    def _look_for_the_gone(self, pod: PodCgroup, known: _WatchedPod, kills: int) -> None:
+    def _look_for_the_gone(self, uid: str, there: Set[str], known: _WatchedPod, kills: int) -> None:
         """Judge the containers whose cgroups went since the last look; `kills` are those that no other one explains."""
         now = self._monotonic()
         for container_id, container in list(known.containers.items()):
-            if container_id in pod.containers:
+            if container_id in there:
                 continue
             if container.gone_at is None:
                 container.gone_at = now
             if container.killed is not None:
-                self._killed(pod.uid, container_id, container, container.killed, lives_on=False)
+                self._killed(uid, container_id, container, container.killed, lives_on=False)
                 del known.containers[container_id]
             elif self._tree.version == 2:
                 # The pod's counter has outlived the container's: it says whether this end was a kill.
-                if kills > 0 and container is _fullest(known, pod):
+                if kills > 0 and container is _fullest(known, there):
                     kills = 0
-                    self._killed(pod.uid, container_id, container, container.figures, lives_on=False)
+                    self._killed(uid, container_id, container, container.figures, lives_on=False)
                 del known.containers[container_id]
-            elif container_id in self._killed_by_status(pod.uid):
+            elif container_id in self._killed_by_status(uid):
                 # The runtime's word comes late: of a kill that the counter showed it is no news.
                 if container.killed_at is None or now - container.killed_at > KEPT_S:
-                    self._killed(pod.uid, container_id, container, container.figures, lives_on=False)
+                    self._killed(uid, container_id, container, container.figures, lives_on=False)
                 elif self._accounted is not None:
                     self._accounted.add(container_id)
                 del known.containers[container_id]
@@ -249,7 +251,7 @@ class MemoryWatcher:
                 del known.containers[container_id]
         if kills > 0 and self._tree.version == 2:
             # A container that came and went between two looks: the pod's own counter is all there is.
-            self._killed(pod.uid, "", None, [], lives_on=False)
+            self._killed(uid, "", None, [], lives_on=False)
 
     def _look_for_the_unseen(self) -> None:
         """Judge the containers that the runtime reports as killed and that no look ever saw.
@@ -363,9 +365,7 @@ def _names(spec: PodSpec | None, container_id: str) -> bool:
     return spec is not None and (container_id in spec.containers or len(spec.specs) <= 1 or not container_id)
 
 
-def _fullest(known: _WatchedPod, pod: PodCgroup) -> _WatchedContainer | None:
+def _fullest(known: _WatchedPod, there: Set[str]) -> _WatchedContainer | None:
     """Give the one of the containers that went which was nearest to its limit."""
-    gone = [
-        c for container_id, c in known.containers.items() if container_id not in pod.containers and c.minute
-    ]
+    gone = [c for container_id, c in known.containers.items() if container_id not in there and c.minute]
     return max(gone, key=lambda c: c.last.current / (c.last.limit or 1 << 62), default=None)

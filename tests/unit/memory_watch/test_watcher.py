@@ -208,6 +208,23 @@ def test_a_container_whose_cgroup_went_with_the_kill_is_told_by_the_pods_counter
     assert [kill["cause"] for kill in world.kills] == ["native_memory"]
 
 
+def test_a_container_whose_cgroup_goes_while_it_is_looked_at_is_explained_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """It was listed and could not be read any more: its kill had the cause `unknown`, though its last minute was known."""
+    world = World(tmp_path, 2)
+    world.grow(50, 150, 240)
+    world.tree.set(world.tree.pod, anon=0, kills=1)
+    for file in world.tree.container().iterdir():
+        file.unlink()
+    world.step()
+    shutil.rmtree(world.tree.container())
+    world.step()
+    (kill,) = world.kills
+    assert kill["cause"] == "native_memory"
+    assert kill["anonymous_bytes"] == 240 * MIB
+
+
 def test_on_version_1_the_runtimes_word_counts_when_the_cgroup_is_gone(tmp_path: Path) -> None:
     """There the pod's own counter stays 0: only the status of the container tells."""
     world = World(tmp_path, 1)
