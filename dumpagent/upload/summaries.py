@@ -1,4 +1,4 @@
-"""Has each stored dump summarised: one after the other, in a process that stands still while other dumps need the CPU.
+"""Has each stored dump summarised: one after the other, users by turns, in a process that stands still while other dumps need the CPU.
 
 What is still to do is kept in STATE_DIR/summaries, a small file for each dump, with how often it was begun: a summary that
 was cut off is made after a restart, and one that ended the agent twice is skipped. It is a cache: without it nothing is
@@ -11,10 +11,9 @@ import json
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 from isal import isal_zlib
@@ -35,6 +34,7 @@ from dumpagent.observe.events import Tell
 from dumpagent.observe.events.dumps import DumpSummarised, SummaryFailed, SummaryRecovered, SummarySkipped
 from dumpagent.observe.incident import Incident
 from dumpagent.store.protocol import Body, Corrupted, Expired, LookRefused, Occupied, Store
+from dumpagent.summary.due import DueSummaries, DueSummary
 from dumpagent.summary.growth import growth, growth_line
 from dumpagent.upload.ledger import remove_cut_writes
 
@@ -65,23 +65,6 @@ Begin = Callable[
 ]  # of a file of so many bytes; raises OSError when no process can be had
 
 
-@dataclass(frozen=True, slots=True)
-class DueSummary:
-    """One stored dump that is still to be summarised. `attempts` are those that were begun."""
-
-    identity: Identity
-    relpath: str
-    uid: int
-    key: str
-    crc32: int
-    verdict: str
-    dump_time: str | None
-    jvm: str | None
-    cause: str | None
-    is_news: bool
-    attempts: int = 0
-
-
 class _Unsuited(Exception):
     """This dump gets no summary; the text says why."""
 
@@ -108,7 +91,7 @@ class Summaries:
         self._prefix, self._now = prefix, now
         self._incident = Incident(tell, SummaryFailed, SummaryRecovered)
         self._changed = threading.Condition()
-        self._waiting: deque[DueSummary] = deque()
+        self._waiting = DueSummaries(_MOST_WAITING)
         self._held: tuple[Identity, OpenFile] | None = (
             None  # the next dump: LOCAL_KEEP may delete it before its turn
         )
@@ -135,16 +118,13 @@ class Summaries:
             is_news=receipt.is_news,
         )
         with self._changed:
-            if any(each.identity == due.identity for each in self._waiting):
-                return
-            if len(self._waiting) >= _MOST_WAITING:
-                self._skip(due, f"{_MOST_WAITING} other dumps wait for theirs")
+            if due.identity in self._waiting:
                 return
             if not self._waiting and not self._busy and self._held is None:
                 self._hold(dump)
-            self._keep(due)
-            self._waiting.append(due)
-            self._changed.notify()
+            if self._enqueue(due):
+                self._keep(due)
+                self._changed.notify()
 
     def load(self) -> None:
         """Read what an earlier run did not come to. Call it once the state directory is ours."""
@@ -159,19 +139,19 @@ class Summaries:
             except (OSError, ValueError, KeyError, TypeError):
                 continue
             with self._changed:
-                if all(each.identity != due.identity for each in self._waiting):
-                    self._waiting.append(due)
+                if due.identity not in self._waiting:
+                    self._enqueue(due)
 
     def finish(self, until: Callable[[], bool]) -> None:
         """Make what waits, once each, until nothing does or `until` says so; the rest is told as skipped."""
         while True:
             with self._changed:
-                if not self._waiting or self._stop.is_set():
+                due = self._next()
+                if due is None or self._stop.is_set():
                     return
-                due = self._waiting[0]
                 again = self._attempts.get(due.identity, 0) > 0
                 if again or until():
-                    self._waiting.popleft()
+                    self._waiting.remove(due)
             if again or until():
                 self._skip(due, "the pass has ended; `dumpagent analyze` with its key says more")
             else:
@@ -182,9 +162,11 @@ class Summaries:
         with self._changed:
             if not self._waiting:
                 self._changed.wait(_LOOK_S)
-            if not self._waiting or self._stop.is_set():
+            due = self._next()
+            if due is None or self._stop.is_set():
                 return
-            due, self._busy = self._waiting.popleft(), True
+            self._waiting.serve(due)
+            self._busy = True
         try:
             self._make(due)
         except _Unsuited as reason:
@@ -205,6 +187,20 @@ class Summaries:
             self._incident.ended_for("summary", SummaryRecovered(path=due.relpath))
         finally:
             self._busy = False
+
+    def _next(self) -> DueSummary | None:
+        """Give the one whose turn it is: the one that is held open, else the next of the user who waited longest."""
+        return self._waiting.next(self._held[0] if self._held else None)
+
+    def _enqueue(self, due: DueSummary) -> bool:
+        """Let one wait; say whether it does. One that is left out for it is told."""
+        left_out = self._waiting.add(due)
+        if left_out:
+            self._skip(
+                left_out, f"{_MOST_WAITING} dumps wait for theirs, and no user has more of them than its own"
+            )
+            self._forget(left_out)
+        return left_out is not due
 
     # -- one summary --------------------------------------------------------------------------------------------
 
@@ -342,7 +338,7 @@ class Summaries:
     def _again(self, due: DueSummary) -> None:
         """Put one back that failed, and wait a while."""
         with self._changed:
-            self._waiting.append(replace(due, attempts=self._attempts.get(due.identity, due.attempts)))
+            self._enqueue(replace(due, attempts=self._attempts.get(due.identity, due.attempts)))
         self._stop.wait(_RETRY_S)
 
     def _skip(self, due: DueSummary, reason: str) -> None:

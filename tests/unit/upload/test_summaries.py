@@ -380,3 +380,19 @@ def test_one_pass_makes_its_summaries_and_tells_which_it_leaves_out(
     agent.summaries.finish(lambda: len(agent.begun) >= 2)
     assert len(agent.told.of("dump_summarised")) == 2
     assert len(agent.told.of("summary_skipped")) == 1
+
+
+def test_a_user_s_flood_of_dumps_costs_another_user_no_summary(volume: Volume, store: MemoryStore) -> None:
+    """Before, the first 200 dumps were summarised, whosever they were, and all others skipped."""
+    agent = Agent(volume, store)
+    for number in range(210):
+        volume.dump(f"flood/{number}.hprof", b"JAVA PROFILE 1.0.2\0 and more")
+        agent.add(volume.job(f"flood/{number}.hprof"))
+    volume.dump("shop/a.hprof", b"JAVA PROFILE 1.0.2\0 of the shop")
+    agent.add(volume.job("shop/a.hprof"))
+    skipped = [str(each["path"]).removeprefix(f"{volume.root}/") for each in agent.told.of("summary_skipped")]
+    assert skipped == [*(f"flood/{number}.hprof" for number in range(200, 210)), "flood/199.hprof"]
+    assert len(agent.notes()) == 200
+    for _ in range(2):
+        agent.summaries.step()
+    assert "dumps/shop/a.hprof.report.json" in reports(store)
