@@ -8,13 +8,14 @@ reference from outside.
 from __future__ import annotations
 
 import bisect
-import enum
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dumpagent.hprof.records import CLASS_DUMP, INSTANCE, OBJECT_ARRAY, OBJECT_TYPE, ROOT_THREAD
 from dumpagent.hprof.source import ByteSource
+from dumpagent.summary.references import HeapReference, HeldBy, Known
 from dumpagent.summary.survey import FRAME_ROOTS, Survey
+from dumpagent.summary.ways import Way
 
 _WINDOW_BYTES = 1 << 20
 _DEEPEST_INHERITANCE = 100
@@ -25,43 +26,9 @@ _NEAR_PIECES, _LARGE_SEARCHED = 3, 24
 _HITS_MOST = 64
 # Ranks of holders; see _rank.
 _GOOD, _BACKWARDS, _NO_HOLDER = 2, 5, 6
-# How much is searched beyond what lies nearby: about 6 s of CPU.
-_SEARCHED_MOST_BYTES = 6 << 30
-
-
-class HeldBy(enum.Enum):
-    """How something is held."""
-
-    FIELD = "field"
-    ELEMENT = "element"
-    STATIC = "static"
-    LOCAL = "local"
-    THREAD = "thread"
-
-
-@dataclass(frozen=True, slots=True)
-class HeapReference:
-    """One reference: `holder`, of class `class_id`, holds by the field `name`. `serial` is the thread's of a local."""
-
-    kind: HeldBy
-    holder: bytes
-    class_id: bytes = b""
-    name: bytes = b""
-    serial: int = 0
-    beside: bytes = b""  # of an entry of a ThreadLocalMap: the ThreadLocal
-    piece: int = 0
-    linked: bool = False  # the holder is one of many alike that hold each other
-    declared_by: bytes = b""  # the class that declares the field: `class_id` or a superclass
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Identifiers of classes and of field names that mean something; each may be missing."""
-
-    weak: frozenset[bytes]  # classes whose referent they do not hold
-    thread_local_entry: bytes | None
-    referent: bytes | None
-    backwards: frozenset[bytes]  # names of fields that lead from a part to its whole
+# How much is searched beyond what lies nearby, at a second of CPU for each GB, and how often a large heap is at least.
+_SEARCHED_MOST_BYTES, _SEARCHES_LEAST = 6 << 30, 8
+_ROUND_PART = 3  # what lies high above many samples is worth more than what lies right above one
 
 
 class Climber:
@@ -72,7 +39,8 @@ class Climber:
     ) -> None:
         self._source, self._survey, self._known, self._keep_on = source, survey, known, keep_on
         self._size = survey.id_size
-        self._bytes_left = _SEARCHED_MOST_BYTES
+        self._bytes_left = max(_SEARCHED_MOST_BYTES, _SEARCHES_LEAST * survey.heap_bytes)
+        self._searched: set[bytes] = set()
         self._references: dict[bytes, dict[int, tuple[bytes, bytes]]] = {}
         self._likely = self._likely_holders()
         self.steps: dict[bytes, HeapReference | None] = {}
@@ -113,6 +81,13 @@ class Climber:
             seen.add(object_id)
         return found
 
+    def way(self, object_id: bytes, class_id: bytes) -> Way:
+        """Give the way up from an object of this class."""
+        steps = self.path(object_id)
+        last = (steps[-1].beside or steps[-1].holder) if steps else object_id
+        ended = last in self._searched and self.steps.get(last) is None and self._survey.complete
+        return Way(class_id, tuple(steps), ended)
+
     # -- one level up -------------------------------------------------------------------------------------------
 
     def _find(self, wanted: dict[bytes, tuple[bytes, int]]) -> None:
@@ -128,12 +103,21 @@ class Climber:
         for number in sorted(nearby):
             self._search([number], wanted, nearby[number] & left, best, _GOOD)
             left = {each for each in left if each not in best or best[each][0] > _GOOD}
-        # The rest of the heap is searched for what has no holder yet, and for few: it costs most of the time.
-        left = {each for each in wanted if each not in best}
-        affordable = self._bytes_left // max(1, self._survey.heap_bytes)
-        left = set(sorted(left)[: max(0, affordable)])
+        # The rest of the heap is searched for what has no holder yet, or but a local variable, and for few: it costs most
+        # of the time.
+        left = {each for each in wanted if each not in best or best[each][1].kind is HeldBy.LOCAL}
+        affordable = max(1, self._bytes_left // max(1, self._survey.heap_bytes * _ROUND_PART))
+        if self._bytes_left < self._survey.heap_bytes:
+            affordable = 0
+        left = set(sorted(left, key=lambda each: (each not in best, each))[:affordable])
         self._bytes_left -= len(left) * self._survey.heap_bytes
-        self._search(range(len(self._survey.piece_starts)), wanted, left, best, _BACKWARDS - 1)
+        everywhere = range(len(self._survey.piece_starts))
+        for some, enough in (
+            ({each for each in left if each in best}, _GOOD),
+            ({each for each in left if each not in best}, _BACKWARDS - 1),
+        ):
+            if self._search(everywhere, wanted, some, best, enough):
+                self._searched |= some
         for each in wanted:
             self.steps[each] = best[each][1] if each in best else None
 
@@ -144,16 +128,22 @@ class Climber:
         left: set[bytes],
         best: dict[bytes, tuple[int, HeapReference]],
         enough: int,
-    ) -> None:
-        """Look through `pieces` for holders of what is `left`, until each has one of a rank that is good enough."""
+    ) -> bool:
+        """Look through `pieces` for holders of what is `left`, until each has one of a rank that is good enough.
+
+        Say whether nothing is left to look through.
+        """
         for number in pieces:
-            if not left or not self._keep_on():
+            if not left:
                 break
+            if not self._keep_on():
+                return False
             for target, step in self._holders_in(number, left):
                 rank = self._rank(step, wanted[target][0])
                 if rank < _NO_HOLDER and (target not in best or rank < best[target][0]):
                     best[target] = rank, step
             left = {each for each in left if each not in best or best[each][0] > enough}
+        return True
 
     def _nearby(self, places: dict[bytes, int]) -> dict[int, set[bytes]]:
         """Give the pieces in which a holder is likely: around each object, and for all those with large arrays."""

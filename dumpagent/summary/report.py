@@ -17,7 +17,8 @@ _NORMAL = 1.96  # of a normal distribution 95 % lie within so many deviations
 class Share:
     """A part of the memory, from `least` to `most` percent with 95 % confidence: it was estimated from samples.
 
-    Of `unknown` percent of the samples no holder was found: they may belong to it, so that only `most` counts them.
+    Of `unknown` percent of the samples no holder was found. For `percent` they are taken to be held as the others are,
+    unless they are garbage; `least` takes none of them to belong to it, `most` all.
     """
 
     percent: int
@@ -106,14 +107,16 @@ class Report:
         doubt = f"; no holder was found for {share.unknown} % of the samples" if share.unknown else ""
         ended = self.out_of_time and self.surveyed_percent == 100
         return (
-            f"most likely {self.owner.name}, {'at least ' if share.unknown else ''}about {share.percent} % of the"
+            f"most likely {self.owner.name}, about {share.percent} % of the"
             f" {self._read()} (between {share.least} and {share.most} %{doubt}), mostly {self.owner.objects}"
             f"{'; the budget of CPU time ended the search' if ended else ''}"
         )
 
 
-def share_of(some: int, of: int, *, unknown: int = 0) -> Share:
-    """Give `some` of `of` samples as a share with its bounds (Wilson's interval); `unknown` may belong to it or not.
+def share_of(some: int, of: int, *, unknown: int = 0, inferred: float = 0.0) -> Share:
+    """Give `some` of `of` samples as a share with its bounds (Wilson's interval).
+
+    `unknown` may belong to it or not; so many of them as `inferred` do, most likely.
 
     Source: Wilson, 1927.
     """
@@ -121,7 +124,7 @@ def share_of(some: int, of: int, *, unknown: int = 0) -> Share:
         return Share(0, 0, 100)
     least, most = _bounds(some, of)[0], _bounds(some + unknown, of)[1]
     return Share(
-        percent=round(100 * some / of),
+        percent=round(100 * (some + inferred) / of),
         least=max(0, math.floor(100 * least)),
         most=min(100, math.ceil(100 * most)),
         unknown=round(100 * unknown / of),

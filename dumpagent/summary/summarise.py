@@ -24,9 +24,11 @@ from dumpagent.hprof.records import (
 from dumpagent.hprof.source import ByteSource, ReadAhead
 from dumpagent.hprof.thread import thread_name
 from dumpagent.hprof.walk import Shape, Walk
-from dumpagent.summary.climb import Climber, HeapReference, HeldBy, Known
+from dumpagent.summary.climb import Climber
+from dumpagent.summary.references import HeapReference, HeldBy, Known
 from dumpagent.summary.report import Collection, Holder, LoadedOften, Report, share_of
 from dumpagent.summary.survey import Survey
+from dumpagent.summary.ways import Way, inferred
 
 _SAMPLES = 16
 _SURVEY_PART = 0.6  # of the budget, at most
@@ -95,7 +97,8 @@ def summarise(
     climber.climb(
         [*samples, *((each.object_id, each.class_id, _piece_of(survey, each.offset)) for each in large)]
     )
-    owner = told.owner([climber.path(each) for each, _, _ in samples], samples)
+    ways = [climber.way(each, class_id) for each, class_id, _ in samples]
+    owner = told.owner(ways)
     thread = thread_name(source, walk, keep_on=lambda _bytes: keep_on(), backwards=not packed)
     stack = oom_stack(source, walk.header, walk.gathered, walk.ranges)
     return Report(
@@ -247,56 +250,53 @@ class _Told:
             return True
         return not self._class(step.declared_by or step.class_id).startswith(_JDK)
 
-    def owner(
-        self, paths: list[list[HeapReference]], samples: list[tuple[bytes, bytes, int]]
-    ) -> Holder | None:
+    def owner(self, ways: list[Way]) -> Holder | None:
         """Give what most of the ways up have in common: the lowest holder that most share, and the field above it.
 
         Ways that share no single holder may share the field of a class, of which there are many objects then.
         """
-        self._learn(paths, {class_id for _, class_id, _ in samples if len(class_id) == self._size})
+        self._learn([way.steps for way in ways], {way.of for way in ways if len(way.of) == self._size})
         for key in (lambda step: (step.holder, step.class_id, step.kind), lambda step: self.label(step)):
             groups: Counter[object] = Counter()
-            for path in paths:
-                groups.update({key(step) for step in path})
+            for way in ways:
+                groups.update({key(step) for step in way.steps})
             if not groups:
                 return None
             most = max(groups.values())
             if most >= 3:
                 shared = {each for each, many in groups.items() if many >= max(3, 0.8 * most)}
-                return self._owner(paths, samples, key, shared)
-        return self._owner(paths, samples, key, {max(groups, key=lambda each: groups[each])})
+                return self._owner(ways, key, shared)
+        return self._owner(ways, key, {max(groups, key=lambda each: groups[each])})
 
     def _owner(
-        self,
-        paths: list[list[HeapReference]],
-        samples: list[tuple[bytes, bytes, int]],
-        key: Callable[[HeapReference], object],
-        shared: set[object],
+        self, ways: list[Way], key: Callable[[HeapReference], object], shared: set[object]
     ) -> Holder | None:
-        names: Counter[str] = Counter()
+        holders: list[str | None] = []  # of each way
         chains: dict[str, tuple[str, ...]] = {}
         objects: dict[str, Counter[str]] = {}
-        unknown = 0
-        for path, sample in zip(paths, samples, strict=True):
-            first = next((number for number, step in enumerate(path) if key(step) in shared), None)
+        for way in ways:
+            first = next((number for number, step in enumerate(way.steps) if key(step) in shared), None)
             if first is None:
-                unknown += not path or path[-1].kind in (HeldBy.FIELD, HeldBy.ELEMENT)
+                holders.append(None)
                 continue
-            at = next(
-                (number for number in range(first, len(path)) if self._is_own(path[number])), len(path) - 1
-            )
-            name = self.label(path[at])
-            names[name] += 1
-            chain = tuple(self.label(step) for step in reversed(path[: at + 1]))
+            last = len(way.steps) - 1
+            at = next((number for number in range(first, last) if self._is_own(way.steps[number])), last)
+            name = self.label(way.steps[at])
+            holders.append(name)
+            chain = tuple(self.label(step) for step in reversed(way.steps[: at + 1]))
             chains[name] = max(chains.get(name, ()), chain, key=len)
-            objects.setdefault(name, Counter())[self._class(sample[1])] += 1
-        if not names:
+            objects.setdefault(name, Counter())[self._class(way.of)] += 1
+        if not chains:
             return None
-        name, many = names.most_common(1)[0]
+        name, many = Counter(filter(None, holders)).most_common(1)[0]
         return Holder(
             name,
-            share_of(many, len(samples), unknown=unknown),
+            share_of(
+                many,
+                len(ways),
+                unknown=sum(way.is_open and not held for way, held in zip(ways, holders, strict=True)),
+                inferred=inferred(ways, [each and each == name for each in holders]),
+            ),
             chains[name],
             objects[name].most_common(1)[0][0],
         )

@@ -9,8 +9,10 @@ import struct
 import pytest
 
 from dumpagent.hprof.source import InMemory
+from dumpagent.summary.references import HeapReference, HeldBy
 from dumpagent.summary.report import Report, Share, share_of
 from dumpagent.summary.summarise import summarise
+from dumpagent.summary.ways import Way, inferred
 from tests.harness.hprof import END, SEGMENT, Maker, record
 
 MAKE = Maker()
@@ -163,3 +165,24 @@ def test_samples_whose_holder_was_not_found_widen_the_bounds_and_are_told() -> N
     """A quarter was seen to be held by it: it may be all."""
     share = share_of(4, 16, unknown=12)
     assert (share.percent, share.least, share.most, share.unknown) == (25, 10, 100, 75)
+
+
+def step(kind: HeldBy, name: str) -> HeapReference:
+    return HeapReference(kind, b"holder", name.encode())
+
+
+def test_samples_that_could_not_be_followed_count_as_the_others_of_their_class() -> None:
+    """A quarter of the samples was followed in a dump of 1.4 GB, all to one map, and "31 %" was told."""
+    followed = Way(b"body", (step(HeldBy.FIELD, "Node"), step(HeldBy.STATIC, "Cache")), ended=False)
+    cut = Way(b"body", (), ended=False)
+    assert inferred([followed] * 4 + [cut] * 12, [True] * 4 + [None] * 12) == 12.0
+    other = Way(b"char", (step(HeldBy.STATIC, "Other"),), ended=False)
+    ways = [followed, followed, other, other, cut, Way(b"char", (), ended=False)]
+    assert inferred(ways, [True, True, None, None, None, None]) == 1.0
+
+
+def test_samples_that_nothing_holds_are_nobody_s() -> None:
+    followed = Way(b"body", (step(HeldBy.STATIC, "Cache"),), ended=False)
+    garbage = Way(b"body", (), ended=True)
+    assert inferred([followed] * 8 + [garbage] * 8, [True] * 8 + [None] * 8) == 0.0
+    assert share_of(8, 16, unknown=8).percent == 50
