@@ -10,8 +10,7 @@ import numpy as np
 from dumpagent.analyze import parts
 from dumpagent.analyze.arrays import Arrays
 from dumpagent.analyze.heap.details import Details, text_from
-from dumpagent.analyze.heap.segments import read_heap
-from dumpagent.analyze.heap.stream import Progress, Stream
+from dumpagent.analyze.heap.stream import Progress
 from dumpagent.analyze.heapgraph import HeapGraph, build
 from dumpagent.analyze.memory import Budget
 from dumpagent.analyze.model import SCHEMA_VERSION, Analysis, DumpPart, HeapPart, StringPart
@@ -74,7 +73,7 @@ def analyze(
         arrays, opened.index, opened.classes, opened.edges.elements_of, graph.number,
         wanted=wanted, is_text=graph.is_text if wishes.strings else None,
     )  # fmt: skip
-    read_heap(Stream(source, progress=step("reading names and collections")), details)
+    opened.read_again(details, step("reading names and collections"))
     details.finish()
     names = _thread_names(graph, details)
     labels = Labels(opened, details.records, names, graph.came_from)

@@ -13,7 +13,7 @@ from dumpagent.analyze.heap.edges import OBJECTS_MOST, Edges
 from dumpagent.analyze.heap.index import BYTES_PER_PAGE, ObjectIndex
 from dumpagent.analyze.heap.names import HeapNames
 from dumpagent.analyze.heap.scan import ROOT_ID, ROOT_KIND, ROOT_THREAD, HeapCount, UnalignedIdentifiers
-from dumpagent.analyze.heap.segments import Passed, read_heap
+from dumpagent.analyze.heap.segments import HeapReader, Passed, read_heap
 from dumpagent.analyze.heap.sizes import HeapLayout, learn_layout, static_bytes
 from dumpagent.analyze.heap.stacks import Stacks
 from dumpagent.analyze.heap.stream import Progress, Stream
@@ -73,6 +73,13 @@ class Opened:
     passed: Passed
     scanned: HeapCount
     roots_made_up: bool
+    size_bytes: int
+    snapshot: int  # which of the file's snapshots it is, from 1
+
+    def read_again(self, reader: HeapReader, progress: Progress) -> Passed:
+        """Lead a reader through the heap once more. Raises OSError."""
+        stream = Stream(self.source, size_bytes=self.size_bytes, progress=progress)
+        return read_heap(stream, reader, wanted=self.snapshot)
 
     def class_of(self, number: int) -> int:
         return int(self.edges.class_of[number])
@@ -100,26 +107,29 @@ def open_heap(
         raise NoHeap(f"it is not a heap dump: {error}", hint="name a .hprof or .hprof.gz file") from error
     if header is None:
         raise NoHeap("it is empty or cut inside its header", hint="name a whole heap dump")
-    names, stacks, name_ids = HeapNames(header.id_size), Stacks(header.id_size), dict[int, int]()
-    for shift in (3, 0):
+    shift, snapshot = 3, 1
+    while True:
+        names, stacks, name_ids = HeapNames(header.id_size), Stacks(header.id_size), dict[int, int]()
         scan = HeapCount(
             arrays, id_size=header.id_size, shift=shift, pages_expected=64 + 2 * (size_bytes >> 20),
             pages_most=budget.limit_bytes // 2 // BYTES_PER_PAGE,
         )  # fmt: skip
         try:
             passed = read_heap(
-                Stream(source, progress=step("counting objects")), scan,
-                other=_others(header.id_size, name_ids, stacks), strings=names.pass_run,
+                Stream(source, size_bytes=size_bytes, progress=step("counting objects")), scan,
+                other=_others(header.id_size, name_ids, stacks), strings=names.pass_run, wanted=snapshot,
             )  # fmt: skip
-            break
         except UnalignedIdentifiers:
-            if shift == 0:
-                raise NoHeap(
-                    "its identifiers are no addresses of 47 bits", hint="such dumps cannot be analyzed"
-                ) from None
-            names, stacks, name_ids = HeapNames(header.id_size), Stacks(header.id_size), {}
+            shift = 0
+            continue
+        if passed.whole <= snapshot:
+            break
+        snapshot = passed.whole  # the last one counts, as in `inspect`
     index = scan.index
-    if index.finish() == 0:
+    count = index.finish()
+    if scan.no_addresses > count // 100:
+        raise NoHeap("its identifiers are no addresses of 47 bits", hint="such dumps cannot be analyzed")
+    if count == 0:
         raise NoHeap("it has no objects: its heap is empty or cut before it", hint="name a whole heap dump")
     if index.count > OBJECTS_MOST:
         raise NoHeap(f"it has {index.count:,} objects", hint=f"at most {OBJECTS_MOST:,} can be analyzed")
@@ -131,13 +141,15 @@ def open_heap(
     edges = Edges(
         arrays, index, classes, np.where(always, -1, class_numbers), references_most=scan.references_most
     )
-    again = read_heap(Stream(source, progress=step("reading references")), edges)
+    stream = Stream(source, size_bytes=size_bytes, progress=step("reading references"))
+    again = read_heap(stream, edges, wanted=snapshot)
     edges.finish()
     layout = learn_layout(scan.array_samples, index, header.id_size)
     opened = Opened(
         source=source, header=header, index=index, classes=classes, class_numbers=class_numbers, layout=layout, edges=edges,
         roots=np.zeros(0, np.int64), root_kinds={}, thread_of_serial={}, locals=[], own_starts={}, stacks=stacks,
         passed=passed if passed.damage else again, scanned=scan, roots_made_up=False,
+        size_bytes=size_bytes, snapshot=snapshot,
     )  # fmt: skip
     _add_class_objects(opened)
     _add_roots(opened)

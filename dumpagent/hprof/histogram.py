@@ -149,11 +149,13 @@ def count_objects(
     *,
     start: int = 0,
     most: int | None = None,
+    size_bytes: int | None = None,
     progress: Callable[[int], None] = lambda _bytes: None,
 ) -> Histogram:
     """Give the histogram of the dump, reading all of it. `walk` is a new one, and has passed the dump afterwards.
 
-    Of several snapshots the last whole one is counted; heap records before `start` are left out. `progress` is told how
+    Of several snapshots the last whole one is counted; heap records before `start` are left out. `size_bytes`
+    is the file's size where it is not packed. `progress` is told how
     many bytes of heap were read. What is damaged or cut is counted up to there. Raises OSError, and ValueError where no
     heap begins.
     """
@@ -162,7 +164,7 @@ def count_objects(
     whole: tuple[HeapScan, int] | None = None
     number = 0
     while True:
-        walked = walk.advance(source, budget_bytes=1 << 62, each_heap_record=True)
+        walked = walk.advance(source, size_bytes=size_bytes, budget_bytes=1 << 62, each_heap_record=True)
         record = walk.heap_record
         if walked.shape is not Shape.UNFINISHED or record is None:
             damage = "" if walked.shape is Shape.COMPLETE else walked.reason

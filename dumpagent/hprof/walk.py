@@ -23,6 +23,8 @@ _RANGES_MOST = 1024
 # A string record of the greatest length fits into it, so only records that are cut off make no progress.
 _READ_BYTES = 256 * 1024
 _PEEK_BYTES = 64
+# Heap records begin with none of these: a segment of no length before one of them is empty, not one that was never filled.
+_BEHIND_EMPTY = (records.HEAP_DUMP_SEGMENT, records.HEAP_DUMP_END)
 _SKIP_BYTES = 4096  # heap records that are longer are not read to find the next
 _READ_COST_BYTES = 512
 
@@ -207,13 +209,18 @@ class Walk:
             if tag == records.HEAP_DUMP_SEGMENT or tag == records.HEAP_DUMP:
                 if at > small_since:
                     self._pass_small(base, small_since, at)
-                stop = self._take_heap(tag, base + at, length, size_bytes)
+                if length == 0 and tag == records.HEAP_DUMP_SEGMENT and following >= end and at > 1:
+                    break  # what follows tells whether it is empty or was never filled
+                is_empty = following < end and chunk[following] in _BEHIND_EMPTY
+                stop = self._take_heap(tag, base + at, length, size_bytes, is_empty=is_empty)
                 if stop:
                     small_since = at
                     break
                 small_since = at = self.offset - base
                 if each_heap_record:
-                    self.heap_record = HeapRecord(self.offset - length, length, self.snapshots)
+                    self.heap_record = HeapRecord(
+                        base + following - length, self.offset - base - following + length, self.snapshots
+                    )
                 if each_heap_record or at > end:
                     break
                 continue
@@ -258,15 +265,17 @@ class Walk:
         self._small_records += count
         return at
 
-    def _take_heap(self, tag: int, offset: int, length: int, size_bytes: int | None) -> Walked | None:
-        """Pass the heap record at `offset`."""
+    def _take_heap(
+        self, tag: int, offset: int, length: int, size_bytes: int | None, *, is_empty: bool
+    ) -> Walked | None:
+        """Pass the heap record at `offset`; one of no length `is_empty`, or its writer never came to fill it."""
         assert self.gathered is not None  # noqa: S101 - made together with the header
-        if length == 0:
-            return self._cut("it ends in a heap segment whose length was never filled in")
         body = offset + records.RECORD_BYTES
-        self.gathered.heap_start = self.gathered.heap_start or offset
         if tag == records.HEAP_DUMP:
-            length = _unwrapped(length, body, size_bytes)
+            length = unwrapped(length, body, size_bytes)
+        if length == 0 and not (tag == records.HEAP_DUMP_SEGMENT and is_empty):
+            return self._cut("it ends in a heap segment whose length was never filled in")
+        self.gathered.heap_start = self.gathered.heap_start or offset
         if not self._open or tag == records.HEAP_DUMP:
             if self._open:
                 self._whole = Snapshot(self._start, self._segments, offset)
@@ -317,7 +326,7 @@ def _some(segments: int) -> str:
     return f"{segments} heap segment{'s' * (segments != 1)}"
 
 
-def _unwrapped(length: int, body: int, size_bytes: int | None) -> int:
+def unwrapped(length: int, body: int, size_bytes: int | None) -> int:
     """Give the length of a HEAP DUMP body that fills the file but is longer than its 32-bit length can say."""
     if size_bytes is None or size_bytes - body <= 0xFFFFFFFF or (size_bytes - body - length) % (1 << 32):
         return length

@@ -13,12 +13,15 @@ from dumpagent.analyze.analysis import Subject, Wishes, analyze
 from dumpagent.analyze.compile import small_dump
 from dumpagent.analyze.growth.measure import measure
 from dumpagent.analyze.memory import Budget
+from dumpagent.analyze.model import Analysis
 from dumpagent.analyze.report.asjson import as_json
 from dumpagent.analyze.report.page import as_page
 from dumpagent.analyze.report.text import as_text
 from dumpagent.errors import DumpagentError
 from dumpagent.hprof.source import InMemory
 from dumpagent.summary.summarise import summarise
+from tests.harness.hprof import END, SEGMENT, Maker, record
+from tests.unit.analyze.heaps import Heap
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 LIMIT = Budget(2 << 30, lambda _text: None)
@@ -98,3 +101,39 @@ def test_a_packed_dump_that_ends_at_any_byte_is_answered() -> None:
             )
         except DumpagentError:
             pass
+
+
+def analyzed(content: bytes) -> Analysis:
+    known = Subject("x", len(content))
+    return analyze(InMemory(content), known, LIMIT, wishes=Wishes(), step=lambda _title: lambda _bytes: None)
+
+
+def cached(sessions: int) -> bytes:
+    heap = Heap()
+    return heap.dump(heap.array([heap.session(heap.values(1000), 0) for _ in range(sessions)]))
+
+
+def test_the_last_whole_one_of_several_snapshots_is_analyzed() -> None:
+    """Before, `inspect` counted the last one and `analyze` the first."""
+    first, last = cached(3), cached(50)
+    both = first + last[Maker().dump(segments=0).index(b"\0") + 13 :]
+    analysis = analyzed(both)
+    assert analysis.dump.snapshots == 2
+    assert analysis.heap.objects == analyzed(last).heap.objects
+    assert analyzed(both[:-40]).heap.objects == analyzed(first).heap.objects
+
+
+def test_a_segment_without_records_is_passed() -> None:
+    whole = cached(20)
+    empty = whole[: -len(record(END))] + record(SEGMENT) + record(END)
+    assert analyzed(empty).heap == analyzed(whole).heap
+    assert analyzed(empty).dump.state == "complete"
+
+
+def test_an_object_without_an_address_costs_itself_alone() -> None:
+    """Before, one identifier of 0 made a dump one that cannot be analyzed."""
+    whole = cached(200)
+    for number in (0, 0xFFFFFFFFFFFFFFF8):
+        odd = b"\x23" + struct.pack(">QIIB", number, 0, 1, 8) + b"x"
+        analysis = analyzed(whole[: -len(record(END))] + record(SEGMENT, odd) + record(END))
+        assert analysis.suspects[0].holder == analyzed(whole).suspects[0].holder

@@ -62,7 +62,7 @@ def _notes(old: Measured, new: Measured, *, comparable: bool) -> list[str]:
         if measured.heap.roots_made_up:
             found.append(f"{side} has no roots: all classes and threads stand for them")
         if measured.dump.snapshots > 1:
-            found.append(f"{side} has {measured.dump.snapshots} snapshots; the first is compared")
+            found.append(f"{side} has {measured.dump.snapshots} snapshots; the last whole one is compared")
     if old.side.dump_time and new.side.dump_time and old.side.dump_time > new.side.dump_time:
         found.append(f"OLD was written after NEW: {old.side.dump_time}, {new.side.dump_time}")
     unreachable = (old.side.unreachable_bytes, new.side.unreachable_bytes)

@@ -12,9 +12,7 @@ from dumpagent.analyze.arrays import Arrays
 from dumpagent.analyze.graph.retained import ObjectSizes
 from dumpagent.analyze.growth.model import Side
 from dumpagent.analyze.heap.owners import FIRST_FIELD, OF_LOCALS, OF_ROOTS, Owners, sum_up
-from dumpagent.analyze.heap.segments import read_heap
 from dumpagent.analyze.heap.sizes import HeapLayout, learn_sizes
-from dumpagent.analyze.heap.stream import Stream
 from dumpagent.analyze.heapgraph import HeapGraph, build
 from dumpagent.analyze.memory import Budget
 from dumpagent.analyze.model import DumpPart, HeapPart
@@ -85,7 +83,7 @@ def measure(
     step("finding who keeps what alive")
     graph = build(opened, arrays)
     owners = Owners(arrays, opened.index, opened.classes, opened.class_numbers, graph.came_from)
-    read_heap(Stream(source, progress=step("reading who holds what")), owners)
+    opened.read_again(owners, step("reading who holds what"))
     names = opened.classes.names
     own = graph.retained.sizes
     bases = {plain_name(name): int(own.base[each]) for each, name in enumerate(names)}

@@ -26,13 +26,11 @@ def mark(pages: Array, words: Array, slots: Array, shift: int, used: int, object
     """Note that an object begins at `object_id`.
 
     Gives the number of pages in use: `used`, or one more; -1: no page is left; -2: it cannot be an address of that
-    step; -3: it was noted before.
+    step; -3: it was noted before; -4: it is no address at all.
     """
-    if (
-        object_id <= 0
-        or object_id & ((1 << shift) - 1)
-        or object_id >> (PAGE_STEPS_LOG + shift) >= PAGES_MOST
-    ):
+    if object_id <= 0 or object_id >> (PAGE_STEPS_LOG + shift) >= PAGES_MOST:
+        return -4
+    if object_id & ((1 << shift) - 1):
         return -2
     page = object_id >> (PAGE_STEPS_LOG + shift)
     slot = int64(pages[page])

@@ -28,7 +28,8 @@ from dumpagent.hprof.records import CLASS_DUMP, INSTANCE, OBJECT_ARRAY, PRIMITIV
     _DATA,
     _TWICE,
     _SAMPLES,
-) = range(12)
+    _NO_ADDRESSES,
+) = range(13)
 _READ, _BAD, _GROW_PAGES, _GROW_ROOTS, _GROW_CLASSES, _UNALIGNED = range(6)
 _SAMPLES_MOST = 20_000
 ROOT_KIND, ROOT_ID, ROOT_THREAD, ROOT_FRAME = range(4)
@@ -89,8 +90,8 @@ def _scan(
                 state[9] += values
             elif tag == OBJECT_ARRAY:
                 state[8] += elements
-            if used == -3:
-                state[10] += 1
+            if used <= -3:
+                state[10 if used == -3 else 12] += 1
             else:
                 state[2] = used
                 if tag == INSTANCE:
@@ -119,8 +120,8 @@ def _scan(
             if used == -2:
                 state[0] = 5
                 break
-            if used == -3:
-                state[10] += 1
+            if used <= -3:
+                state[10 if used == -3 else 12] += 1
             else:
                 state[2] = used
                 classes[state[4] : state[4] + length] = content[position : position + length]
@@ -168,7 +169,7 @@ class HeapCount:
         self._id_size = id_size
         self._pages_most = pages_most
         self.index = ObjectIndex(arrays, shift=shift, pages_expected=min(pages_expected, pages_most))
-        self._state = np.zeros(12, np.int64)
+        self._state = np.zeros(13, np.int64)
         self._roots = np.zeros((1 << 14, 4), np.int64)
         self._classes = np.zeros(1 << 22, np.uint8)
         self._samples = np.zeros((_SAMPLES_MOST, 3), np.int64)
@@ -248,6 +249,11 @@ class HeapCount:
     def twice(self) -> int:
         """Give how many records were of an object that was there already."""
         return int(self._state[_TWICE])
+
+    @property
+    def no_addresses(self) -> int:
+        """Give how many records had an identifier that is no address, such as 0: they are left out."""
+        return int(self._state[_NO_ADDRESSES])
 
     @property
     def references_most(self) -> int:

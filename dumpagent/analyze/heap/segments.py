@@ -9,6 +9,7 @@ from typing import Protocol
 from dumpagent.analyze.heap.stream import Buffer, Stream
 from dumpagent.analyze.native import Array
 from dumpagent.hprof import records
+from dumpagent.hprof.walk import unwrapped
 
 Other = Callable[[int, bytes], None]
 Strings = Callable[[Array, int, int], int]
@@ -34,10 +35,14 @@ class DamagedSegment(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """What a walk through a dump came to. `damage` is a clause, empty if the dump is whole; `snapshots` in the file."""
+    """What a walk through a dump came to. `damage` is a clause, empty if the dump is whole.
+
+    `snapshots` are in the file; the last one that is whole is number `whole`, 0 if none is.
+    """
 
     damage: str
     snapshots: int
+    whole: int
 
 
 def read_heap(
@@ -57,9 +62,9 @@ def read_heap(
     buffer.need(records.HEADER_MOST_BYTES)
     header = records.read_header(buffer.content[: records.HEADER_MOST_BYTES].tobytes())
     if header is None:
-        return Passed("it ends inside the header", 0)
+        return Passed("it ends inside the header", 0, 0)
     buffer.position = header.size_bytes
-    snapshot, ended, seen = 1, True, False
+    snapshot, ended, seen, whole = 1, True, False, 0
     damage = ""
     try:
         while True:
@@ -80,12 +85,15 @@ def read_heap(
                 if seen and ended:
                     snapshot += 1
                 seen, ended = True, tag == records.HEAP_DUMP
+                if ended:
+                    length = unwrapped(length, _at(buffer), stream.size_bytes)
                 if snapshot == wanted:
                     _segment(buffer, reader, length)
                 elif not buffer.skip(length):
                     raise DamagedSegment("it ends inside a heap segment")
+                whole = snapshot if ended else whole
             elif tag == records.HEAP_DUMP_END:
-                ended = True
+                ended, whole = True, snapshot if seen else 0
             elif tag not in _KNOWN:
                 raise DamagedSegment(
                     f"a record of the unknown kind {tag:#04x} stands before byte {_at(buffer)}"
@@ -100,9 +108,11 @@ def read_heap(
                 other(tag, body)
     except (DamagedSegment, BufferError) as error:
         damage = str(error)
-    return Passed(stream.problem or damage, snapshot if seen else 0)
+    return Passed(stream.problem or damage, snapshot if seen else 0, whole)
 
 
+# Heap records begin with none of these: a segment of no length before one of them is empty, not one that was never filled.
+_BEHIND_EMPTY = (records.HEAP_DUMP_SEGMENT, records.HEAP_DUMP_END)
 _KNOWN = frozenset(records.length_limits(8))
 
 
@@ -112,7 +122,7 @@ def _at(buffer: Buffer) -> int:
 
 def _segment(buffer: Buffer, reader: HeapReader, length: int) -> None:
     left = length
-    if length == 0:
+    if length == 0 and not (buffer.need(1) and buffer.content[buffer.position] in _BEHIND_EMPTY):
         raise DamagedSegment("it ends in a heap segment whose length was never filled in")
     while left:
         end = buffer.position + min(left, buffer.left)

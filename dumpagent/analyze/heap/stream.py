@@ -24,11 +24,17 @@ Progress = Callable[[int], None]
 class Stream:
     """Reads a dump once from `source`. `problem` says, as a clause, why it ended before its end, if it did.
 
-    `progress` is told how many of the file's bytes were read since the last call.
+    `size_bytes` is the file's size; of a packed one it says nothing of the dump, and is None once that was seen. `progress` is told how many of the file's bytes were read since the last call.
     """
 
-    def __init__(self, source: ByteSource, *, progress: Progress = lambda _bytes: None) -> None:
-        self._source, self._progress = source, progress
+    def __init__(
+        self,
+        source: ByteSource,
+        *,
+        size_bytes: int | None = None,
+        progress: Progress = lambda _bytes: None,
+    ) -> None:
+        self._source, self.size_bytes, self._progress = source, size_bytes, progress
         self.problem = ""
 
     def pieces(self) -> Iterator[bytes]:
@@ -41,7 +47,7 @@ class Stream:
                 self._progress(len(piece))
                 yield piece
             return
-        decoder = None
+        self.size_bytes, decoder = None, None
         while True:
             if not packed:
                 packed = self._source.read_at(offset, _PACKED_BYTES)

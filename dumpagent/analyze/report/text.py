@@ -83,7 +83,7 @@ def _head(analysis: Analysis, style: Style) -> list[str]:
         ("unreachable", f"{heap.unreachable_objects:,} objects, {size(heap.unreachable_bytes)}"),
     ]
     if dump.snapshots > 1:
-        rows.append(("snapshots", f"{dump.snapshots} are in the file; this is the first"))
+        rows.append(("snapshots", f"{dump.snapshots} are in the file; this is the last whole one"))
     if heap.roots_made_up:
         rows.append(("roots", "missing: the dump is cut before them; all classes and threads stand for them"))
     if dump.oom_thread:

@@ -244,7 +244,10 @@ def _count(look: Look, name: str, size_bytes: int, classes: int, *, streamed: bo
                 advance(unpacked.packed_offset - shown)
                 shown = unpacked.packed_offset
 
-        found = count_objects(look.bytes_source, walk, start=start, most=classes, progress=note)
+        found = count_objects(
+            look.bytes_source, walk, start=start, most=classes, progress=note,
+            size_bytes=None if unpacked else size_bytes,
+        )  # fmt: skip
     if unpacked or streamed:
         look.walk = walk  # has seen all of it
     if unpacked and unpacked.problem:

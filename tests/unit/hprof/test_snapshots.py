@@ -126,3 +126,60 @@ def test_a_dump_of_the_agent_does_not_tell_its_cause() -> None:
     walk.advance(InMemory(content))
     assert walk.gathered is not None
     assert walk.gathered.cause(all_seen=True) is Cause.UNKNOWN
+
+
+@pytest.mark.parametrize("places", [(0,), (1,), (0, 0, 1, 1), (0, 1, 1, 2)])
+def test_a_segment_without_records_does_not_cut_the_dump(places: tuple[int, ...]) -> None:
+    """Before, a dump of another writer than HotSpot was called truncated at its first empty segment."""
+    make = Maker()
+    heap = objects(make, 10)
+    middle = len(heap) - 10 * (2 * make.id_size + 9)
+    parts = [record(SEGMENT, heap[:middle]), record(SEGMENT, heap[middle:])]
+    for place in sorted(places, reverse=True):
+        parts.insert(place, record(SEGMENT))
+    content = head(make) + b"".join(parts) + record(END)
+    walk = Walk()
+    assert (
+        walk.advance(InMemory(content), size_bytes=len(content), budget_bytes=1 << 40).shape is Shape.COMPLETE
+    )
+    histogram = count_objects(InMemory(content), Walk(), most=None)
+    assert (histogram.objects, histogram.damage) == (10, None)
+
+
+def test_a_segment_whose_length_was_never_filled_in_cuts_the_dump_all_the_same() -> None:
+    make = Maker()
+    heap = objects(make, 10)
+    for content in (head(make) + record(SEGMENT), head(make) + record(SEGMENT, heap, length=0)):
+        assert Walk().advance(InMemory(content), size_bytes=len(content)).shape is Shape.CUT
+
+
+class Hole:
+    """A ByteSource with a long hole of zeros between two pieces."""
+
+    def __init__(self, start: bytes, hole_bytes: int, end: bytes) -> None:
+        self._start, self._end, self._end_at = start, end, len(start) + hole_bytes
+        self.size_bytes = self._end_at + len(end)
+
+    def read_at(self, offset: int, size_bytes: int) -> bytes:
+        size_bytes = max(0, min(size_bytes, self.size_bytes - offset))
+        if offset >= self._end_at:
+            return self._end[offset - self._end_at :][:size_bytes]
+        start = self._start[offset : offset + size_bytes]
+        zeros = max(0, min(size_bytes - len(start), self._end_at - offset - len(start)))
+        return start + bytes(zeros) + self._end[: size_bytes - len(start) - zeros]
+
+
+@pytest.mark.parametrize("beyond", [0, 1234])
+def test_the_heap_of_an_old_dump_of_more_than_4_gib_is_found(beyond: int) -> None:
+    """Its one length has 32 bits: the walk knew better, and the readers of the heap began 4 GiB too late."""
+    make = Maker(version="1.0.1")
+    first = objects(make, 10) + b"\x23" + make.id(0x9000) + bytes(4) + struct.pack(">I", 1 << 29) + b"\x0b"
+    last = b"\x23" + make.id(0x8000) + bytes(4) + struct.pack(">I", beyond) + b"\x08" + bytes(beyond)
+    start = head(make) + record(HEAP_DUMP, length=(len(first) + len(last)) & 0xFFFFFFFF) + first
+    source = Hole(start, 1 << 32, last)
+    walk = Walk()
+    walk.advance(source, size_bytes=source.size_bytes, budget_bytes=1 << 40, each_heap_record=True)
+    assert walk.heap_record is not None
+    assert walk.heap_record.offset == len(start) - len(first)
+    assert walk.heap_record.length == len(first) + (1 << 32) + len(last)
+    assert walk.advance(source, size_bytes=source.size_bytes).shape is Shape.COMPLETE
