@@ -8,7 +8,7 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: soak-leaks soak-stores check format test-stores soak-applications arm64 release soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount java-fixtures lock clean fuzz torture
+.PHONY: soak-leaks soak-stores check format test-stores soak-applications arm64 release soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount bench-analyze java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -124,6 +124,7 @@ lock: ## pin what tests and linters install, in requirements/dev.txt
 	rm -rf .cache/lock
 
 BENCH_OUT ?= build/bench
+OBJECTS ?= 100000000
 BENCH_VENV := .cache/bench-venv
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
@@ -143,6 +144,9 @@ bench-quick: $(STAMP) $(BENCH_STAMP)  ## the main figures of it, in under 3 minu
 
 bench-mount: $(STAMP)  ## remount times, lost files, the probe's and the idle daemon's cost (root, 10 minutes)
 	$(BIN)/python -m bench.mount_figures --json $(BENCH_OUT)/mount.json
+
+bench-analyze: $(STAMP)  ## measure exact analysis and summaries: CPU, memory, a heap of 100 million objects in 2 GiB (root, an hour, 15 GB of disk; OBJECTS=0: without it)
+	$(BIN)/python -m bench.analyze_figures --objects $(OBJECTS)
 
 java-fixtures:  ## the Java programs that tests and the bench run, built anew (needs javac)
 	$(PYTHON) tests/harness/java/build.py tests/harness/java/LeakyApp.java tests/harness/java/leaky-app.jar

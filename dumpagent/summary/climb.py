@@ -8,12 +8,13 @@ reference from outside.
 from __future__ import annotations
 
 import bisect
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from dumpagent.hprof.records import CLASS_DUMP, INSTANCE, OBJECT_ARRAY, OBJECT_TYPE, ROOT_THREAD
 from dumpagent.hprof.source import ByteSource
-from dumpagent.summary.references import HeapReference, HeldBy, Known
+from dumpagent.summary.references import HeapReference, HeldBy, Known, hits_of
 from dumpagent.summary.survey import FRAME_ROOTS, Survey
 from dumpagent.summary.ways import Way
 
@@ -23,7 +24,6 @@ _STEPS_MOST = 24
 _ALIKE_MOST = 3  # so many steps from a class to itself by one field are a linked list
 _KIN_MOST = 6  # so many by any of its fields are a tree, a skip list
 _NEAR_PIECES, _LARGE_SEARCHED = 3, 24
-_HITS_MOST = 64
 # Ranks of holders; see _rank.
 _GOOD, _BACKWARDS, _NO_HOLDER = 2, 5, 6
 # How much is searched beyond what lies nearby, at a second of CPU for each GB, and how often a large heap is at least.
@@ -212,7 +212,7 @@ class Climber:
     def _holders_in(self, number: int, targets: set[bytes]) -> Iterator[tuple[bytes, HeapReference]]:
         start, length = self._survey.piece_starts[number], self._survey.piece_lengths[number]
         chunk = self._source.read_at(start, min(length, _WINDOW_BYTES))
-        hits = _hits(chunk, targets)
+        hits = hits_of(chunk, targets)
         last: tuple[int, int, int] | None = None
         if hits or length > len(chunk):
             at = 0
@@ -247,7 +247,7 @@ class Climber:
             window = self._source.read_at(start + at, min(length - at, _WINDOW_BYTES // size * size))
             if not window:
                 return
-            for position, target in _hits(window, targets):
+            for position, target in hits_of(window, targets):
                 if position % size == 0:
                     yield target, step
             at += len(window)
@@ -340,38 +340,58 @@ class Climber:
     def _outside(self, class_id: bytes, near: int) -> HeapReference:
         """Give what holds some object of a class whose objects hold each other; a step without holder if nothing was found.
 
-        Known holders are asked first: statics, stacks, the first objects of other classes.
+        Known holders are asked first: statics, stacks, the first objects of other classes; then what statics and stacks hold.
         """
         outside = {
             each: step
             for each, step in self._likely.items()
             if step.class_id != class_id or step.kind is HeldBy.STATIC
         }
+        found = self._holder_of_some(class_id, outside)
+        if found is None:
+            more = {each: step for each, step in self._held_by_held.items() if step.class_id != class_id}
+            found = self._holder_of_some(class_id, more)
+        return found or HeapReference(HeldBy.FIELD, b"", class_id, piece=near, linked=True)
+
+    def _holder_of_some(self, class_id: bytes, holders: dict[bytes, HeapReference]) -> HeapReference | None:
+        """Give the holder, among these by what they hold, of the first object of a class that has one."""
         size = self._size
-        for number in range(len(self._survey.piece_starts)):
-            if not self._keep_on():
-                break
-            start, length = self._survey.piece_starts[number], self._survey.piece_lengths[number]
-            chunk = self._source.read_at(start, min(length, _WINDOW_BYTES))
+        for number, chunk in self._chunks():
             at = chunk.find(class_id)
             while at >= 0:
                 record = at - size - 5
                 if record >= 0 and chunk[record] == INSTANCE:
-                    step = outside.get(chunk[record + 1 : record + 1 + size])
+                    step = holders.get(chunk[record + 1 : record + 1 + size])
                     if step and self._rank(step, class_id) <= 3:
                         return replace(step, piece=number, linked=True)
                 at = chunk.find(class_id, at + 1)
-        return HeapReference(HeldBy.FIELD, b"", class_id, piece=near, linked=True)
+        return None
 
+    @functools.cached_property
+    def _held_by_held(self) -> dict[bytes, HeapReference]:
+        """What the objects hold that statics and stacks hold, found by a look at every record."""
+        held = {*self._survey.locals, *self._survey.threads}
+        held |= {reference for _, _, reference in self._survey.static_references()}
+        size, found = self._size, dict[bytes, HeapReference]()
+        for number, chunk in self._chunks():
+            for tag, begin, _ in self._survey.records(chunk):
+                own = chunk[begin + 1 : begin + 1 + size]
+                if tag != INSTANCE or own not in held:
+                    continue
+                class_id, values = chunk[begin + size + 5 : begin + 2 * size + 5], begin + 2 * size + 9
+                for at, (name, declared_by) in self.references_of(class_id).items():
+                    step = HeapReference(
+                        HeldBy.FIELD, own, class_id, name, piece=number, declared_by=declared_by
+                    )
+                    found.setdefault(chunk[values + at : values + at + size], step)
+        return found
 
-def _hits(chunk: bytes, targets: Iterable[bytes]) -> list[tuple[int, bytes]]:
-    """Give where the targets stand in `chunk`, in order; at most 64 places of each."""
-    found = []
-    for target in targets:
-        at, many = chunk.find(target), 0
-        while at >= 0 and many < _HITS_MOST:
-            found.append((at, target))
-            many += 1
-            at = chunk.find(target, at + 1)
-    found.sort()
-    return found
+    def _chunks(self) -> Iterator[tuple[int, bytes]]:
+        """Give the pieces of the heap, of long ones the start, until there is no more time."""
+        for number, start in enumerate(self._survey.piece_starts):
+            if not self._keep_on():
+                return
+            yield (
+                number,
+                self._source.read_at(start, min(self._survey.piece_lengths[number], _WINDOW_BYTES)),
+            )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+_HITS_MOST = 64
 
 
 class HeldBy(enum.Enum):
@@ -39,3 +42,16 @@ class Known:
     thread_local_entry: bytes | None
     referent: bytes | None
     backwards: frozenset[bytes]  # names of fields that lead from a part to its whole
+
+
+def hits_of(chunk: bytes, targets: Iterable[bytes]) -> list[tuple[int, bytes]]:
+    """Give where the targets stand in `chunk`, in order; at most 64 places of each."""
+    found = []
+    for target in targets:
+        at, many = chunk.find(target), 0
+        while at >= 0 and many < _HITS_MOST:
+            found.append((at, target))
+            many += 1
+            at = chunk.find(target, at + 1)
+    found.sort()
+    return found
