@@ -15,7 +15,7 @@ def due(number: int, uid: int, folder: str = "shop") -> DueSummary:
 
 def served(waiting: DueSummaries, most: int) -> list[int]:
     """Give the numbers of the next dumps, each of which has its turn."""
-    found = []
+    found = list[int]()
     while (one := waiting.next()) and len(found) < most:
         waiting.serve(one)
         found.append(one.identity.inode)
