@@ -22,8 +22,8 @@ _REFUSAL = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><
 class Sts:
     """Listens to the end of its `with` block. Sessions have the store's own keys, and are `session-1`, `session-2`...
 
-    `token` is the web identity that it takes, `lasts_s` how long a session is said to last; `asked` the tokens shown.
-    Source: STS API Reference, AssumeRoleWithWebIdentity.
+    `token` is the web identity that it takes, or the access key of who assumes a role, `lasts_s` how long a session is said to last; `asked` the tokens shown.
+    Source: STS API Reference, AssumeRoleWithWebIdentity, AssumeRole.
     """
 
     def __init__(self, server: StoreServer, *, token: str, lasts_s: float = 3600) -> None:
@@ -34,13 +34,21 @@ class Sts:
         class Answer(BaseHTTPRequestHandler):
             def do_POST(handler) -> None:  # noqa: N805 - the name is http.server's; `self` is the service
                 form = parse_qs(handler.rfile.read(int(handler.headers["Content-Length"])).decode())
-                self.asked += form["WebIdentityToken"]
-                good = form["Action"] == ["AssumeRoleWithWebIdentity"] and self.asked[-1] == self.token
+                action = form["Action"][0]
+                if (
+                    action == "AssumeRole"
+                ):  # signed with the keys of the profile that the role names as its source
+                    self.asked.append(
+                        handler.headers["Authorization"].partition("Credential=")[2].partition("/")[0]
+                    )
+                else:
+                    self.asked += form["WebIdentityToken"]
+                good = self.asked[-1] == self.token
                 self.given += good
                 expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.lasts_s)
                 body = _REFUSAL
                 if good:
-                    body = _ANSWER.format(
+                    body = _ANSWER.replace("AssumeRoleWithWebIdentity", action).format(
                         key=server.access_key,
                         secret=server.secret_key,
                         session=f"session-{self.given}",

@@ -20,6 +20,7 @@ from dumpagent.store.protocol import Body
 from dumpagent.store.s3.store import S3Store
 from tests.harness.stores.fake import BUCKET, FakeStore, Ways, fake_store
 from tests.harness.stores.server import HOST
+from tests.harness.sts import Sts
 
 OLD, NEW = "AKIAOLD0000000000001", "AKIANEW0000000000002"
 BODY = Body(b"bytes", zlib.crc32(b"bytes"))
@@ -171,3 +172,23 @@ def test_a_pod_identity_whose_token_is_not_mounted_is_told_by_its_variable(
     with fake_store() as fake, pytest.raises(Refused) as refused:
         the_store(fake).check()
     assert "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE" in refused.value.hint
+
+
+def test_a_role_that_a_profile_assumes_with_the_keys_of_another(
+    tmp_path: Path, environ: pytest.MonkeyPatch
+) -> None:
+    """`role_arn` with `source_profile`: a bucket of another account."""
+    (tmp_path / "config").write_text(
+        "[profile dumps]\nrole_arn = arn:aws:iam::123456789012:role/dumps\nsource_profile = base\nregion = us-east-1\n"
+    )
+    (tmp_path / "credentials").write_text(
+        "[base]\naws_access_key_id = AKIABASE000000000001\naws_secret_access_key = s\n"
+    )
+    with fake_store() as fake, Sts(fake.server, token="AKIABASE000000000001") as sts:
+        environ.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        environ.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        environ.setenv("AWS_PROFILE", "dumps")
+        environ.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+        the_store(fake).put("first", BODY, {})
+        assert set(fake.dumps) == {"first"}
+        assert sts.asked == ["AKIABASE000000000001"]

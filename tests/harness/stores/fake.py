@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -164,6 +165,7 @@ class FakeStore:
     met: dict[str, int] = field(
         default_factory=dict
     )  # how often something was answered in a way of a first time
+    buckets: set[str] = field(default_factory=set)  # as they stood in paths
     longest_pause_s: float = 0  # between two reads of one body
 
     @property
@@ -184,14 +186,21 @@ class FakeStore:
 
 
 @contextmanager
-def fake_store(ways: Ways | None = None, *, host: str = HOST) -> Iterator[FakeStore]:
-    """Run a fake store on loopback with an empty bucket `dumps`; it ends with the block."""
+def fake_store(
+    ways: Ways | None = None, *, host: str = HOST, tls: ssl.SSLContext | None = None
+) -> Iterator[FakeStore]:
+    """Run a fake store on loopback with an empty bucket `dumps`; it ends with the block.
+
+    It speaks TLS with the certificate of `tls`, which tests may change.
+    """
     store = FakeStore(ways or Ways())
     handler = type("Handler", (_Handler,), {"store": store})
     kind = _Server6 if ":" in host else _Server
     server = kind((host, 0), handler)
     named = f"[{host}]" if ":" in host else host
-    store.endpoint_url = f"http://{named}:{server.server_address[1]}"
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    store.endpoint_url = f"{'https' if tls else 'http'}://{named}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -270,7 +279,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.in_host:
             self.key = path
         else:
-            _, _, self.key = path.partition("/")
+            bucket, _, self.key = path.partition("/")
+            self.store.buckets.add(bucket)
         with self.store.lock:
             self.store.requests.append(f"{self.command} {self.what()} {self.key}")
         try:

@@ -1,0 +1,48 @@
+"""When a store is told to be away, and when to be back."""
+
+from __future__ import annotations
+
+import pytest
+
+from dumpagent.errors import DumpagentError, Refused, Unreachable
+from dumpagent.observe.events import Event
+from dumpagent.upload.store_health import StoreHealth
+from tests.harness.stores.memory import MemoryStore
+
+
+class Told:
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        self.names.append(type(event).__name__)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def health(told: Told) -> StoreHealth:
+    return StoreHealth(MemoryStore(), told, monotonic=lambda: 0.0)
+
+
+def test_a_store_that_was_away_is_back_as_soon_as_it_answers_any_question(
+    health: StoreHealth, told: Told
+) -> None:
+    """No dump may come for days, and the next check of the store is minutes away."""
+    health.note(Unreachable("no answer"))
+    assert health.ask(lambda: "an answer") == "an answer"
+    assert told.names[-2:] == ["StoreChecked", "StoreRecovered"]
+    health.ask(lambda: "an answer")
+    assert told.names.count("StoreRecovered") == 1
+
+
+@pytest.mark.parametrize("error", [Refused("403 AccessDenied"), Refused("507 StorageFull")])
+def test_a_store_that_refuses_dumps_is_not_well_because_it_answers_questions(
+    health: StoreHealth, told: Told, error: DumpagentError
+) -> None:
+    health.failed(error, pending=1)
+    health.ask(lambda: "an answer")
+    assert "StoreRecovered" not in told.names
