@@ -16,7 +16,7 @@ import pytest
 
 from tests.harness.forward_proxy import ForwardProxy
 from tests.harness.stores.certificates import Certificates, make_certificates
-from tests.harness.stores.fake import BUCKET, fake_store
+from tests.harness.stores.fake import BUCKET, Ways, fake_store
 from tests.stores.test_quirks import SMALL, SMALL_BYTES, Node, a_dump, digest, whole
 
 pytestmark = pytest.mark.slow  # each runs the real process
@@ -57,7 +57,7 @@ def test_a_store_at_an_ipv6_address(tmp_path: Path) -> None:
 def running(node: Node, *before: str, **more: str) -> Iterator[Path]:
     """Run the uploader as a daemon while the block runs, under the command `before`; give the file of its log."""
     log = node.root / "log"
-    more = {"WATCH_INTERVAL": "1s", "FILE_STABLE_TIME": "1s", **more}
+    more = {"WATCH_INTERVAL": "1s", "STORE_CHECK_INTERVAL": "5s", "SUMMARY": "off", "FILE_STABLE_TIME": "1s", **more}
     with log.open("wb") as file:
         daemon = subprocess.Popen(
             [*before, sys.executable, "-m", "dumpagent", "upload"],
@@ -116,7 +116,7 @@ def test_a_store_whose_ca_is_renewed_is_trusted_as_soon_as_the_file_has_the_new_
 
     context.load_cert_chain(old.certificate, old.key)
     trust(old.ca)
-    with fake_store(tls=context) as store:
+    with fake_store(Ways(http_1_0=True), tls=context) as store:  # a connection for each request
         node = Node(tmp_path, store)
         node.dump(SMALL)
         with running(node, AWS_CA_BUNDLE=str(bundle)) as log:
@@ -128,7 +128,7 @@ def test_a_store_whose_ca_is_renewed_is_trusted_as_soon_as_the_file_has_the_new_
             assert "TLS failed" in str(failed["error"])
             trust(new.ca)
             until(log, "store_recovered")
-            end = time.monotonic() + 60
+            end = time.monotonic() + 90
             while len(store.dumps) < 2 and time.monotonic() < end:
                 time.sleep(0.1)
         assert sorted(whole(store)) == sorted([digest(SMALL), digest(other)])
