@@ -57,7 +57,13 @@ def test_a_store_at_an_ipv6_address(tmp_path: Path) -> None:
 def running(node: Node, *before: str, **more: str) -> Iterator[Path]:
     """Run the uploader as a daemon while the block runs, under the command `before`; give the file of its log."""
     log = node.root / "log"
-    more = {"WATCH_INTERVAL": "1s", "STORE_CHECK_INTERVAL": "5s", "SUMMARY": "off", "FILE_STABLE_TIME": "1s", **more}
+    more = {
+        "WATCH_INTERVAL": "1s",
+        "STORE_CHECK_INTERVAL": "5s",
+        "SUMMARY": "off",
+        "FILE_STABLE_TIME": "1s",
+        **more,
+    }
     with log.open("wb") as file:
         daemon = subprocess.Popen(
             [*before, sys.executable, "-m", "dumpagent", "upload"],
