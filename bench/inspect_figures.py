@@ -28,7 +28,7 @@ from dumpagent.kernel.reading import open_regular
 
 path, what = sys.argv[1:]
 status = os.stat(path)
-identity = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+identity = Identity.of(status)
 dump = DumpFile(os.path.dirname(path), os.path.basename(path), identity, status.st_dev)
 began = time.process_time()
 if what == "verdict":

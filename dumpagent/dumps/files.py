@@ -17,7 +17,7 @@ def dump_file(root: str, relpath: str, status: os.stat_result) -> DumpFile | Non
     """Give the dump file that `status` describes, None if it is no regular file."""
     if not stat.S_ISREG(status.st_mode):
         return None
-    identity = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+    identity = Identity.of(status)
     holes = max(0, status.st_size - status.st_blocks * _BLOCK_BYTES)
     return DumpFile(root, relpath, identity, device=status.st_dev, uid=status.st_uid, hole_bytes=holes)
 

@@ -7,6 +7,7 @@ Sizes are bytes; wall-clock times are seconds since the epoch unless a suffix sa
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass, field
 
 from dumpagent.dumps.names import is_possible
@@ -19,15 +20,23 @@ class Identity:
     """Which bytes a file holds, as far as the directory tells: another value means another dump.
 
     The device is left out on purpose: it changes when a volume is mounted again or on another node.
-    The path too: a claimed dump is renamed.
+    The path too: a claimed dump is renamed. The owner (`uid`) is not: inodes are used again, and anybody can give his own
+    file any time. None is of a version that did not note it, and equals no file's.
     """
 
     inode: int
     size_bytes: int
     mtime_ns: int
+    uid: int | None = None
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        """Give the identity of the file that has this status."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_uid)
 
     def __str__(self) -> str:
-        return f"{self.inode}-{self.size_bytes}-{self.mtime_ns}"
+        named = f"{self.inode}-{self.size_bytes}-{self.mtime_ns}"
+        return named if self.uid is None else f"{named}-{self.uid}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def open_dump(dump: DumpFile) -> int:
 def confirm_unchanged(fd: int, identity: Identity) -> None:
     """Return if the open file is still the one that was judged. Raises SourceChanged."""
     status = os.fstat(fd)
-    now = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+    now = Identity.of(status)
     if now != identity:
         raise SourceChanged(
             f"the file changed while it was read: {_difference(identity, now)}",

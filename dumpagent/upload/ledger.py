@@ -281,6 +281,7 @@ def _read_all(directory: str) -> Iterable[dict[str, Any]]:
 # What JSON may give for a field, by the field's annotation.
 _TAKEN: dict[str, Callable[[Any], bool]] = {
     "int": lambda value: type(value) is int,
+    "int | None": lambda value: value is None or type(value) is int,
     "str": lambda value: type(value) is str,
     "bool": lambda value: type(value) is bool,
     "float": lambda value: type(value) in (int, float),

@@ -42,7 +42,7 @@ class Rest:
             writer = self._take_lease(opened.fd)
             if writer is WriterState.NO_WRITER:
                 release_lease(opened.fd)
-        identity = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+        identity = Identity.of(status)
         key, now = (file.device, status.st_ino), self._monotonic()
         known, since = self._seen.get(key, (identity, now))
         if known != identity:

@@ -195,7 +195,7 @@ class Deletion:
         if not name.startswith(f"{_ASIDE}{identity}"):
             aside = _move_out_of_the_way(directory, name, f"{_ASIDE}{identity}")
         status = os.stat(aside, dir_fd=directory, follow_symlinks=False)
-        if Identity(status.st_ino, status.st_size, status.st_mtime_ns) != identity:
+        if Identity.of(status) != identity:
             if name != aside:
                 rename_in(directory, aside, name)
             return False

@@ -54,7 +54,7 @@ def claim(
             if base and _is_there(directory, base):
                 return dump  # a segment file is renamed together with its dump
             status = opened.status()
-            if dump.identity != Identity(status.st_ino, status.st_size, status.st_mtime_ns):
+            if dump.identity != Identity.of(status):
                 raise FileNotFoundError(errno.ENOENT, "it was written to", dump.path)
             # While the lease is held nobody can begin to write, so the answer holds until the new name stands.
             writer = take_lease(opened.fd)

@@ -102,7 +102,7 @@ class CompletenessJudge:
         with open_dump(dump) as opened:
             opened.hop()
             status = opened.status()
-            identity = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+            identity = Identity.of(status)
             writer = self._take_lease(opened.fd)
             try:
                 verdict = self._judge(_Now(dump, opened, identity, writer))
@@ -248,7 +248,7 @@ def _kind(opened: OpenFile) -> FileKind:
 def _untouched(opened: OpenFile, identity: Identity) -> bool:
     """Say whether nobody has begun to write since the lease was taken. Raises OSError."""
     status = opened.status()
-    return lease_stands(opened.fd) and identity == Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+    return lease_stands(opened.fd) and identity == Identity.of(status)
 
 
 def _facts_of(part: DumpFile) -> DumpFacts | None:

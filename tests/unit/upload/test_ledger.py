@@ -221,3 +221,17 @@ def test_receipts_are_pruned_while_an_upload_records_others(tmp_path: Path) -> N
     thread.join()
     assert failures == []
     assert ledger.receipts() == []
+
+
+def test_a_file_of_another_user_with_the_inode_size_and_time_of_a_stored_one_is_no_stored_dump(
+    tmp_path: Path,
+) -> None:
+    """Inodes are used again, and anybody can give his own file any time: the receipt said that the dump was stored."""
+    ledger = opened(tmp_path)
+    mine = Identity(1, 100, 5, uid=10001)
+    ledger.record(dataclasses.replace(receipt(), identity=mine))
+    assert ledger.receipt(mine) is not None
+    assert ledger.receipt(Identity(1, 100, 5, uid=10002)) is None
+    again = opened(tmp_path)
+    assert again.receipt(mine) is not None
+    assert again.receipt(Identity(1, 100, 5, uid=10002)) is None

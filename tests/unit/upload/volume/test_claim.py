@@ -20,7 +20,7 @@ FACTS = DumpFacts(dump_time_ms=NOON_MS)
 
 def dump_at(path: Path, root: Path) -> DumpFile:
     status = path.stat()
-    identity = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+    identity = Identity.of(status)
     return DumpFile(str(root), str(path.relative_to(root)), identity, status.st_dev, status.st_uid)
 
 

@@ -40,7 +40,7 @@ class Bench:
     @property
     def dump(self) -> DumpFile:
         status = os.stat(self.path)
-        identity = Identity(status.st_ino, status.st_size, status.st_mtime_ns)
+        identity = Identity.of(status)
         return DumpFile(str(self.path.parent), self.path.name, identity, status.st_dev)
 
 
