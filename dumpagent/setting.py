@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from dumpagent.bandwidth import ACCEPTED, parse_bandwidth
 from dumpagent.errors import BadSettings
+from dumpagent.owner_pattern import GROUPS, BadPattern, compile_pattern
 
 PLACEHOLDER = "REPLACE_ME"  # what the manifests hold where only the user knows the value
 _T = TypeVar("_T")
@@ -37,6 +38,7 @@ class Kind(enum.Enum):
     CHOICE = "CHOICE"
     URL = "URL"
     BANDWIDTH = "RATE"
+    OWNER_PATTERN = "REGEXP"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Setting:
             return "http://host[:port] or https://host[:port]"
         if self.kind is Kind.BANDWIDTH:
             return ACCEPTED
+        if self.kind is Kind.OWNER_PATTERN:
+            return f"a regular expression with some of the groups {', '.join(sorted(GROUPS))}"
         if self.kind is Kind.DIRECTORY:
             return "an absolute path" + (" or nothing" if self.may_be_empty else "")
         if self.kind is Kind.TEXT:
@@ -84,16 +88,18 @@ class Setting:
         refuse_placeholder(self.env, text)
         try:
             value = self._read(text)
+        except BadPattern as error:
+            raise self.refusal(text, f"; {error}") from None
         except ValueError:
             raise self.refusal(text) from None
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
             raise self.refusal(text)
         return value
 
-    def refusal(self, text: str) -> BadSettings:
-        """Build the error for a `text` that is not accepted."""
+    def refusal(self, text: str, why: str = "") -> BadSettings:
+        """Build the error for a `text` that is not accepted; `why` is put behind what is."""
         return BadSettings(
-            f"{self.env} is {'not shown here' if self.secret else repr(text)}; accepted: {self.accepted}",
+            f"{self.env} is {'not shown here' if self.secret else repr(text)}; accepted: {self.accepted}{why}",
             hint=f"set the variable {self.env} or the flag {flag(self.env)}; `dumpagent COMMAND --help` shows all settings",
         )
 
@@ -107,6 +113,8 @@ class Setting:
             return _SWITCH[text.lower()] if text.lower() in _SWITCH else _refuse(text)
         if self.kind is Kind.BANDWIDTH:
             return parse_bandwidth(text)
+        if self.kind is Kind.OWNER_PATTERN and text:
+            compile_pattern(text)
         if self.kind is Kind.COUNT:
             return int(text)
         if self.kind is Kind.DAYS:

@@ -53,6 +53,13 @@ class Place:
         Kind.TEXT,
         "the cluster, for buckets that several share: told in metadata, messages and `ls`",
     )
+    owner_pattern: str = setting(
+        "",
+        "OWNER_PATTERN",
+        Kind.OWNER_PATTERN,
+        "whose dump it is in other layouts: a regular expression for a dump's whole path below DUMP_ROOT with the groups namespace, workload, "
+        "pod; empty: <namespace>_<pod>/..., <namespace>_<pod>.hprof, <namespace>/<workload>/...",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

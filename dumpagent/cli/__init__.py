@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ls": ("ls", "List the dumps in the store."),
     "get": ("get", "Fetch a dump from the store: resumable, checked, never over another file."),
     "verify": ("verify", "Prove that dumps in the store are what was sent; keep nothing."),
+    "export": ("export", "Write the list of all dumps as NDJSON or Parquet, for DuckDB or Athena."),
     "prune": ("prune", "Delete old dumps from the bucket, with credentials of its own."),
     "reindex": ("reindex", "Write the index entries that dumps in the store lack."),
     "cleanup": ("cleanup", "Remove the node's empty dump directory (uninstalling)."),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import configparser
 import os
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
 from dumpagent.errors import BadSettings
 from dumpagent.setting import PLACEHOLDER, bare, refuse_placeholder
+from dumpagent.settings import Notifying
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _TRUST = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE")
@@ -167,3 +168,17 @@ def _time_zone(environ: Mapping[str, str]) -> Iterator[BadSettings]:
             f"TZ is {zone!r}, which {folder} does not have: the hours of BANDWIDTH_LIMIT would be UTC",
             hint="correct TZ, or write its rule, as TZ=CET-1CEST,M3.5.0,M10.5.0/3",
         )
+
+
+def without_effect(built: Sequence[object]) -> list[str]:
+    """Say which settings do nothing because another one is not set. A start goes on: dumps do not depend on them."""
+    told = []
+    for each in built:
+        if isinstance(each, Notifying) and not each.notify_url:
+            if each.presign_for_s:
+                told.append(
+                    "PRESIGN_FOR is set and NOTIFY_URL is not: there is no message that a link could stand in"
+                )
+            if each.notify_format != "slack":
+                told.append("NOTIFY_FORMAT is set and NOTIFY_URL is not: no message is sent")
+    return told

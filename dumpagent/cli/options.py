@@ -13,7 +13,7 @@ import click
 
 from dumpagent.cli import no_proxy
 from dumpagent.cli.bucket import settle
-from dumpagent.cli.environment import examine, tidy
+from dumpagent.cli.environment import examine, tidy, without_effect
 from dumpagent.cli.replica import settle_replica
 from dumpagent.errors import BadSettings
 from dumpagent.secrets import NET
@@ -98,6 +98,8 @@ def takes(
                 return command(*later, *args, **parameters)
             built, wrong = _all_built(settings_classes, chosen)
             refuse(wrong)
+            for line in without_effect(built):
+                click.echo(f"dumpagent: {line}", err=True)
             return command(*built, *args, **parameters)
 
         decorated: Any = with_settings

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from dumpagent.dumps.names import is_dump_name, parse, parts_of
+from dumpagent.owner_pattern import LONGEST_PATH, compile_pattern
 
 # Source: Kubernetes, "Object Names and IDs": a namespace is an RFC 1123 label, a pod's name a subdomain. Neither can
 # have an underscore, or the capital letters of the time that a claimed dump carries.
@@ -27,7 +28,8 @@ _OF_DEPLOYMENT = re.compile(rf"(?P<workload>.+)-{_SAFE}{{6,10}}-{_SAFE}{{5}}")
 _OF_CRONJOB = re.compile(rf"(?P<workload>.+)-\d{{8}}-{_SAFE}{{5}}")
 _OF_STATEFULSET = re.compile(r"(?P<workload>.+)-\d{1,4}")
 _OF_DAEMONSET_OR_JOB = re.compile(rf"(?P<workload>.+)-{_SAFE}{{5}}")
-GROUPS = frozenset({"namespace", "pod", "workload", "container"})
+# OWNER_PATTERN of this process: set once at its start, since everything that tells of a dump asks for its owner.
+_pattern: re.Pattern[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,18 @@ class Owner:
     workload: str | None = None
 
 
-def owner_of(relpath: str, pattern: re.Pattern[str] | None = None) -> Owner:
+def use_owner_pattern(text: str) -> None:
+    """Let OWNER_PATTERN, a text that `compile_pattern` takes, say who wrote a dump; empty: the layouts alone."""
+    global _pattern
+    _pattern = compile_pattern(text) if text else None
+
+
+def owner_of(relpath: str) -> Owner:
     """Say who wrote the dump at this path below the dump root.
 
-    `pattern` (OWNER_PATTERN) has groups named as the fields of Owner; where it matches the whole path, it alone counts.
+    Where OWNER_PATTERN matches the whole path, it alone counts.
     """
-    told = pattern.fullmatch(relpath) if pattern else None
+    told = _pattern.fullmatch(relpath) if _pattern and len(relpath) <= LONGEST_PATH else None
     if told:
         named = told.groupdict()
         pod = named.get("pod") or None

@@ -40,7 +40,17 @@ from dumpagent.store_settings import for_replica
 
 
 @click.command("doctor", short_help="Say what keeps dumps from the store, and what to do.")
-@takes(Volume, Watching, S3, Replica, Remembering, Runtime, Place, Compressing, without=("cluster_name",))
+@takes(
+    Volume,
+    Watching,
+    S3,
+    Replica,
+    Remembering,
+    Runtime,
+    Place,
+    Compressing,
+    without=("cluster_name", "owner_pattern"),
+)
 @click.option(
     "--store",
     "store_only",

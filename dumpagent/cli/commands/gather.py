@@ -78,7 +78,7 @@ class Scope:
     Runtime,
     Place,
     Metrics,
-    without=("cluster_name", "state_retention_days"),
+    without=("cluster_name", "owner_pattern", "state_retention_days"),
     when_asked=True,
 )
 def command(

@@ -42,7 +42,7 @@ _BEAT_BELIEVED_S = 120.0
     Metrics,
     Notifying,
     Logging,
-    without=("pod_events", "notify_store_after_s", "presign_for_s"),
+    without=("owner_pattern", "pod_events", "notify_store_after_s", "presign_for_s"),
 )
 @click.option(
     "--once", is_flag=True, help="List the containers that would be killed so, then exit: 1 if there are any."

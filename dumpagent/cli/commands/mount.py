@@ -21,7 +21,7 @@ from dumpagent.settings import Draining, Logging, Metrics, Mounting, Place, Runt
 
 
 @click.command("mount", short_help="Keep the volume bound to the node's dump directory (daemon).")
-@takes(Mounting, Draining, Runtime, Metrics, Place, Logging, without=("cluster_name",))
+@takes(Mounting, Draining, Runtime, Metrics, Place, Logging, without=("cluster_name", "owner_pattern"))
 def command(
     mounting: Mounting, draining: Draining, runtime: Runtime, metrics: Metrics, place: Place, logging: Logging
 ) -> None:

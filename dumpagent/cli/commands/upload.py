@@ -28,6 +28,7 @@ from dumpagent.cli.listeners import (
 from dumpagent.cli.options import require_directory, takes
 from dumpagent.cli.store import open_store
 from dumpagent.dumps.model import DumpFile
+from dumpagent.dumps.owner import use_owner_pattern
 from dumpagent.dumps.text import printable
 from dumpagent.errors import DumpagentError
 from dumpagent.kernel.shutdown import Shutdown
@@ -132,6 +133,7 @@ def command(
     With S3_REPLICA_BUCKET every dump goes to that bucket too, after the first one, and leaves the volume once both hold
     it.
     """
+    use_owner_pattern(place.owner_pattern)
     root = volume.dump_root.rstrip("/") or "/"
     state_dir = remembering.state_dir or f"{root}/.dumpagent"
     if once or dry_run:

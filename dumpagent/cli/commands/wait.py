@@ -14,7 +14,7 @@ from dumpagent.settings import Place, Volume, WaitLimit
 
 
 @click.command("wait", short_help="Block until the volume is mounted and ready (init container).")
-@takes(Volume, WaitLimit, Place, without=("cluster_name",))
+@takes(Volume, WaitLimit, Place, without=("cluster_name", "owner_pattern"))
 def command(volume: Volume, waiting: WaitLimit, place: Place) -> None:
     """Block until the volume is mounted at DUMP_ROOT and .ready stands there; exit 1 after the timeout.
 

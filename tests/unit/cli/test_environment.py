@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dumpagent.cli.bucket import settle
-from dumpagent.cli.environment import examine, tidy
+from dumpagent.cli.environment import examine, tidy, without_effect
 from dumpagent.cli.no_proxy import translate
-from dumpagent.settings import S3
+from dumpagent.settings import S3, Notifying
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAKEY0000000000001", "AWS_SECRET_ACCESS_KEY": "verysecretverysecret1"}
 
@@ -169,3 +169,14 @@ def test_no_proxy_means_what_clusters_mean_by_it() -> None:
     everything = {"NO_PROXY": "*"}
     translate(everything, asked)
     assert everything == {"NO_PROXY": "*"}
+
+
+def test_a_link_without_a_message_to_stand_in_is_told_by_name_and_dumps_are_uploaded_all_the_same() -> None:
+    assert without_effect([Notifying(presign_for_s=3600, notify_format="teams")]) == [
+        "PRESIGN_FOR is set and NOTIFY_URL is not: there is no message that a link could stand in",
+        "NOTIFY_FORMAT is set and NOTIFY_URL is not: no message is sent",
+    ]
+    assert (
+        without_effect([Notifying(), Notifying(presign_for_s=3600, notify_url="https://hooks.example.com/x")])
+        == []
+    )

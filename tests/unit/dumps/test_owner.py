@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import time
 
 import pytest
 
-from dumpagent.dumps.owner import Owner, owner_of, workload_of
+from dumpagent.dumps.owner import Owner, owner_of, use_owner_pattern, workload_of
+from dumpagent.owner_pattern import BadPattern, compile_pattern
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,43 @@ def test_a_generated_name_tells_its_workload(pod: str, workload: str | None) -> 
 
 
 def test_a_pattern_of_the_user_comes_first() -> None:
-    pattern = re.compile(r"teams/(?P<namespace>[^/]+)/(?P<workload>[^/]+)/.*")
-    assert owner_of("teams/shop/cart/x.hprof", pattern) == Owner("shop", None, "cart")
-    assert owner_of("shop/cart/x.hprof", pattern) == Owner("shop", None, "cart")
+    use_owner_pattern(r"teams/(?P<namespace>[^/]+)/(?P<workload>[^/]+)/.*")
+    try:
+        assert owner_of("teams/shop/cart/x.hprof") == Owner("shop", None, "cart")
+        assert owner_of("shop/cart/x.hprof") == Owner("shop", None, "cart")
+    finally:
+        use_owner_pattern("")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("(?P<namespace>[^/]+", "no regular expression"),
+        ("(?P<team>[^/]+)/.*", "the groups are namespace, pod, workload"),
+        ("shop/.*", "no named group"),
+        ("(?P<pod>(a+)+)b", "repeat"),
+        ("(?P<pod>([a-z]+)*)/x", "repeat"),
+        ("(?P<pod>(a|a)*)/x", "repeat"),
+        ("(?P<pod>.*.*.*.*.*)x", "repeat"),
+        (r"(?P<namespace>(\w+-?)+)/(?P<pod>.*)", "repeat"),
+    ],
+)
+def test_a_pattern_that_cannot_work_or_could_be_made_slow_is_refused_before_the_start(
+    text: str, why: str
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(BadPattern, match=why):
+        compile_pattern(text)
+    assert time.monotonic() - began < 20, "on a busy machine too"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"(?P<namespace>[^/]+)/(?P<workload>[^/]+)/(?P<pod>[^/]+)/.*",
+        r"teams/(?P<namespace>[a-z0-9-]+)/[^/]+/(?P<pod>[a-z0-9.-]+)\.hprof(\.gz)?",
+        r"(?P<namespace>[^_/]+)__(?P<pod>[^/]+)/.*",
+    ],
+)
+def test_patterns_as_people_write_them_are_taken(text: str) -> None:
+    assert compile_pattern(text).groupindex
