@@ -17,7 +17,8 @@ _REQUEST = re.compile(rb"^([A-Z]+) \S+ HTTP/1\.1\r$", re.MULTILINE)
 class Valve:
     """Passes connections on to `upstream`. `cuts`: connection by connection, the bytes of answers after which it is cut.
 
-    With `hold_after` every connection stops giving after so many bytes, until `release`; `held` says that one did.
+    With `hold_after` every connection stops giving once so many bytes have passed over all of them, until `release`;
+    `held` says that one did.
     """
 
     def __init__(self, upstream: StoreServer, *cuts: int, hold_after: int | None = None) -> None:
@@ -101,7 +102,7 @@ class Valve:
                 with self._lock:
                     self.passed_bytes += len(chunk)
                 hold_after = self._hold_after
-                if hold_after is not None and given > hold_after:
+                if hold_after is not None and self.passed_bytes > hold_after:
                     self.held.set()
                     self._released.wait(120)
         except OSError:
