@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import daemon
+from bench import daemon, download
 from bench.clients import Client, clients
 from bench.dumps import heap_dump, large_file, tiny_dump
 from bench.report import AGENT, GZIP, LIMIT, MIB, Row, as_json, demands, named, rows, text
@@ -39,8 +39,8 @@ MOUNT_S = {"remount": 75, "remount-100m": 80, "files-100m": 30, "idle": 140, "pr
 class Bench:
     """The runs so far. A client that fails once under some conditions is not run there again."""
 
-    def __init__(self, stage: Stage, known: dict[str, Client]) -> None:
-        self.stage, self.known = stage, known
+    def __init__(self, stage: Stage, known: dict[str, Client], tools: Path | None = None) -> None:
+        self.stage, self.known, self.tools = stage, known, tools
         self.samples: list[Sample] = []
         self.startups: dict[tuple[str, str], list[float]] = {}
         self.failures: dict[tuple[str, Conditions], str] = {}
@@ -211,6 +211,11 @@ def plan(bench: Bench, *, quick: bool) -> list[Step]:
         lambda: daemon.first_byte_of_the_first(stage, heap_dump(256), times=times_limited, timeout_s=60),
     )
     measure("inspect", mib * times / 250, lambda: daemon.inspect(stage, heap_dump(mib), times=times))
+    if bench.tools and not quick:
+        for mbit in (0, 1000, 100):
+            width = f"{mbit} Mbit/s" if mbit else "any bandwidth"
+            fetch = partial(download.figures, bench.tools, heap_dump(1024), rtt_ms=50, mbit=mbit, times=3)
+            measure(f"get, round trip 50 ms, {width}", 600 if mbit == 100 else 90, fetch)
     if quick:
         steps.append(Step("mount mode: remount", 12, lambda: bench.mount_mode("remount", "--short")))
     else:
@@ -252,7 +257,7 @@ def main() -> int:
         known = {name: client for name, client in known.items() if name in given.client}
     early = False
     with Stage() as stage:
-        bench = Bench(stage, known)
+        bench = Bench(stage, known, given.tools)
         try:
             take_all(plan(bench, quick=given.quick), say)
         except KeyboardInterrupt:

@@ -148,6 +148,7 @@ def demands(rows: list[Row], daemons: dict[str, dict[str, float]], sizes: dict[s
             found.ratio(GZIP, AGENT, lambda row: row.wall_s, _narrow),
         ),
         *_idle_demands(daemons.get("idle", {})),
+        *_fetch_demands(daemons),
         Demand(
             "scan of 100,000 files in 1,000 directories: CPU", 1.0, daemons.get("scan", {}).get("cpu_s"), "s"
         ),
@@ -164,6 +165,18 @@ def _memory_demands(found: _Found, sizes: dict[str, float]) -> list[Demand]:
         Demand("peak RSS of a 5 GiB upload, plain and gzip", 128, max(large.values(), default=None), "MiB"),
         Demand("cgroup peak, in every row", 128, found.peak_mib(), "MiB"),
         Demand("ends by the OOM killer", 0, float(killed)),
+    ]
+
+
+def _fetch_demands(daemons: dict[str, dict[str, float]]) -> list[Demand]:
+    found = [
+        figures for name, figures in daemons.items() if name.startswith("get, ") and "speed_to_aws" in figures
+    ]
+    slowest = max((1 / figures["speed_to_aws"] for figures in found), default=None)
+    dearest = max((figures["cpu_to_aws"] for figures in found), default=None)
+    return [
+        Demand("`get` over 50 ms, at every width: time against `aws s3 cp`", 1.11, slowest),
+        Demand("the same: CPU", 0.5, dearest),
     ]
 
 
