@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.hprof import END, NOON_MS, SEGMENT, Maker, record
-from tests.harness.stores.fake import BUCKET, CODES, OPTIONAL, FakeStore, Ways, fake_store
+from tests.harness.stores.fake import BUCKET, OPTIONAL, FakeStore, Ways, fake_store
 
 pytestmark = pytest.mark.slow  # each runs the real process, some several times
 MIB = 1 << 20
@@ -119,7 +119,7 @@ def digest(content: bytes) -> str:
 # -- never against later, every optional request refused --------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [status for status in CODES if status != 500])
+@pytest.mark.parametrize("status", [501, 505, 405, 400, 403])
 @pytest.mark.parametrize("what", OPTIONAL)
 def test_a_store_without_an_optional_request_gets_the_dump_all_the_same(
     tmp_path: Path, what: str, status: int

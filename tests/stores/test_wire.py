@@ -5,12 +5,23 @@ The ways are played by the fake of tests/harness/stores/fake.py; each was told o
 
 from __future__ import annotations
 
+import os
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from dumpagent.errors import Unreachable
+from dumpagent.settings import S3
+from dumpagent.store.s3 import session
+from dumpagent.store.s3.store import S3Store
 from tests.harness.stores.fake import BUCKET, Ways, fake_store
 from tests.stores.test_quirks import LARGE, MIB, SMALL, Node, a_dump, stored_once, whole
 
@@ -109,3 +120,85 @@ def test_an_endpoint_that_is_no_store_is_told_as_such_by_upload_and_doctor(tmp_p
         )  # fmt: skip
         assert doctor.returncode == 1
         assert wanted in " ".join((doctor.stdout + doctor.stderr).split())
+
+
+# -- answers that are no store's --------------------------------------------------------------------------------
+
+
+def _head(more: str, status: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\n{more}\r\n".encode()
+
+
+def _without_end(connection: socket.socket) -> None:
+    connection.sendall(_head("Transfer-Encoding: chunked\r\n", "403 Forbidden"))
+    while True:
+        connection.sendall(b"100000\r\n" + b"x" * MIB + b"\r\n")
+
+
+def _of_many_elements(connection: socket.socket) -> None:
+    body = b"<ListBucketResult>" + b"<a>" * 1_000_000
+    connection.sendall(_head(f"Content-Length: {len(body)}\r\n") + body)
+
+
+def _of_entities(connection: socket.socket) -> None:
+    body = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><ListBucketResult>&b;</ListBucketResult>'
+    connection.sendall(_head(f"Content-Length: {len(body)}\r\n") + body)
+
+
+@contextmanager
+def answering(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Give the URL of a server that answers every request so, and then hangs up."""
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            with suppress(OSError):
+                answer(self.request)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("answer", [_without_end, _of_many_elements, _of_entities])
+@pytest.mark.parametrize("words", ["ls --all", "upload --once"])
+def test_an_answer_that_is_no_stores_fills_no_memory(
+    tmp_path: Path, answer: Callable[[socket.socket], None], words: str
+) -> None:
+    """The uploader's limit is 256 MiB; a store that somebody else runs must not end it."""
+    with answering(answer) as url:
+        (tmp_path / "dump").mkdir()
+        (tmp_path / "dump" / "java_pid1.hprof").write_bytes(SMALL)
+        done = subprocess.run(
+            ["prlimit", f"--data={256 * MIB}", sys.executable, "-m", "dumpagent", *words.split()],
+            env={**os.environ, "S3_BUCKET": BUCKET, "S3_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "A" * 20,
+                 "AWS_SECRET_ACCESS_KEY": "s" * 40, "DUMP_ROOT": str(tmp_path / "dump"), "LOG_FORMAT": "json"},
+            capture_output=True, text=True, timeout=150, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "no S3 store" in done.stderr
+    assert "MemoryError" not in done.stderr
+
+
+def test_an_answer_that_comes_a_byte_at_a_time_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte begins the SDK's own wait anew."""
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(_head("Content-Length: 100000\r\n"))
+        while True:
+            connection.sendall(b" ")
+            time.sleep(0.05)
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "A" * 20)
+    monkeypatch.setattr(session, "_ANSWER_S", 1.0)
+    with answering(drip) as url:
+        store = S3Store(S3(bucket=BUCKET, endpoint_url=url), attempts=1)
+        with pytest.raises(Unreachable, match="timed out"):
+            store.check()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import botocore.session
+from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeoutError
 from botocore.handlers import add_expect_header, validate_bucket_name
 from botocore.loaders import Loader
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from dumpagent import __version__
 from dumpagent.secrets import NET
@@ -29,6 +34,10 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
+# A page of a listing has at most 1,000 entries with keys of 1,024 bytes, each of which may take three when it is encoded.
+# Source: S3 API Reference, ListObjectsV2, ListParts, ListMultipartUploads. A minute more than the store may be silent.
+_ANSWER_BYTES, _ANSWER_TAGS, _ANSWER_S = 8 << 20, 100_000, 120.0
+_READ_BYTES = 64 << 10
 _CONNECTIONS = 16  # kept open for the threads that ask at once
 
 
@@ -136,11 +145,65 @@ def connect(
     # The SDK would ask before each body whether it may send it: a round trip more for each part.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     sign_with(client, clock)
+    _bound_answers(client)
     if own_endpoint:
         client.meta.events.register_last("before-call.s3.HeadBucket", _know_no_region)
     if ":" in settings.bucket:  # Ceph RGW's tenant:bucket, which the SDK's own check refuses
         client.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
     return Connected(client, credentials)
+
+
+def _bound_answers(client: S3Client) -> None:
+    """Let no answer be read that is larger, or takes longer, than any that a store gives.
+
+    The SDK reads an answer to its end, whatever its size, and begins the time that it waits anew with each byte. The
+    bytes of an object are left to whoever reads them.
+    """
+    session: Any = client._endpoint.http_session  # type: ignore[attr-defined]
+
+    def send(request: Any, **_more: object) -> AWSResponse:
+        is_object, request.stream_output = request.stream_output, True
+        answer: AWSResponse = session.send(request)
+        if is_object and answer.status_code < 300:
+            return answer
+        try:
+            data = _read_all(request.url, answer.raw)
+        finally:
+            answer.raw.close()
+            answer.raw.release_conn()
+        headers: Any = answer.headers
+        return AWSResponse(answer.url, answer.status_code, headers, _Read(data))
+
+    client.meta.events.register_last("before-send.s3", cast("Callable[..., None]", send))
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A body that was read, as the SDK asks for it."""
+
+    data: bytes
+
+    def stream(self) -> Iterator[bytes]:
+        yield self.data
+
+
+def _read_all(url: str, raw: Any) -> bytes:
+    """Read an answer's body. Raises ResponseParserError, ReadTimeoutError, ConnectionClosedError."""
+    data, until = bytearray(), time.monotonic() + _ANSWER_S
+    try:
+        while chunk := raw.read1(_READ_BYTES):
+            data += chunk
+            if len(data) > _ANSWER_BYTES or time.monotonic() > until:
+                break
+    except (HTTPError, OSError) as error:
+        raise ConnectionClosedError(endpoint_url=url, error=error) from error
+    if len(data) > _ANSWER_BYTES:
+        raise ResponseParserError(f"the answer has more than {_ANSWER_BYTES >> 20} MiB")
+    if chunk:
+        raise ReadTimeoutError(endpoint_url=url, error=f"the answer is not whole after {_ANSWER_S:.0f} s")
+    if data.count(b"<") > _ANSWER_TAGS or b"<!ENTITY" in data:
+        raise ResponseParserError("the answer has more elements than any of a store, or entities of its own")
+    return bytes(data)
 
 
 def _style(settings: S3, core: Any, *, virtual_hosts: bool) -> Literal["auto", "path", "virtual"]:
