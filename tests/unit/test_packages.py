@@ -49,30 +49,24 @@ def imported(path: Path) -> set[str]:
 
 def test_the_packages_asked_for_are_those_that_the_code_imports() -> None:
     of_name = importlib.metadata.packages_distributions()
-    analysis = ROOT / "dumpagent" / "analyze"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = set[str]().union(*(imported(path) for path in SOURCES if not path.is_relative_to(analysis)))
-    used = {normal(package) for name in names for package in of_name[name]}
+    extras = {
+        "analyze": (
+            {path for path in SOURCES if path.is_relative_to(ROOT / "dumpagent" / "analyze")},
+            COME_WITH_NUMBA,
+        ),
+        "export": ({ROOT / "dumpagent" / "cli" / "commands" / "export.py"}, ()),
+    }
+    everywhere = set(SOURCES).difference(*(paths for paths, _ in extras.values()))
+
+    def packages_of(paths: set[Path]) -> set[str]:
+        names = set[str]().union(*(imported(path) for path in paths))
+        return {normal(package) for name in names for package in of_name[name]}
+
+    used = packages_of(everywhere)
     assert required(project["dependencies"]) == used - set(COME_WITH_BOTO3)
-    names = set[str]().union(*(imported(path) for path in SOURCES if path.is_relative_to(analysis)))
-    more = {normal(package) for name in names for package in of_name[name]} - used
-    assert required(project["optional-dependencies"]["analyze"]) == more - set(COME_WITH_NUMBA)
-
-
-def test_what_is_imported_without_being_asked_for_comes_with_boto3() -> None:
-    for name, bringer in COME_WITH_BOTO3.items():
-        assert name in required(importlib.metadata.requires(bringer) or [])
-
-
-def test_what_the_analysis_imports_without_asking_for_it_comes_with_numba() -> None:
-    for name, bringer in COME_WITH_NUMBA.items():
-        assert name in required(importlib.metadata.requires(bringer) or [])
-
-
-def test_boto3_makes_the_clients() -> None:
-    assert [path.relative_to(ROOT).as_posix() for path in SOURCES if "boto3" in imported(path)] == [
-        "dumpagent/store/s3/session.py"
-    ]
-    for path in SOURCES:  # botocore's own way past boto3
-        for node in ast.walk(ast.parse(path.read_text())):
-            assert not (isinstance(node, ast.Attribute) and node.attr == "create_client"), path
+    assert set(extras) == set(project["optional-dependencies"])
+    for name, (paths, come_with_it) in extras.items():
+        assert required(project["optional-dependencies"][name]) == packages_of(paths) - used - set(
+            come_with_it
+        )

@@ -53,7 +53,7 @@ def command(
 
     \b
     Examples:
-      dumpagent export --since 30d > dumps.ndjson
+      dumpagent export --since 30d --output dumps.ndjson
       dumpagent export --format parquet --output dumps.parquet
     """
     if form == "parquet":
