@@ -8,23 +8,27 @@ OLD_PYTHON = dumpagent needs Python 3.11 or later; name one: make PYTHON=/path/t
 MAKE_VENV = $(PYTHON) -c 'import sys; sys.exit("$(OLD_PYTHON)" if sys.version_info < (3, 11) else 0)' \
 	&& $(PYTHON) -m venv $(VENV)
 
-.PHONY: soak-leaks soak-stores check format test-stores soak-applications arm64 release soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount bench-analyze java-fixtures lock clean fuzz torture
+.PHONY: audit base-digests release-images soak-leaks soak-stores check format test-stores soak-applications arm64 release soak help attack test test-fast coverage e2e test-vm lint docs docs-site images manifests dashboard-picture demo bench bench-docs bench-quick bench-mount bench-analyze java-fixtures lock clean fuzz torture
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
-$(STAMP): pyproject.toml requirements/dev.txt
+PIP_INSTALL = -m pip install --quiet
+EDITABLE := $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+
+$(STAMP): pyproject.toml requirements/dev.txt requirements/build.txt
 	@PYTHON=$(PYTHON) tools/setup.sh venv
 	@$(MAKE_VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python $(PIP_INSTALL) --require-hashes --requirement requirements/dev.txt --requirement requirements/build.txt
+	$(BIN)/python $(EDITABLE)
 	@touch $@ $(DEMO_STAMP)
 
 # The demo wants the agent and a small S3 server, which is a third of what tests and linters want.
-$(DEMO_STAMP): pyproject.toml requirements/dev.txt
+$(DEMO_STAMP): pyproject.toml requirements/demo.txt requirements/build.txt
 	@echo "installing into $(VENV) (once)"
 	@PYTHON=$(PYTHON) MAKE_TARGET=demo tools/setup.sh venv
 	@$(MAKE_VENV)
-	$(BIN)/python -m pip install --quiet --constraint requirements/dev.txt 'moto[s3]' flask flask-cors --editable .
+	$(BIN)/python $(PIP_INSTALL) --require-hashes --requirement requirements/demo.txt --requirement requirements/build.txt
+	$(BIN)/python $(EDITABLE)
 	@touch $@
 
 demo: $(DEMO_STAMP)  ## see a real heap dump travel into a bucket (ARGS=--keep: look around afterwards)
@@ -66,7 +70,7 @@ RELEASE_STAMP := $(RELEASE_VENV)/.installed
 
 $(RELEASE_STAMP): requirements/release.txt
 	$(PYTHON) -m venv $(RELEASE_VENV)
-	$(RELEASE_VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements/release.txt
+	$(RELEASE_VENV)/bin/python $(PIP_INSTALL) --no-deps --require-hashes --requirement requirements/release.txt
 	@touch $@
 
 release: $(RELEASE_STAMP)  ## wheel, sdist, SBOM and provenance statement of this commit, in build/release
@@ -104,7 +108,7 @@ DOCS_STAMP := $(DOCS_VENV)/.installed
 
 $(DOCS_STAMP): requirements/docs.txt
 	$(PYTHON) -m venv $(DOCS_VENV)
-	$(DOCS_VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements/docs.txt
+	$(DOCS_VENV)/bin/python $(PIP_INSTALL) --no-deps --require-hashes --requirement requirements/docs.txt
 	@touch $@
 
 docs-site: $(DOCS_STAMP)  ## the documentation as a site, with search, in build/site
@@ -117,11 +121,34 @@ images:  ## build both images and load them into the cluster of the current kube
 dashboard-picture: $(STAMP)  ## draw docs/dashboard.png from the dashboard (needs prometheus, promtool, chromium)
 	$(BIN)/python -m tools.dashboard_picture
 
-lock: ## pin what tests and linters install, in requirements/dev.txt
-	rm -rf .cache/lock && $(PYTHON) -m venv .cache/lock
-	.cache/lock/bin/python -m pip install --quiet --requirement requirements/dev.in .
-	( sed -n 's/^# /# /p' requirements/dev.in; .cache/lock/bin/python -m pip freeze --exclude dumpagent | grep -vE '^(dumpagent|-e) ' ) > requirements/dev.txt
-	rm -rf .cache/lock
+LOCK_VENV := .cache/lock-venv
+LOCK_STAMP := $(LOCK_VENV)/.installed
+
+$(LOCK_STAMP): requirements/lock.txt
+	$(PYTHON) -m venv $(LOCK_VENV)
+	$(LOCK_VENV)/bin/python $(PIP_INSTALL) --require-hashes --requirement requirements/lock.txt
+	@touch $@
+
+lock: $(LOCK_STAMP)  ## pin with hashes what tests, image and tools install, in requirements/*.txt (UPGRADE=yes: the newest of all)
+	$(LOCK_VENV)/bin/python -m tools.lock $(if $(UPGRADE),--upgrade)
+
+AUDIT_VENV := .cache/audit-venv
+AUDIT_STAMP := $(AUDIT_VENV)/.installed
+
+$(AUDIT_STAMP): requirements/audit.txt
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python $(PIP_INSTALL) --require-hashes --requirement requirements/audit.txt
+	@touch $@
+
+audit: $(AUDIT_STAMP)  ## known vulnerabilities of what image and demo install (asks the package index; fails where it gives no answer)
+	for list in build image image-analyze demo; do \
+		$(AUDIT_VENV)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement requirements/$$list.txt || exit; done
+
+base-digests:  ## ask the registries for the digests of the base images, and write them into requirements/base-images.txt (needs skopeo)
+	$(PYTHON) -m tools.base_images
+
+release-images:  ## build on base images with digests, push to IMAGE_PUSH, and write the component that names what was pushed by digest
+	@RELEASE=yes scripts/images
 
 BENCH_OUT ?= build/bench
 OBJECTS ?= 100000000
@@ -130,7 +157,7 @@ BENCH_STAMP := $(BENCH_VENV)/.installed
 
 $(BENCH_STAMP): requirements/bench.txt
 	$(PYTHON) -m venv $(BENCH_VENV)
-	$(BENCH_VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements/bench.txt
+	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --no-deps --require-hashes --requirement requirements/bench.txt
 	@touch $@
 
 bench: $(STAMP) $(BENCH_STAMP)  ## measure what an upload costs, side by side with every other client, and mount mode (root, 30 minutes; Ctrl-C: what there is)

@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -233,21 +232,26 @@ def _unpack(package: str, root: Path, folder: Path) -> None:
 
 
 def _wheels() -> Path:
-    """Give a folder with every wheel that the image needs: what it installs, pinned as in the tests, and what builds it."""
+    """Give a folder with every wheel that the image needs: what it installs, and what builds it, as pinned with hashes."""
     if sys.version_info[:2] != _PYTHON:
         raise RuntimeError(f"needs Python {'.'.join(map(str, _PYTHON))}, as Debian 12 has it")
-    project = PROJECT / "pyproject.toml"
-    pins = PROJECT / "requirements" / "dev.txt"
-    wanted = tomllib.loads(project.read_text())
-    requirements = [*wanted["project"]["dependencies"], *wanted["build-system"]["requires"]]
+    pins = [PROJECT / "requirements" / name for name in ("image.txt", "build.txt")]
 
     def download(folder: Path) -> None:
         run(
             [
-                *(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"),
-                *("--dest", folder, "--constraint", pins, *requirements),
+                *(
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--only-binary=:all:",
+                    "--require-hashes",
+                ),
+                *("--dest", folder, *(word for path in pins for word in ("--requirement", path))),
             ]
         )
 
-    digest = hashlib.sha256(f"{requirements} {pins.read_text()}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in pins)).hexdigest()[:16]
     return cached_folder(f"wheels/{digest}", download)

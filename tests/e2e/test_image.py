@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.e2e import images
 
@@ -152,3 +156,24 @@ def test_bytecode_is_compiled(container: str) -> None:
         for pattern in ("*.py", "*.pyc")
     )
     assert sources == compiled > 100
+
+
+def test_its_sbom_names_what_is_in_it(container: str) -> None:
+    """Every Python package with the version that requirements/image.txt pins, and the packages of the base or that they are unknown."""
+    code, said = _in(container, "cat", "/opt/dumpagent/sbom.cdx.json")
+    assert code == 0
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(said) is None
+    made = json.loads(said)
+    found = {
+        each["name"]: each["version"] for each in made["components"] if each["purl"].startswith("pkg:pypi/")
+    }
+    code, installed = _in(container, "sh", "-c", "ls -d /opt/dumpagent/lib/*.dist-info")
+    names = {Path(line).name.partition("-")[0] for line in installed.split()}
+    assert {name.replace("-", "_").replace(".", "_").lower() for name in found} == {
+        name.replace(".", "_").lower() for name in names
+    }
+    assert {"dumpagent", "boto3", "isal"} <= set(found)
+    (told,) = (each["value"] for each in made["properties"] if each["name"] == "dumpagent:base-packages")
+    listed = sum(not each["purl"].startswith("pkg:pypi/") for each in made["components"])
+    assert told.endswith(f"{listed} packages") if listed else told.startswith("unknown")
+    assert "cyclonedx" not in " ".join(names)  # what built it is not in it

@@ -66,37 +66,9 @@ def image() -> Image:
 
 
 def _runtime_pins() -> list[str]:
-    """Give the pinned requirements that the agent itself needs, and theirs: what the wheel's dependencies lead to."""
-    from importlib.metadata import requires
-
-    pinned = {
-        re.sub(r"[-_.]+", "-", line.split("==")[0]).lower(): line.strip()
-        for line in (PROJECT / "requirements" / "dev.txt").read_text().splitlines()
-        if "==" in line
-    }
-    wanted: list[str] = []
-    todo = _names(_project_dependencies())
-    while todo:
-        name = todo.pop()
-        if pinned[name] not in wanted:
-            wanted.append(pinned[name])
-            todo += [each for each in _names(requires(name) or ()) if each in pinned]
-    return sorted(wanted)
-
-
-def _project_dependencies() -> Sequence[str]:
-    import tomllib
-
-    found: Sequence[str] = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
-    return found
-
-
-def _names(requirements: Sequence[str]) -> list[str]:
-    return [
-        re.sub(r"[-_.]+", "-", found[0]).lower()
-        for each in requirements
-        if "extra ==" not in each and (found := re.match(r"[A-Za-z0-9._-]+", each))
-    ]
+    """Give the pinned requirements that the image installs, without their hashes: pip takes none on a command line."""
+    lines = (PROJECT / "requirements" / "image.txt").read_text().splitlines()
+    return [line.removesuffix("\\").strip() for line in lines if "==" in line and not line.startswith("#")]
 
 
 def _make(folder: Path, pins: Sequence[str]) -> None:

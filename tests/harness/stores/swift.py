@@ -56,7 +56,8 @@ def swift_programs() -> Path:
         pip = subprocess.run(
             [
                 *(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"),
-                *("--disable-pip-version-check", "--no-deps", "--requirement", str(_PINS)),
+                *("--disable-pip-version-check", "--no-deps", "--require-hashes"),
+                *("--requirement", str(_PINS)),
             ],
             stdin=subprocess.DEVNULL,
             capture_output=True,
