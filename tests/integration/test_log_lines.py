@@ -68,6 +68,7 @@ def test_every_line_has_a_name_of_the_list_and_every_trouble_its_end(
             until(lambda: len(proxy.log) - asked >= 5, "the store refuses again and again")
             proxy.plan = always(Fault.NONE)
             until(lambda: names().count("dump_uploaded") == 2, "the second is stored")
+            until(lambda: names().count("dump_summarised") == 2, "both are summarised")
             until(lambda: names().count("scan_finished") >= 25, "many scans without news")
         finally:
             assert children.end(daemon) == 0

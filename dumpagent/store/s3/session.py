@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -17,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeou
 from botocore.handlers import add_expect_header, validate_bucket_name
 from botocore.loaders import Loader
 from botocore.parsers import ResponseParserError
+from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError
 
 from dumpagent import __version__
@@ -172,19 +174,10 @@ def _bound_answers(client: S3Client) -> None:
             answer.raw.close()
             answer.raw.release_conn()
         headers: Any = answer.headers
-        return AWSResponse(answer.url, answer.status_code, headers, _Read(data))
+        read: Any = HTTPResponse(io.BytesIO(data), preload_content=False)
+        return AWSResponse(answer.url, answer.status_code, headers, read)
 
     client.meta.events.register_last("before-send.s3", cast("Callable[..., None]", send))
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A body that was read, as the SDK asks for it."""
-
-    data: bytes
-
-    def stream(self) -> Iterator[bytes]:
-        yield self.data
 
 
 def _read_all(url: str, raw: Any) -> bytes:
