@@ -23,11 +23,11 @@ _HEAD = "# Written by `make base-digests`: each base image of the Containerfiles
 
 
 def names(containerfiles: Iterable[Path]) -> list[str]:
-    """Give the base images that these Containerfiles name, each once."""
+    """Give the base images that these Containerfiles name by a tag, each once."""
     found = (
         re.findall(r"^ARG [A-Z_]*BASE=(\S+)$", path.read_text(), re.MULTILINE) for path in containerfiles
     )
-    return sorted({name for each in found for name in each})
+    return sorted({name for each in found for name in each if "@" not in name})
 
 
 def digest_of(name: str) -> str:

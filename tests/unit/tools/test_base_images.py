@@ -98,3 +98,13 @@ def test_an_image_for_trying_is_built_by_tag_and_says_so(checkout: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "which may change: make base-digests pins it" in done.stderr
     assert not (checkout / "manifests").exists()
+
+
+def test_a_base_that_the_containerfile_names_by_digest_stays_as_it_is(checkout: Path) -> None:
+    for name in CONTAINERFILES:
+        path = checkout / name
+        path.write_text(path.read_text().replace(":latest", f"@{_DIGEST}"))
+    assert names(checkout / name for name in CONTAINERFILES) == []
+    done = _run(checkout, RELEASE="yes", **_PUSH)
+    assert done.returncode == 0, done.stderr
+    assert "build-arg" not in (checkout / "log").read_text()
