@@ -24,12 +24,10 @@ class StoreHealth:
         self._trouble = Incident(tell, StoreFailed, StoreRecovered, monotonic=monotonic)
         self._greeted = False  # the store has answered before
         self._paused_until = 0.0
-        self._is_away = False  # the open incident is that the store gives no answer
 
     def note(self, error: DumpagentError | None) -> None:
         """Take note of how the store answered a question that was not about a dump."""
         self._tell(StoreChecked(store=self._store.name, usable=error is None))
-        self._is_away = isinstance(error, Unreachable)
         if error:
             self._trouble.failed(
                 _STORE, StoreFailed(error=str(error), store=self._store.name, hint=error.hint or None)
@@ -42,7 +40,6 @@ class StoreHealth:
 
     def failed(self, error: DumpagentError, *, pending: int) -> None:
         """Take note that a dump could not be stored for the store's own fault; `pending` dumps wait for it."""
-        self._is_away = isinstance(error, Unreachable)
         self._trouble.failed(
             _STORE,
             StoreFailed(error=str(error), store=self._store.name, hint=error.hint or None, pending=pending),
@@ -71,14 +68,11 @@ class StoreHealth:
         if self.pause_left_s():
             return None
         try:
-            answer = question()
+            return question()
         except Unreachable as error:
             self.leave_alone(_RETRY_S)
             self.note(error)
             return None
-        if self._is_away:  # a store that refuses dumps goes on refusing them, whatever it answers here
-            self.note(None)
-        return answer
 
     def leave_alone(self, seconds: float) -> None:
         """Let nobody bother the store for so long, at least."""

@@ -107,7 +107,7 @@ CASES = [
     Case("bucket deleted", _delete_bucket, *_NO_STORE, ("bucket", "NoSuchBucket", "create the bucket")),
     Case("key revoked", _break_store(Fault.KEY_REVOKED), *_NO_STORE,
          ("bucket", "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID")),
-    Case("clock off by an hour", _break_store(Fault.CLOCK_SKEWED), *_NO_STORE, ("clock", "ahead of the store", "NTP")),
+    Case("clock refused: an hour off, and the store refuses its own time too", _break_store(Fault.CLOCK_SKEWED), *_NO_STORE, ("bucket", "RequestTimeTooSkewed", "NTP")),
     Case("S3 answers 500", _break_store(Fault.ERROR_500), *_NO_STORE, ("bucket", "500 InternalError", "health")),
     Case("slow S3", _slow_store, "dumpagent_dumps_oldest_pending_seconds > 15", "DumpPendingTooLong", "store_failed",
          ("connection", "timed out", "network policies")),
