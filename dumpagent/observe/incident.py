@@ -25,7 +25,8 @@ class Incident(Generic[F, R]):
     """One kind of lasting failure, by its subject (a path, a store, ...).
 
     The first failure is told at once; while it goes on, once every `every_s` with how often and how long; then its
-    end. A failure whose `error` differs from those before is told at once again.
+    end. A failure whose `reason`, which is its `error` unless said otherwise, differs from those before is told at once
+    again.
     """
 
     tell: Tell
@@ -33,15 +34,17 @@ class Incident(Generic[F, R]):
     ended: type[R]
     every_s: float = 600.0
     monotonic: Callable[[], float] = time.monotonic
+    reason: Callable[[F], str] = lambda event: event.error
     _open: dict[Hashable, dict[str, _Open]] = field(default_factory=dict)
 
     def failed(self, subject: Hashable, event: F) -> None:
         """Note that `event` happened to `subject`, and tell of it if it is time to."""
         now = self.monotonic()
         errors = self._open.setdefault(subject, {})
-        known = errors.get(event.error)
+        reason = self.reason(event)
+        known = errors.get(reason)
         if known is None:
-            errors[event.error] = _Open(now, now)
+            errors[reason] = _Open(now, now)
             self.tell(event)
             return
         known.times += 1

@@ -21,7 +21,7 @@ class StoreHealth:
 
     def __init__(self, store: Store, tell: Tell, *, monotonic: Callable[[], float]) -> None:
         self._store, self._tell, self._monotonic = store, tell, monotonic
-        self._trouble = Incident(tell, StoreFailed, StoreRecovered, monotonic=monotonic)
+        self._trouble = Incident(tell, StoreFailed, StoreRecovered, monotonic=monotonic, reason=_answer_in)
         self._greeted = False  # the store has answered before
         self._paused_until = 0.0
 
@@ -81,3 +81,8 @@ class StoreHealth:
     def pause_left_s(self) -> float:
         """Say for how long nobody may bother the store yet."""
         return max(0.0, self._paused_until - self._monotonic())
+
+
+def _answer_in(failure: StoreFailed) -> str:
+    """Give what the store answered, without what it was asked: one trouble, whoever meets it first."""
+    return failure.error.rpartition(f"{failure.store}: ")[2]

@@ -44,3 +44,10 @@ def test_a_store_that_refuses_dumps_is_not_well_because_it_answers_questions(
     health.failed(error, pending=1)
     health.ask(lambda: "an answer")
     assert "StoreRecovered" not in told.names
+
+
+def test_one_trouble_is_told_once_whatever_the_store_was_asked(health: StoreHealth, told: Told) -> None:
+    for question in ("listing uploads", "listing", "writing part 3 of a/b.hprof"):
+        health.note(Unreachable(f"{question} in {MemoryStore().name}: the store answered 500 InternalError"))
+    health.failed(Unreachable(f"listing in {MemoryStore().name}: connection refused"), pending=1)
+    assert told.names.count("StoreFailed") == 2
