@@ -221,8 +221,11 @@ class Demo:
         self._run_agent("ls")
         key = next(key for key, content in self._stored().items() if content == first)
         said = self._run_agent("get", key)
-        fetched = self._folder / said.split()[-1]  # its last line is the path
-        if not fetched.exists() or fetched.read_bytes() != first:
+        lines = (self._folder / line.strip() for line in said.splitlines() if line.strip())
+        fetched = next(
+            (path for path in lines if path.is_file()), None
+        )  # one line is the path, the next commands follow
+        if fetched is None or fetched.read_bytes() != first:
             raise DemoFailed(
                 f"`dumpagent get {key}` did not fetch what is in the bucket. Please report this."
             )
