@@ -46,9 +46,9 @@ def objects(*files: str) -> list[Object]:
     ]
 
 
-def named(kind: str, name: str) -> Object:
-    """Give the one object of this kind and name."""
-    (found,) = (o for o in objects() if o["kind"] == kind and o["metadata"]["name"] == name)
+def named(kind: str, name: str, *files: str) -> Object:
+    """Give the one object of this kind and name in these files; in all files if none is named."""
+    (found,) = (o for o in objects(*files) if o["kind"] == kind and o["metadata"]["name"] == name)
     return found
 
 
@@ -95,6 +95,11 @@ class Container:
                     held = named(kind, source[reference]["name"])
                     values |= held.get("data", {}) | held.get("stringData", {})
         return values | {entry["name"]: entry.get("value") for entry in self.spec.get("env", [])}
+
+
+def first_container(workload: Object) -> Container:
+    """Give the container of a workload that has one, or its first."""
+    return Container(workload, workload["spec"]["template"]["spec"]["containers"][0], init=False)
 
 
 def containers() -> Iterator[Container]:

@@ -57,6 +57,16 @@ def part_in(folder: Path) -> Path:
     return found[0]
 
 
+def ended_after(size_bytes: int, far: FarStore, folder: Path, number: signal.Signals) -> Path:
+    """Begin a fetch, end it by a signal once so much has come, and give its part file."""
+    first = start(far, folder)
+    part = part_in(folder)
+    wait_for_bytes(part, size_bytes)
+    first.send_signal(number)
+    first.communicate(timeout=30)
+    return part
+
+
 def test_a_far_store_is_read_in_several_ranges_at_once_and_a_near_one_in_one(tmp_path: Path) -> None:
     with FarStore(DUMP, piece_s=0.01).serving() as far:
         fetched = get(far, tmp_path)
@@ -103,10 +113,7 @@ def test_a_fetch_in_ranges_goes_on_after_its_end_and_asks_for_nothing_twice(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     with FarStore(DUMP, piece_s=0.05).serving() as far:
-        first = start(far, tmp_path)
-        wait_for_bytes(part_in(tmp_path), 8 * MIB)
-        first.send_signal(number)
-        first.communicate(timeout=30)
+        ended_after(8 * MIB, far, tmp_path, number)
         assert not (tmp_path / "x.hprof").exists()
         far.piece_s, far.ranges = 0.0, []
         fetched = get(far, tmp_path)
@@ -119,11 +126,7 @@ def test_a_fetch_in_ranges_goes_on_after_its_end_and_asks_for_nothing_twice(
 
 def test_only_the_range_that_a_power_cut_damaged_is_fetched_anew(tmp_path: Path) -> None:
     with FarStore(DUMP, piece_s=0.02).serving() as far:
-        first = start(far, tmp_path)
-        part = part_in(tmp_path)
-        wait_for_bytes(part, 24 * MIB)
-        first.kill()
-        first.communicate(timeout=30)
+        part = ended_after(24 * MIB, far, tmp_path, signal.SIGKILL)
         with open(part, "r+b") as file:
             file.write(bytes(MIB))
         far.piece_s, far.ranges = 0.0, []
@@ -150,11 +153,7 @@ def test_what_came_before_the_disk_was_full_is_kept(tmp_path: Path) -> None:
 
 def test_a_part_file_that_others_may_write_is_not_gone_on_with(tmp_path: Path) -> None:
     with FarStore(DUMP, piece_s=0.02).serving() as far:
-        first = start(far, tmp_path)
-        part = part_in(tmp_path)
-        wait_for_bytes(part, 8 * MIB)
-        first.kill()
-        first.communicate(timeout=30)
+        part = ended_after(8 * MIB, far, tmp_path, signal.SIGKILL)
         part.chmod(0o666)
         far.piece_s = 0.0
         fetched = get(far, tmp_path)

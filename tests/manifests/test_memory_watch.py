@@ -14,14 +14,12 @@ FILES = ("memory-watch/rbac.yaml", "memory-watch/daemonset.yaml")
 
 
 def _one(kind: str, name: str = "heap-dump-memory-watch") -> Object:
-    (found,) = (o for o in manifests.objects(*FILES) if (o["kind"], o["metadata"]["name"]) == (kind, name))
-    return found
+    return manifests.named(kind, name, *FILES)
 
 
 @pytest.fixture
 def container() -> Container:
-    workload = _one("DaemonSet")
-    return Container(workload, workload["spec"]["template"]["spec"]["containers"][0], init=False)
+    return manifests.first_container(_one("DaemonSet"))
 
 
 def test_every_setting_stands_in_the_manifest_and_is_read(container: Container) -> None:

@@ -14,14 +14,12 @@ FILES = ("trigger/rbac.yaml", "trigger/daemonset.yaml")
 
 
 def _one(kind: str, name: str = "heap-dump-trigger") -> Object:
-    (found,) = (o for o in manifests.objects(*FILES) if (o["kind"], o["metadata"]["name"]) == (kind, name))
-    return found
+    return manifests.named(kind, name, *FILES)
 
 
 @pytest.fixture
 def container() -> Container:
-    workload = _one("DaemonSet")
-    return Container(workload, workload["spec"]["template"]["spec"]["containers"][0], init=False)
+    return manifests.first_container(_one("DaemonSet"))
 
 
 def test_it_runs_nowhere_until_a_node_is_labelled(container: Container) -> None:

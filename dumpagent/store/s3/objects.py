@@ -23,7 +23,7 @@ from dumpagent.store.protocol import TLS_BLOCK_BYTES, Body, LookRefused, Occupie
 from dumpagent.store.s3.learn import Tried, try_condition, try_conditions, try_digests
 from dumpagent.store.s3.options import UNKNOWN_STATUSES, Feature, Option, may_be_unknown
 from dumpagent.store.s3.profile import Digest, Profile
-from dumpagent.store.s3.request import Requests, code_of, status_of
+from dumpagent.store.s3.request import ABSENT, Requests, code_of, status_of
 from dumpagent.store.tags import tags_of
 from dumpagent.store_settings import Access
 from dumpagent.units import KIB, MIB
@@ -32,7 +32,6 @@ from dumpagent.units import KIB, MIB
 _SMALL_BYTES = 128 * KIB
 _INFREQUENT = {"STANDARD_IA", "ONEZONE_IA", "GLACIER_IR"}
 _RESERVED = "reserved"  # the metadata by which version 0.1 told a reservation
-_GONE = ("404", "NoSuchKey", "NotFound")
 NOT_ALLOWED = ("403", "AccessDenied", "Forbidden")
 _NAMES_CLASS = {"InvalidStorageClass"}  # MinIO, Swift
 # Ceph RGW without that class, which it accepts for a multipart upload all the same.
@@ -142,7 +141,7 @@ class S3Objects:
                     raise
                 answer = self._call(f"looking at {key}", "get_object", Key=key)
         except Refused as error:
-            if code_of(error) in _GONE:
+            if code_of(error) in ABSENT:
                 return None
             if code_of(error) in NOT_ALLOWED or may_be_unknown(error):
                 raise LookRefused(str(error), hint=error.hint) from error.__cause__

@@ -47,8 +47,8 @@ _ALWAYS_ANSWERED = {
     "upload_part": ("ETag",),
     "create_multipart_upload": ("UploadId",),
 }
-# What a HEAD of a key says that is free: no error, and no reason to look for one.
-_ABSENT = ("404", "NoSuchKey", "NotFound")
+# What a look at a key says that is free. Of a HEAD it is no error, and no reason to look for one.
+ABSENT = ("404", "NoSuchKey", "NotFound")
 _growing = tenacity.wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)
 
 
@@ -160,7 +160,7 @@ class Requests:
             if (failure := getattr(parameters.get("Body"), "failure", None)) is not None:
                 raise failure from error  # the dump could not be read: the store has nothing to do with it
             if operation == "head_object" and isinstance(error, ClientError):
-                if error.response.get("Error", {}).get("Code") in _ABSENT:
+                if error.response.get("Error", {}).get("Code") in ABSENT:
                     return None
             told = translate(error, doing=doing, where=self.name, reads_only=self._reads_only)
             if self._access:
